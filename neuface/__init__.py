@@ -1,0 +1,1 @@
+"""Accurate, temporally stable, view-consistent 3D head meshes from face video."""
