@@ -1,0 +1,172 @@
+"""`read_clip`: video, landmarks and crops brought together and checked, ready to be fitted."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from neuface.cropping import steady_crops
+from neuface.errors import InputError
+from neuface.io.landmarks import read_landmarks
+from neuface.io.video import DEFAULT_FPS, ArraySource, FirstFrames, MultiSource, VideoSource
+from neuface.landmarks.arrays import as_landmarks
+from neuface.landmarks.detectors import Detector, FaceAlignmentDetector
+from neuface.landmarks.schemes import to_ibug68
+from neuface.structs import Clip, FrameSource, Landmarks
+
+# Fewer points than this do not determine a head's pose, so the frame cannot be fitted.
+FEWEST_USABLE_POINTS = 6
+FRAMES_PER_DETECTION = 16
+
+
+def read_clip(
+    inputs: Any,
+    landmarks: Any = None,
+    *,
+    detector: Detector | None = None,
+    max_frames: int | None = None,
+    fps: int | float | None = None,
+    names: Sequence[str] | None = None,
+    progress: bool = False,
+) -> Clip:
+    """A face video with landmarks and steady crops, from almost any form of frames.
+
+    Args:
+        inputs: The path of a video or picture, a list of them (synchronised views), uint8 RGB frames
+            `(time, h, w, 3)` or `(views, time, h, w, 3)`, a list of such arrays (views), a `FrameSource`,
+            or a `Clip`, which is returned as it is.
+        landmarks: Frame pixels: arrays as `as_landmarks` takes them, `Landmarks`, the path of a landmark file
+            (all views) or a list of paths (one per view). None: the detector finds them.
+        detector: Finds the landmarks if none are given; the default is `FaceAlignmentDetector`.
+        max_frames: Use only the first so many frames (of landmarks, too).
+        fps: Frames per second; the default is the first video's, or 25 for arrays.
+        names: One name per view; the default is the file names, or `view0`, `view1`, ...
+        progress: Show a progress bar while landmarks are detected.
+
+    Returns:
+        The clip. `valid` marks the frames with at least 6 landmarks; the others keep a crop interpolated from
+        their neighbours.
+
+    Raises:
+        InputError: Frames or landmarks that cannot be used or do not fit each other, or no face at all.
+        MissingDependencyError: Landmarks must be detected and the detector's package or weights are missing.
+    """
+    if isinstance(inputs, Clip):
+        return inputs
+    whole, default_names, default_fps = _open_frames(inputs)
+    view_names = _checked_names(names, default_names)
+    rate = default_fps if fps is None else fps
+    if not 0 < rate < float("inf"):
+        raise InputError(f"fps: expected a positive number, got {fps}")
+    if max_frames is not None and max_frames < 1:
+        raise InputError(f"max_frames: expected at least 1, got {max_frames}")
+    frames = whole if max_frames is None else FirstFrames(whole, max_frames)
+    if landmarks is None:
+        points = _detect(frames, detector or FaceAlignmentDetector(), progress)
+    else:
+        points = as_landmarks(
+            _load_if_path(landmarks, whole.views), whole.views, whole.time, sizes_hw=_sizes_hw(whole)
+        )
+        points = replace(
+            points,
+            points_px=points.points_px[:, : frames.time],
+            confidence=points.confidence[:, : frames.time],
+        )
+    if not bool(points.found.any()):
+        raise InputError(
+            f"no face in any of the {frames.time} frame(s) of {', '.join(view_names)}; "
+            "expected a face in at least one. Check the video, or give landmarks= yourself"
+        )
+    return Clip(
+        frames=frames,
+        landmarks=points,
+        crops=steady_crops(to_ibug68(points), _sizes_hw(frames)),
+        valid=(points.confidence > 0).sum(-1) >= FEWEST_USABLE_POINTS,
+        fps=float(rate),
+        names=view_names,
+    )
+
+
+def _is_path(value: Any) -> bool:
+    return isinstance(value, str | os.PathLike)
+
+
+def _sizes_hw(source: FrameSource) -> list[tuple[int, int]]:
+    return [source.size_hw(view) for view in range(source.views)]
+
+
+def _open_frames(inputs: Any) -> tuple[FrameSource, list[str], float]:
+    """The frames, a name per view and the frames per second."""
+    if _is_path(inputs):
+        video = VideoSource(inputs)
+        return video, [video.name], video.fps
+    if isinstance(inputs, list | tuple) and any(_is_path(item) for item in inputs):
+        if not all(_is_path(item) for item in inputs):
+            raise InputError("inputs: a list must hold paths only or arrays only, one per view")
+        videos = [VideoSource(item) for item in inputs]
+        labels = _unique([video.name for video in videos])
+        return MultiSource(videos, labels), labels, videos[0].fps
+    source = inputs if isinstance(inputs, FrameSource) else ArraySource(inputs)
+    return source, [f"view{view}" for view in range(source.views)], DEFAULT_FPS
+
+
+def _unique(names: list[str]) -> list[str]:
+    """Equal file names from several folders get their view's number."""
+    if len(set(names)) == len(names):
+        return names
+    return [f"view{view}_{name}" for view, name in enumerate(names)]
+
+
+def _checked_names(names: Sequence[str] | None, default: list[str]) -> tuple[str, ...]:
+    if names is None:
+        return tuple(default)
+    if isinstance(names, str) or len(names) != len(default) or len(set(names)) != len(names):
+        raise InputError(f"names: expected {len(default)} different name(s), one per view, got {names!r}")
+    return tuple(names)
+
+
+def _load_if_path(landmarks: Any, views: int) -> Any:
+    """Landmark files as arrays; anything else as it is."""
+    if _is_path(landmarks):
+        arrays, _ = read_landmarks(landmarks)
+        if len(arrays) != views:
+            raise InputError(
+                f"{os.fspath(landmarks)}: has landmarks of {len(arrays)} view(s), the clip has {views}; "
+                "expected one file with all views, or a list with one file per view"
+            )
+        return arrays
+    if isinstance(landmarks, list | tuple) and any(_is_path(item) for item in landmarks):
+        if not all(_is_path(item) for item in landmarks):
+            raise InputError("landmarks: a list must hold paths only or arrays only, one per view")
+        arrays = [array for path in landmarks for array in read_landmarks(path)[0]]
+        if len(landmarks) != views or len(arrays) != views:
+            raise InputError(
+                f"landmarks: {len(landmarks)} file(s) with {len(arrays)} view(s) for a clip of {views} "
+                "view(s); expected one file per view"
+            )
+        return arrays
+    return landmarks
+
+
+def _detect(frames: FrameSource, detector: Detector, progress: bool) -> Landmarks:
+    points, confidence = [], []
+    total = frames.views * frames.time
+    with tqdm(total=total, desc="landmarks", unit="frame", disable=not progress) as bar:
+        for view in range(frames.views):
+            for start in range(0, frames.time, FRAMES_PER_DETECTION):
+                stop = min(start + FRAMES_PER_DETECTION, frames.time)
+                found_px, found_confidence = detector.detect(frames.read(view, start, stop))
+                points.append(found_px)
+                confidence.append(found_confidence)
+                bar.update(stop - start)
+    sizes = (frames.views, frames.time)
+    return Landmarks(
+        points_px=torch.cat(points).unflatten(0, sizes),
+        confidence=torch.cat(confidence).unflatten(0, sizes),
+        scheme=detector.scheme,
+    )

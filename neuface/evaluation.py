@@ -1,0 +1,105 @@
+"""A clip's figures: the metrics of `neuface.metrics` taken from predictions and observations."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from neuface import metrics
+from neuface.head.model import HeadModel
+from neuface.landmarks.schemes import IBUG68, INNER51, MEDIAPIPE_TO_IBUG68, outer_eye_distance_px, to_ibug68
+from neuface.structs import Crop, HeadParams, Landmarks, Prediction
+
+MESHES_PER_CHUNK = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figures:
+    """How good one prediction for a clip is. None where a figure does not apply."""
+
+    nme_percent: float | None
+    """Normalised mean error over the 68 iBUG points (or their counterparts), outer-eye distance."""
+    nme51_percent: float | None
+    """The same over the inner 51 points, without the contour."""
+    msi3d_landmarks: float | None
+    """Motion stability of the 3D landmarks, (mm / frame^2)^-2; more is steadier."""
+    msi3d_vertices: float | None
+    """Motion stability of all vertices, (mm / frame^2)^-2; more is steadier."""
+    cvd_mm: float | None
+    """Cross-view vertex distance; None for one view."""
+    mpve_mm: float | None
+    """Mean per-vertex error after rigid alignment, head without neck; None where truth is not known."""
+
+
+def measure(
+    head: HeadModel,
+    prediction: Prediction,
+    landmarks: Landmarks,
+    crops: Crop,
+    valid: Bool[Tensor, "views time"],
+    truth: HeadParams | None = None,
+) -> Figures:
+    """All figures of one prediction with batch axes `views time`.
+
+    Args:
+        landmarks: what was observed, frame pixels; NME is over frames that are `valid`.
+        truth: true parameters of the same head model, batch axes `views time`, where they are known.
+    """
+    whole = image_nme_percent(head, prediction, landmarks, crops)
+    inner = image_nme_percent(head, prediction, landmarks, crops, inner_only=True)
+    unposed = vertices_in_chunks(head, prediction.params.unposed())
+    posed = vertices_in_chunks(head, prediction.params)
+    mpve = None
+    if truth is not None:
+        above_neck = ~head.regions["neck"] if "neck" in head.regions else None
+        true_vertices = vertices_in_chunks(head, truth.unposed())
+        mpve = _plain(metrics.mpve_mm(unposed, true_vertices, above_neck))
+    return Figures(
+        nme_percent=_plain(whole[valid].nanmean()),
+        nme51_percent=_plain(inner[valid].nanmean()),
+        msi3d_landmarks=_plain(metrics.msi3d(_landmarks68(head, prediction.params, landmarks.scheme))),
+        msi3d_vertices=_plain(metrics.msi3d(posed)),
+        cvd_mm=_plain(metrics.cvd_mm(unposed, valid)) if valid.shape[0] > 1 else None,
+        mpve_mm=mpve,
+    )
+
+
+def image_nme_percent(
+    head: HeadModel, prediction: Prediction, landmarks: Landmarks, crops: Crop, *, inner_only: bool = False
+) -> Float[Tensor, "views time"]:
+    """NME of every image over the 68 points, or the inner 51; NaN without landmarks."""
+    points = _landmarks68(head, prediction.params, landmarks.scheme)
+    predicted = crops.ndc_to_frame(prediction.camera.project(points))
+    observed = to_ibug68(landmarks)
+    chosen = INNER51 if inner_only else slice(0, 68)
+    return metrics.nme_percent(
+        predicted[..., chosen, :],
+        observed.points_px[..., chosen, :],
+        observed.confidence[..., chosen],
+        outer_eye_distance_px(landmarks),
+    )
+
+
+def vertices_in_chunks(head: HeadModel, params: HeadParams) -> Float[Tensor, "views time vertices 3"]:
+    """Vertices of a whole clip, decoded a bounded number of meshes at a time."""
+    views, time = params.identity.shape[:2]
+    flat = params.flatten_batch(2)
+    pieces = [
+        head.vertices(flat[start : start + MESHES_PER_CHUNK])
+        for start in range(0, views * time, MESHES_PER_CHUNK)
+    ]
+    return torch.cat(pieces).unflatten(0, (views, time))
+
+
+def _landmarks68(head: HeadModel, params: HeadParams, scheme: str) -> Float[Tensor, "*batch 68 3"]:
+    points = head.landmarks(params, scheme)
+    return points if scheme == IBUG68 else points[..., list(MEDIAPIPE_TO_IBUG68), :]
+
+
+def _plain(value: Tensor) -> float | None:
+    number = float(value)
+    return number if math.isfinite(number) else None

@@ -1,0 +1,56 @@
+"""Normals of triangle meshes."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+__all__ = ["face_normals", "vertex_normals"]
+
+
+def face_normals(
+    vertices: Float[Tensor, "*batch v 3"], faces: Int[Tensor, "f 3"]
+) -> Float[Tensor, "*batch f 3"]:
+    """Unit normals of the faces, by the right-hand rule over the corner order.
+
+    Convention:
+        Corners (0,0,0), (1,0,0), (0,1,0) have the normal (0,0,1). A face without area has the normal 0, and
+        passes no gradient.
+    """
+    return _unit(_area_vectors(vertices, faces))
+
+
+def vertex_normals(
+    vertices: Float[Tensor, "*batch v 3"], faces: Int[Tensor, "f 3"]
+) -> Float[Tensor, "*batch v 3"]:
+    """Unit normals of the vertices: the mean of the adjoining faces' normals, weighted by face area.
+
+    Differentiable, and on a CPU the same bits on every run. A vertex without any face of positive area has
+    the normal 0, and passes no gradient. The corner order is that of `face_normals`.
+    """
+    batch, count = vertices.shape[:-2], vertices.shape[-2]
+    area = _area_vectors(vertices, faces).reshape(-1, faces.shape[0], 3)
+    # One long list of rows: index_add_ along the first axis copies whole rows, and adds them in a fixed
+    # order.
+    first_row = torch.arange(area.shape[0], device=faces.device)[:, None] * count
+    total = area.new_zeros(area.shape[0] * count, 3)
+    for corner in faces.long().unbind(-1):
+        total = total.index_add_(0, (first_row + corner).flatten(), area.flatten(0, 1))
+    return _unit(total).reshape(*batch, count, 3)
+
+
+def _area_vectors(
+    vertices: Float[Tensor, "*batch v 3"], faces: Int[Tensor, "f 3"]
+) -> Float[Tensor, "*batch f 3"]:
+    """Normals as long as twice the area of their face."""
+    a, b, c = (vertices.index_select(-2, corner) for corner in faces.long().unbind(-1))
+    return torch.linalg.cross(b - a, c - a)
+
+
+def _unit(vectors: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
+    squared = vectors.square().sum(-1, keepdim=True)
+    usable = squared >= torch.finfo(vectors.dtype).tiny
+    # The inner `where` keeps 1/0 out of the backward pass, where 0 * inf would become NaN.
+    length = torch.where(usable, squared, torch.ones_like(squared)).sqrt()
+    return torch.where(usable, vectors / length, torch.zeros_like(vectors))

@@ -1,0 +1,99 @@
+"""From a population to a recipe: the identity modes as exact integer combinations of morph targets.
+
+An eigendecomposition differs in its last bits from one machine to the next, so running it at first use would
+give every user another model. The modes are therefore found once, quantised to integers and shipped; building
+the head from them is integer arithmetic with the same result everywhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+COEFFICIENT_UNIT = 1e-5
+RIGID_COLUMNS = ("shift-x", "shift-y", "shift-z", "turn-x", "turn-y", "turn-z")
+
+
+@dataclass(frozen=True, kw_only=True)
+class IdentityModes:
+    """Mean and modes of a population in the space of target weights."""
+
+    mean: NDArray[np.int64]
+    """(targets,) in COEFFICIENT_UNIT."""
+    modes: NDArray[np.int64]
+    """(modes, targets + 6 rigid columns) in COEFFICIENT_UNIT; one standard deviation each."""
+    projection: NDArray[np.float32]
+    """(targets, modes): maps target weights minus their mean to mode coordinates."""
+    explained: NDArray[np.float64]
+    """(modes,) share of the population's shape variance each mode carries."""
+
+
+def find_identity_modes(
+    weights: NDArray[np.float64],
+    targets: NDArray[np.int64],
+    rigid_free: NDArray[np.bool_],
+    base: NDArray[np.int64],
+    count: int,
+) -> IdentityModes:
+    """Principal shape modes of people given by `weights` (people, targets).
+
+    `targets` (targets, vertices, 3) and `base` (vertices, 3) are integer lengths. Rigid motion, to first order
+    and by least squares over the vertices in `rigid_free`, is taken out of every target: a shape mode should
+    not move the head. Modes are ordered by variance; each one's largest coefficient is positive.
+    """
+    mean = quantise(weights.mean(0))
+    template = base + (mean @ targets.reshape(len(targets), -1)).reshape(base.shape) * COEFFICIENT_UNIT
+    fields = rigid_fields(template)
+    kept, rigid_part = _remove_rigid(targets.astype(np.float64), fields, rigid_free)
+    flat = kept[:, rigid_free].reshape(len(targets), -1)
+    gram = flat @ flat.T
+    centred = weights - weights.mean(0)
+    # Modes of X = W T: with cov(W) = L L^T they are T^T L u for the eigenvectors u of L^T (T T^T) L.
+    values, vectors = np.linalg.eigh(centred.T @ centred / (len(weights) - 1))
+    root = vectors * np.sqrt(np.clip(values, 0, None))
+    variance, directions = np.linalg.eigh(root.T @ gram @ root)
+    order = np.argsort(-variance)[:count]
+    coefficients = (root @ directions[:, order]).T
+    largest = np.abs(coefficients).argmax(1)
+    coefficients *= np.sign(coefficients[np.arange(count), largest])[:, None]
+    rigid_coefficients = -coefficients @ rigid_part
+    projection = gram @ coefficients.T / variance[order]
+    return IdentityModes(
+        mean=mean,
+        modes=quantise(np.concatenate((coefficients, rigid_coefficients), axis=1)),
+        projection=projection.astype(np.float32),
+        explained=variance[order] / variance.sum(),
+    )
+
+
+def quantise(values: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Coefficients as integers in COEFFICIENT_UNIT."""
+    return np.rint(values / COEFFICIENT_UNIT).astype(np.int64)
+
+
+def rigid_fields(points: NDArray[np.float64]) -> NDArray[np.int64]:
+    """The six infinitesimal rigid motions of points (vertices, 3), integers, in the order RIGID_COLUMNS.
+
+    Shifts are 1000 units per coefficient of one. Turns are about the axes through the origin of `points`,
+    with positions rounded to whole units and divided by ten to keep all sums exact.
+    """
+    lever = np.rint(points / 10).astype(np.int64)
+    zero = np.zeros(len(points), np.int64)
+    x, y, z = lever.T
+    fields = [np.zeros((len(points), 3), np.int64) for _ in range(3)]
+    for axis in range(3):
+        fields[axis][:, axis] = 1000
+    fields += [np.stack(parts, axis=1) for parts in ((zero, -z, y), (z, zero, -x), (-y, x, zero))]
+    return np.stack(fields)
+
+
+def _remove_rigid(
+    targets: NDArray[np.float64], fields: NDArray[np.int64], where: NDArray[np.bool_]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Targets without their rigid part, and that part's coefficients (targets, 6)."""
+    basis = fields[:, where].reshape(len(fields), -1).astype(np.float64)
+    moved = targets[:, where].reshape(len(targets), -1)
+    part = np.linalg.lstsq(basis.T, moved.T, rcond=None)[0].T
+    return targets - np.einsum("kf,fvc->kvc", part, fields.astype(np.float64)), part

@@ -1,0 +1,57 @@
+"""The user's cache folder, and files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from neuface.errors import InputError
+
+CACHE_VARIABLE = "NEUFACE_CACHE"
+
+
+def user_cache_dir() -> Path:
+    """The folder for things that can be made again; it need not exist yet.
+
+    `NEUFACE_CACHE` if it is set when this is called, else `neuface` in the platform's cache folder
+    (`XDG_CACHE_HOME` or `~/.cache`, `~/Library/Caches` on macOS, `LOCALAPPDATA` on Windows).
+    """
+    override = os.environ.get(CACHE_VARIABLE)
+    if override:
+        return Path(override).expanduser()
+    if sys.platform == "win32":
+        base = os.environ.get("LOCALAPPDATA") or "~/AppData/Local"
+    elif sys.platform == "darwin":
+        base = "~/Library/Caches"
+    else:
+        base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "neuface"
+
+
+@contextmanager
+def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A temporary path beside `path` that becomes `path` when the block ends well.
+
+    The folder is made if it is missing. The temporary name ends like the final one, so that writers which
+    choose a format by the ending choose the same. If the block raises, the temporary file is removed and a
+    file that stood at `path` before is untouched.
+
+    Raises InputError if `path` is a folder or its folder cannot be made.
+    """
+    final = Path(path)
+    if final.is_dir():
+        raise InputError(f"{final}: is a folder; expected the name of a file to write")
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{final}: its folder cannot be made ({error})") from error
+    temporary = final.with_name(f".{secrets.token_hex(4)}.{final.name}")
+    try:
+        yield temporary
+        os.replace(temporary, final)
+    finally:
+        temporary.unlink(missing_ok=True)

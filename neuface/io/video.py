@@ -1,0 +1,400 @@
+"""Frames in and out: videos and pictures by PyAV, arrays, and several of them as the views of one clip."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import av.error
+import numpy as np
+import torch
+from av.container import InputContainer
+from jaxtyping import UInt8
+from torch import Tensor
+
+from neuface.errors import InputError
+from neuface.io.cache import atomic_path
+from neuface.structs import FrameSource
+
+DEFAULT_FPS = 25.0
+CACHE_BYTES = 64 * 2**20
+# libx264's constant rate factor: visually lossless, so that measured pictures stay comparable.
+QUALITY_CRF = "18"
+LARGEST_FPS_DENOMINATOR = 1001
+# FFmpeg would draw a text file as a terminal and call it a video.
+TEXT_CODECS = frozenset({"ansi", "bintext", "xbin", "idf"})
+
+
+class VideoSource:
+    """One video or picture as a `FrameSource` of one view, decoded as it is read.
+
+    The file is decoded once at the start without keeping pictures, because containers often do not know how
+    many frames they hold. Later reads continue where the last one ended, or seek; recently read frames are
+    kept (at most 64 MiB). A damaged or truncated file gives the frames that can be decoded.
+
+    Raises:
+        InputError: The file is missing, a folder, empty, not readable as a video, or no frame decodes.
+    """
+
+    views = 1
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._path = Path(path)
+        self._cache: OrderedDict[int, Tensor] = OrderedDict()
+        self._container = _open_video(self._path)
+        stream = self._container.streams.video[0]
+        rate = stream.average_rate or stream.guessed_rate
+        self.fps = float(rate) if rate else DEFAULT_FPS
+        self._pts: list[int | None] = []
+        self._keyframes: list[int] = []
+        for index, frame in enumerate(_decoded_frames(self._container)):
+            if index == 0:
+                self._decoded_wh = (frame.width, frame.height)
+                self._quarter_turns = round(frame.rotation / 90) % 4
+            if frame.key_frame:
+                self._keyframes.append(index)
+            self._pts.append(frame.pts)
+        if not self._pts:
+            self._container.close()
+            raise InputError(f"{self._path}: no frame of this video can be decoded; is the file damaged?")
+        # Seeking goes by time stamps: without unique ones, going back means starting again.
+        known = [pts for pts in self._pts if pts is not None]
+        self._can_seek = len(set(known)) == len(self._pts) and known == sorted(known)
+        self._frames: Iterator[Any] = iter(())
+        self._position = len(self._pts)
+
+    @property
+    def name(self) -> str:
+        """The file's name without its ending."""
+        return self._path.stem
+
+    @property
+    def time(self) -> int:
+        return len(self._pts)
+
+    def size_hw(self, view: int) -> tuple[int, int]:
+        """Height and width of the frames as they are shown (rotation applied)."""
+        _check_view(self, view)
+        width, height = self._decoded_wh
+        return (width, height) if self._quarter_turns % 2 else (height, width)
+
+    def read(self, view: int, start: int, stop: int) -> UInt8[Tensor, "n h w 3"]:
+        """Frames `start <= t < stop`, RGB. Raises InputError outside of the video or if the file changed."""
+        _check_range(self, view, start, stop)
+        if start == stop:
+            return torch.zeros((0, *self.size_hw(0), 3), dtype=torch.uint8)
+        return torch.stack([self._cached_frame(index) for index in range(start, stop)])
+
+    def close(self) -> None:
+        """Release the file; a later read opens it again."""
+        self._container.close()
+        self._frames, self._position, self._can_seek = iter(()), len(self._pts), False
+        self._cache.clear()
+
+    def _cached_frame(self, index: int) -> Tensor:
+        if index not in self._cache:
+            frame = self._decode_frame(index)
+            self._cache[index] = frame
+            while len(self._cache) > 1 and len(self._cache) * frame.nbytes > CACHE_BYTES:
+                self._cache.popitem(last=False)
+        return self._cache[index]
+
+    def _decode_frame(self, index: int) -> Tensor:
+        if self._position != index:
+            self._move_to(index)
+        frame = next(self._frames, None)
+        if frame is None:
+            raise InputError(f"{self._path}: frame {index} cannot be read any more; has the file changed?")
+        self._position = index + 1
+        # A stream may change its size midway; the clip has the size of its first frame.
+        picture = frame.to_ndarray(format="rgb24", width=self._decoded_wh[0], height=self._decoded_wh[1])
+        # The display matrix says how far to turn counterclockwise, as rot90 does.
+        return torch.from_numpy(np.ascontiguousarray(np.rot90(picture, self._quarter_turns)))
+
+    def _move_to(self, index: int) -> None:
+        """Make frame `index` the next one that is decoded."""
+        key = self._keyframes[max(bisect_right(self._keyframes, index) - 1, 0)] if self._keyframes else 0
+        must_jump = index < self._position or key > self._position
+        if must_jump and not (key > 0 and self._can_seek and self._seek(key, index)):
+            self._container.close()
+            self._container = _open_video(self._path)
+            self._frames, self._position = _decoded_frames(self._container), 0
+        skipped = index - self._position
+        next(itertools.islice(self._frames, skipped, skipped), None)
+        self._position = index
+
+    def _seek(self, key: int, index: int) -> bool:
+        """Seek to frame `index` through its key frame; False if the container does not lead there."""
+        stream = self._container.streams.video[0]
+        try:
+            self._container.seek(self._pts[key] or 0, stream=stream)
+        except (av.error.FFmpegError, ValueError):
+            return False
+        frames = _decoded_frames(self._container)
+        seen_key = False
+        for frame in frames:
+            seen_key |= frame.pts == self._pts[key]
+            if frame.pts == self._pts[index] and seen_key:
+                self._frames, self._position = itertools.chain([frame], frames), index
+                return True
+            if frame.pts is None or frame.pts > self._pts[index]:
+                return False
+        return False
+
+
+def _open_video(path: Path) -> InputContainer:
+    if not path.exists():
+        raise InputError(f"{path}: no such file")
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; expected a video or picture file")
+    try:
+        if path.stat().st_size == 0:
+            raise InputError(f"{path}: the file is empty")
+        # `file:` and the options: a name is never a pattern or a protocol, and no playlist leaves the disk.
+        options = {"pattern_type": "none", "protocol_whitelist": "file"}
+        container = av.open(f"file:{path}", options=options)
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as a video or picture ({error})") from error
+    streams = container.streams.video
+    if not streams or streams[0].codec_context.name in TEXT_CODECS:
+        container.close()
+        raise InputError(f"{path}: has no video in it (only sound or text); expected a video or picture")
+    streams[0].thread_type = "AUTO"
+    return container
+
+
+def _decoded_frames(container: InputContainer) -> Iterator[Any]:
+    """All frames that can be decoded from here on; damaged packets are left out."""
+    stream = container.streams.video[0]
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets)
+        except StopIteration:
+            return
+        except (
+            av.error.FFmpegError
+        ):  # the container itself ends in the middle: what the decoder still holds is good
+            packet = None
+        try:
+            frames = stream.codec_context.decode(packet)
+        except av.error.FFmpegError:
+            frames = []
+        yield from frames
+        if packet is None:
+            return
+
+
+def read_video(path: str | os.PathLike[str]) -> tuple[UInt8[Tensor, "time h w 3"], float]:
+    """All frames of a video (RGB) and its frames per second. Raises InputError as `VideoSource` does."""
+    source = VideoSource(path)
+    try:
+        return source.read(0, 0, source.time), source.fps
+    finally:
+        source.close()
+
+
+class ArraySource:
+    """Frames in memory as a `FrameSource`.
+
+    Takes uint8 RGB, numpy or torch: `(time, h, w, 3)` for one view, `(views, time, h, w, 3)`, or a list with
+    one `(time, h, w, 3)` array per view, whose sizes may differ.
+
+    Raises:
+        InputError: Another type, shape or number of channels, no frames, or views of different length.
+    """
+
+    def __init__(self, frames: Any) -> None:
+        if isinstance(frames, list | tuple) or getattr(frames, "ndim", None) == 5:
+            views = [_checked_view(array, f"frames of view {view}") for view, array in enumerate(frames)]
+        else:
+            views = [_checked_view(frames, "frames")]
+        if not views:
+            raise InputError("frames: no views; expected (time, h, w, 3) for at least one camera")
+        _check_equal_lengths([f"view {view}" for view in range(len(views))], [len(view) for view in views])
+        self._views = views
+
+    @property
+    def views(self) -> int:
+        return len(self._views)
+
+    @property
+    def time(self) -> int:
+        return len(self._views[0])
+
+    def size_hw(self, view: int) -> tuple[int, int]:
+        _check_view(self, view)
+        height, width = self._views[view].shape[1:3]
+        return int(height), int(width)
+
+    def read(self, view: int, start: int, stop: int) -> UInt8[Tensor, "n h w 3"]:
+        """A copy of frames `start <= t < stop`, on the CPU."""
+        _check_range(self, view, start, stop)
+        piece = self._views[view][start:stop]
+        if isinstance(piece, Tensor):
+            return piece.detach().to("cpu", copy=True)
+        return torch.from_numpy(np.array(piece))
+
+
+def _checked_view(value: Any, what: str) -> np.ndarray | Tensor:
+    if not isinstance(value, np.ndarray | Tensor):
+        raise InputError(f"{what}: expected a uint8 array (time, h, w, 3), got {type(value).__name__}")
+    shape = tuple(value.shape)
+    if len(shape) == 3:
+        raise InputError(
+            f"{what}: shape {shape} is one picture; expected (time, h, w, 3): "
+            "give picture[None], or np.stack(pictures) for many"
+        )
+    if len(shape) != 4 or shape[-1] != 3:
+        raise InputError(f"{what}: expected (time, h, w, 3), got shape {shape}{_channel_hint(shape)}")
+    if str(value.dtype).removeprefix("torch.") != "uint8":
+        raise InputError(f"{what}: expected uint8 (0 to 255), got {value.dtype}; {_dtype_hint(value)}")
+    if 0 in shape:
+        raise InputError(f"{what}: no frames in an array of shape {shape}")
+    return value
+
+
+def _channel_hint(shape: tuple[int, ...]) -> str:
+    if len(shape) != 4:
+        return ""
+    if shape[-1] == 4:
+        return "; drop the alpha channel: frames[..., :3]"
+    if shape[-1] == 1:
+        return "; repeat the grey channel three times"
+    return "; move the channels to the end" if shape[1] == 3 else ""
+
+
+def _dtype_hint(value: np.ndarray | Tensor) -> str:
+    is_float = value.is_floating_point() if isinstance(value, Tensor) else value.dtype.kind == "f"
+    if is_float and 0 not in value.shape and float(value.max()) <= 1.0:
+        return "values of 0..1 must be multiplied by 255, rounded and converted to uint8"
+    return "convert values of 0..255 to uint8"
+
+
+class MultiSource:
+    """Several sources as the views of one, in their order.
+
+    Raises:
+        InputError: No sources, or sources of different length (`names` tells which is which).
+    """
+
+    def __init__(self, sources: Sequence[FrameSource], names: Sequence[str] | None = None) -> None:
+        if not sources:
+            raise InputError("no views: expected at least one video")
+        labels = [getattr(source, "name", f"view {index}") for index, source in enumerate(sources)]
+        _check_equal_lengths(list(names or labels), [source.time for source in sources])
+        self._views = [(source, view) for source in sources for view in range(source.views)]
+
+    @property
+    def views(self) -> int:
+        return len(self._views)
+
+    @property
+    def time(self) -> int:
+        return self._views[0][0].time
+
+    def size_hw(self, view: int) -> tuple[int, int]:
+        _check_view(self, view)
+        source, inner = self._views[view]
+        return source.size_hw(inner)
+
+    def read(self, view: int, start: int, stop: int) -> UInt8[Tensor, "n h w 3"]:
+        _check_range(self, view, start, stop)
+        source, inner = self._views[view]
+        return source.read(inner, start, stop)
+
+
+class FirstFrames:
+    """The first `time` frames of another source (all of them if it has fewer)."""
+
+    def __init__(self, source: FrameSource, time: int) -> None:
+        self._source = source
+        self.views = source.views
+        self.time = min(time, source.time)
+
+    def size_hw(self, view: int) -> tuple[int, int]:
+        return self._source.size_hw(view)
+
+    def read(self, view: int, start: int, stop: int) -> UInt8[Tensor, "n h w 3"]:
+        _check_range(self, view, start, stop)
+        return self._source.read(view, start, stop)
+
+
+def _check_view(source: FrameSource, view: int) -> None:
+    if not 0 <= view < source.views:
+        raise InputError(f"view {view} does not exist: expected 0 to {source.views - 1}")
+
+
+def _check_range(source: FrameSource, view: int, start: int, stop: int) -> None:
+    _check_view(source, view)
+    if not 0 <= start <= stop <= source.time:
+        raise InputError(f"frames {start} to {stop} do not exist: the clip has {source.time} frames")
+
+
+def _check_equal_lengths(names: Sequence[str], lengths: Sequence[int]) -> None:
+    if len(set(lengths)) > 1:
+        listed = ", ".join(f"{name}: {length}" for name, length in zip(names, lengths, strict=True))
+        raise InputError(
+            f"the views have different numbers of frames ({listed}); expected synchronised views of equal "
+            "length: cut them to the frames they share"
+        )
+
+
+def write_video(path: str | os.PathLike[str], frames: Iterable[Any], fps: int | float) -> None:
+    """Write uint8 RGB frames `(h, w, 3)`, numpy or torch, as an H.264 mp4 that players everywhere accept.
+
+    Odd sizes are padded by repeating the last row or column. The file appears whole or not at all.
+
+    Raises:
+        InputError: No frames, a frame that is not uint8 `(h, w, 3)`, frames of different size, or a frame
+            rate that is not positive.
+    """
+    if not 0 < fps < float("inf"):
+        raise InputError(f"{path}: frames per second must be positive, got {fps}")
+    # The container's time base has to be a fraction of small integers; 30000/1001 and the like are exact.
+    rate = Fraction(fps).limit_denominator(LARGEST_FPS_DENOMINATOR)
+    checked = (_checked_picture(frame, f"{path}, frame {index}") for index, frame in enumerate(frames))
+    with atomic_path(path) as temporary:
+        first = next(checked, None)
+        if first is None:
+            raise InputError(f"{path}: no frames to write")
+        with av.open(f"file:{temporary}", "w", format="mp4") as container:
+            height, width = (side + side % 2 for side in first.shape[:2])
+            stream = container.add_stream("libx264", rate=rate, options={"crf": QUALITY_CRF})
+            stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+            for index, picture in enumerate(itertools.chain([first], checked)):
+                if picture.shape != first.shape:
+                    raise InputError(
+                        f"{path}, frame {index}: is {picture.shape[:2]}, the first is {first.shape[:2]}; "
+                        "expected frames of one size"
+                    )
+                padding = ((0, height - picture.shape[0]), (0, width - picture.shape[1]), (0, 0))
+                frame = av.VideoFrame.from_ndarray(np.pad(picture, padding, mode="edge"), format="rgb24")
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode(None))
+
+
+def write_image(path: str | os.PathLike[str], picture: Any) -> None:
+    """Write a uint8 RGB picture `(h, w, 3)`, numpy or torch, as PNG. Raises InputError for anything else."""
+    array = np.ascontiguousarray(_checked_picture(picture, str(path)))
+    encoder: Any = av.CodecContext.create("png", "w")
+    encoder.height, encoder.width = array.shape[:2]
+    encoder.pix_fmt, encoder.time_base = "rgb24", Fraction(1, 1)
+    frame = av.VideoFrame.from_ndarray(array, format="rgb24")
+    content = b"".join(bytes(packet) for packet in [*encoder.encode(frame), *encoder.encode(None)])
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def _checked_picture(value: Any, what: str) -> np.ndarray:
+    picture = value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
+    if picture.ndim != 3 or picture.shape[-1] != 3 or picture.dtype != np.uint8 or 0 in picture.shape:
+        raise InputError(f"{what}: expected uint8 (h, w, 3), got {picture.dtype} of shape {picture.shape}")
+    return picture

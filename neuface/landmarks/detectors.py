@@ -1,0 +1,172 @@
+"""Landmark detectors behind one protocol; the third-party packages are imported when one is constructed."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from neuface.errors import InputError, MissingDependencyError
+from neuface.landmarks.schemes import IBUG68, MEDIAPIPE478, number_of_points
+
+FACE_ALIGNMENT_WEIGHTS = ("2DFAN4-11f355bf06.pth.tar", "s3fd-619a316812.pth")
+
+# More faces than this in one picture are not looked at when the largest is chosen.
+MEDIAPIPE_MAX_FACES = 5
+
+
+@runtime_checkable
+class Detector(Protocol):
+    """Finds the landmarks of the largest face in every frame, each frame on its own."""
+
+    @property
+    def scheme(self) -> str:
+        """The scheme of the points: see `neuface.landmarks.schemes`."""
+        ...
+
+    def detect(
+        self, frames: UInt8[Tensor, "n h w 3"]
+    ) -> tuple[Float[Tensor, "n points 2"], Float[Tensor, "n points"]]:
+        """Points in frame pixels (pixel centres at integers) and confidence 0..1; 0 without a face."""
+        ...
+
+
+class FaceAlignmentDetector:
+    """iBUG-68 landmarks by the `face-alignment` package (S3FD finds the face, 2D-FAN-4 its points).
+
+    The points follow the visible contour. Whole pixels, as the package returns them.
+
+    Raises:
+        MissingDependencyError: The package is not installed, or its weights are neither in torch's cache nor
+            to be had by download.
+        InputError: The weights are there but cannot be loaded.
+    """
+
+    scheme = IBUG68
+
+    def __init__(self, device: str = "cpu", *, flip_input: bool = True) -> None:
+        """Load both networks. `flip_input` averages with the mirrored image: steadier, twice the time."""
+        try:
+            import face_alignment
+        except ImportError as error:
+            raise MissingDependencyError(
+                "detecting landmarks needs the package face-alignment: pip install face-alignment, "
+                "or give landmarks= yourself"
+            ) from error
+        self._heatmap_scale = 2.0 if flip_input else 1.0
+        try:
+            # torch.compile would cost its warm-up at every start on a CPU, for a few calls per clip.
+            self._model: Any = face_alignment.FaceAlignment(
+                face_alignment.LandmarksType.TWO_D, device=device, compile=False, flip_input=flip_input
+            )
+        except OSError as error:  # URLError, timeouts and unwritable folders are all OSError
+            raise MissingDependencyError(_missing_weights_message(error)) from error
+        except Exception as error:  # unpickling has many ways to fail
+            if torch.device(device).type != "cpu":
+                raise  # more likely the device than the file
+            raise InputError(
+                f"face-alignment: the weights in {_weights_folder()} cannot be loaded ({error}); "
+                f"expected the official {' and '.join(FACE_ALIGNMENT_WEIGHTS)}: delete and reload them"
+            ) from error
+
+    def detect(
+        self, frames: UInt8[Tensor, "n h w 3"]
+    ) -> tuple[Float[Tensor, "n points 2"], Float[Tensor, "n points"]]:
+        """See `Detector.detect`."""
+        count = number_of_points(self.scheme)
+        points_px = torch.zeros(len(frames), count, 2)
+        confidence = torch.zeros(len(frames), count)
+        for index, frame in enumerate(frames.cpu().numpy()):
+            boxes = self._model.face_detector.detect_from_image(frame.copy())
+            if len(boxes) == 0:
+                continue
+            largest = max(boxes, key=lambda box: (box[2] - box[0]) * (box[3] - box[1]))
+            if largest[2] <= largest[0] or largest[3] <= largest[1]:
+                continue
+            found = self._model.get_landmarks_from_image(
+                frame, detected_faces=[largest], return_bboxes=True, return_landmark_score=True
+            )
+            points_px[index] = torch.as_tensor(np.asarray(found[0][0]), dtype=torch.float32)
+            # With the mirrored image the package returns the sum of two heatmaps.
+            scores = torch.as_tensor(np.asarray(found[1][0]), dtype=torch.float32).reshape(count)
+            confidence[index] = (scores / self._heatmap_scale).clamp(0, 1)
+        return points_px, confidence
+
+
+def _weights_folder() -> str:
+    return os.path.join(torch.hub.get_dir(), "checkpoints")
+
+
+def _missing_weights_message(error: OSError) -> str:
+    names = " and ".join(FACE_ALIGNMENT_WEIGHTS)
+    return (
+        f"face-alignment: its weights are not on this machine and could not be downloaded ({error}). "
+        f"Put {names} into {_weights_folder()}, or give landmarks= yourself"
+    )
+
+
+class MediaPipeDetector:
+    """MediaPipe's 478 landmarks (FaceLandmarker, one image at a time).
+
+    MediaPipe has no confidence per point: every point of a face that was found has 1.
+
+    Raises:
+        MissingDependencyError: `mediapipe` is not installed (`pip install neuface[mediapipe]`).
+        InputError: The model file is missing or is not a face landmarker task.
+    """
+
+    scheme = MEDIAPIPE478
+
+    def __init__(self, model_path: str | os.PathLike[str]) -> None:
+        """`model_path`: Google's `face_landmarker.task`, which the package does not contain."""
+        try:
+            import mediapipe
+            from mediapipe.tasks.python import BaseOptions, vision
+        except ImportError as error:
+            raise MissingDependencyError(
+                "detecting landmarks with MediaPipe needs its package: pip install neuface[mediapipe]"
+            ) from error
+        options = vision.FaceLandmarkerOptions(
+            base_options=BaseOptions(model_asset_path=os.fspath(model_path)),
+            num_faces=MEDIAPIPE_MAX_FACES,
+        )
+        try:
+            self._landmarker: Any = vision.FaceLandmarker.create_from_options(options)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise InputError(
+                f"{os.fspath(model_path)}: cannot be used as a face_landmarker.task ({error}); expected the "
+                "path of Google's FaceLandmarker model bundle"
+            ) from error
+        self._mediapipe: Any = mediapipe
+        # Closed by its own destructor at exit it would meet modules that are gone already.
+        weakref.finalize(self, self._landmarker.close)
+
+    def detect(
+        self, frames: UInt8[Tensor, "n h w 3"]
+    ) -> tuple[Float[Tensor, "n points 2"], Float[Tensor, "n points"]]:
+        """See `Detector.detect`."""
+        count = number_of_points(self.scheme)
+        points_px = torch.zeros(len(frames), count, 2)
+        confidence = torch.zeros(len(frames), count)
+        height, width = frames.shape[1:3]
+        size_xy = torch.tensor([width, height], dtype=torch.float32)
+        for index, frame in enumerate(frames.cpu().numpy()):
+            image = self._mediapipe.Image(
+                image_format=self._mediapipe.ImageFormat.SRGB, data=np.ascontiguousarray(frame)
+            )
+            faces = self._landmarker.detect(image).face_landmarks
+            if not faces:
+                continue
+            # Normalised to 0..1 between the frame's outer edges; pixel centres are at integers here.
+            candidates = (
+                torch.tensor([[(point.x, point.y) for point in face] for face in faces]) * size_xy - 0.5
+            )
+            extents = candidates.amax(1) - candidates.amin(1)
+            points_px[index] = candidates[extents.prod(-1).argmax()]
+            confidence[index] = 1.0
+        return points_px, confidence

@@ -1,0 +1,138 @@
+"""Landmark arrays of all layouts, missing points, the choice among several faces, and unusable input."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from neuface.errors import InputError
+from neuface.landmarks.arrays import as_landmarks
+
+
+def face(time: int, points: int = 68, offset: float = 50.0, size: float = 40.0, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).uniform(offset, offset + size, (time, points, 2)).astype(np.float32)
+
+
+@pytest.mark.parametrize("convert", [np.float64, np.float32, np.float16, torch.from_numpy])
+def test_layouts_of_one_view_agree(convert) -> None:
+    points = np.round(face(4))
+    for value in (convert(points), convert(points[None]), [convert(points)], convert(points[:, None])):
+        landmarks = as_landmarks(value, 1, 4)
+        assert landmarks.scheme == "ibug68"
+        assert landmarks.points_px.dtype == torch.float32
+        assert torch.equal(landmarks.points_px[0], torch.from_numpy(points))
+        assert (landmarks.confidence == 1).all()
+
+
+def test_several_views() -> None:
+    left, right = face(3, 478), face(3, 478, seed=1)
+    stacked = as_landmarks(np.stack([left, right]), 2, 3)
+    assert stacked.scheme == "mediapipe478"
+    assert torch.equal(stacked.points_px, as_landmarks([left, right], 2, 3).points_px)
+    with_faces = as_landmarks(np.stack([left, right])[:, :, None], 2, 3)
+    assert torch.equal(stacked.points_px, with_faces.points_px)
+
+
+def test_missing_points_have_confidence_and_position_zero() -> None:
+    points = face(5)
+    points[1] = np.nan
+    points[2] = 0.0
+    points[3, 4] = np.inf
+    points[3, 5] = -1.0
+    points[4, 6] = (-5.0, 30.0)  # a face cut off by the frame's edge
+    points[4, 7] = (-5000.0, 30.0)
+    landmarks = as_landmarks(points, 1, 5, sizes_hw=[(120, 160)])
+    found = landmarks.confidence[0] > 0
+    assert found[0].all()
+    assert not found[1].any()
+    assert not found[2].any()
+    assert found[3].sum() == 66
+    assert found[4, 6]
+    assert not found[4, 7]
+    assert not landmarks.points_px[0][~found].any()
+    assert landmarks.points_px.isfinite().all()
+
+
+def test_third_column_is_the_confidence() -> None:
+    confidence = np.random.default_rng(0).uniform(0.1, 1, (3, 68, 1)).astype(np.float32)
+    confidence[0, 0], confidence[0, 1] = 0, np.nan
+    landmarks = as_landmarks(np.concatenate([face(3), confidence], -1), 1, 3)
+    assert torch.equal(landmarks.confidence[0, 1:], torch.from_numpy(confidence[1:, :, 0]))
+    assert not landmarks.confidence[0, 0, :2].any()
+
+
+def test_mediapipe_without_irises_is_padded() -> None:
+    landmarks = as_landmarks(face(2, 468), 1, 2)
+    assert landmarks.scheme == "mediapipe478"
+    assert (landmarks.confidence[0, :, :468] == 1).all()
+    assert not landmarks.confidence[0, :, 468:].any()
+
+
+def test_the_largest_face_is_followed() -> None:
+    large, small = face(6, offset=10, size=60), face(6, offset=200, size=40, seed=1)
+    both = np.stack([large, small], 1)
+    both[3:] = both[3:, ::-1]  # the detector changes their order
+    both[0] = np.nan  # starts with the first frame that has a face
+    followed = as_landmarks(both, 1, 6)
+    assert torch.equal(followed.points_px[0, 1:], torch.from_numpy(large[1:]))
+    both[4, 1] = np.nan  # only the other face is seen: too far away to be this one
+    assert not (as_landmarks(both, 1, 6).confidence[0, 4] > 0).any()
+
+
+@given(shift=st.floats(-200, 200), other_first=st.booleans())
+def test_a_face_that_jumps_further_than_its_size_is_missing(shift: float, other_first: bool) -> None:
+    square = np.array([(0.0, 0.0), (40.0, 40.0)] * 34)[None] + 300
+    faces = np.full((2, 2, 68, 2), np.nan)
+    faces[0, 0], faces[1, int(other_first)] = square, square + np.array([shift, 0])
+    found = as_landmarks(faces, 1, 2).found[0, 1]
+    assert (
+        bool(found) == (np.float32(abs(np.float32(320 + shift) - 320)) <= 40) or abs(abs(shift) - 40) < 1e-3
+    )
+
+
+def test_landmarks_pass_through_with_checks() -> None:
+    landmarks = as_landmarks(face(3), 1, 3)
+    again = as_landmarks(landmarks, 1, 3)
+    assert torch.equal(again.points_px, landmarks.points_px)
+    with pytest.raises(InputError, match=r"1 view\(s\) x 4 frame"):
+        as_landmarks(landmarks, 1, 4)
+    with pytest.raises(InputError, match="wflw"):
+        as_landmarks(replace(landmarks, scheme="wflw"), 1, 3)
+
+
+NAN_FACE = np.full((3, 68, 2), np.nan)
+DEPTH = np.concatenate([face(3), face(3)[..., :1]], -1)
+
+
+@pytest.mark.parametrize(
+    ("value", "views", "message"),
+    [
+        (face(4), 1, "4 frames of landmarks for a video of 3 frames"),
+        (face(3, 5), 1, "5 points per frame; expected 68"),
+        (face(3)[..., :1], 1, r"\(frames, points, 2\)"),
+        (face(3), 2, r"2 view\(s\)"),
+        (face(3)[0], 1, "expected"),
+        ([face(3)], 2, "a list of 2"),
+        ([face(3), face(3, 478)], 2, "different numbers of points"),
+        (np.stack([face(3)] * 2), 1, "they hold 2 views"),
+        (np.stack([face(3)] * 2)[:, :, None], 1, r"expected 1 view"),
+        (NAN_FACE, 1, "no frame of any view"),
+        (np.zeros((3, 68, 2)), 1, "no frame of any view"),
+        (DEPTH, 1, r"if it is a depth, drop it: points\[..., :2\]"),
+        (face(3) / 200, 1, "look normalised"),
+        (np.full((3, 68, 2), "x"), 1, "array of numbers"),
+        ("path.npz", 1, "array of numbers"),
+        ([[[1, 2], [3]]], 1, "array of numbers"),
+    ],
+)
+def test_unusable_landmarks(value: object, views: int, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        as_landmarks(value, views, 3)
+
+
+def test_a_view_without_any_face_is_allowed() -> None:
+    landmarks = as_landmarks([face(3), NAN_FACE], 2, 3)
+    assert landmarks.found.tolist() == [[True] * 3, [False] * 3]

@@ -1,0 +1,121 @@
+"""Both adapters against the real packages; face-alignment with random weights under the official names."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from neuface.errors import InputError, MissingDependencyError
+from neuface.io.landmarks import read_landmarks
+from neuface.io.video import VideoSource
+from neuface.landmarks.detectors import (
+    FACE_ALIGNMENT_WEIGHTS,
+    Detector,
+    FaceAlignmentDetector,
+    MediaPipeDetector,
+)
+
+DATA = Path(__file__).parents[3] / "shared" / "data"
+TASK = DATA / "mediapipe_face_landmarker" / "face_landmarker.task"
+needs_mediapipe = pytest.mark.skipif(
+    not TASK.exists() or importlib.util.find_spec("mediapipe") is None,
+    reason="needs mediapipe (neuface[mediapipe]) and the model in ../shared/data",
+)
+
+
+@pytest.fixture(scope="module")
+def face_alignment(tmp_path_factory: pytest.TempPathFactory) -> FaceAlignmentDetector:
+    pytest.importorskip("face_alignment")
+    from face_alignment.detection.sfd.net_s3fd import s3fd
+    from face_alignment.models import FAN
+
+    folder = tmp_path_factory.mktemp("torch") / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    torch.manual_seed(0)
+    torch.save(FAN(4).state_dict(), folder / FACE_ALIGNMENT_WEIGHTS[0])
+    face_finder = s3fd().state_dict()
+    for name, value in face_finder.items():
+        if name.endswith("_conf.bias"):
+            value[-1] = -100.0  # the last channel is "face": this one never sees any
+    torch.save(face_finder, folder / FACE_ALIGNMENT_WEIGHTS[1])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.hub, "get_dir", lambda: str(folder.parent))
+        patch.setattr("face_alignment.utils.get_dir", lambda: str(folder.parent))
+        return FaceAlignmentDetector()
+
+
+def test_a_frame_without_a_face_has_confidence_zero(face_alignment: FaceAlignmentDetector) -> None:
+    assert isinstance(face_alignment, Detector)
+    frames = torch.zeros(2, 64, 80, 3, dtype=torch.uint8)
+    points, confidence = face_alignment.detect(frames)
+    assert points.shape == (2, 68, 2)
+    assert not points.any()
+    assert not confidence.any()
+
+
+def test_the_largest_box_is_aligned(
+    face_alignment: FaceAlignmentDetector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small, large = np.array([5.0, 5, 25, 25, 0.9]), np.array([60.0, 20, 140, 100, 0.6])
+    detector = face_alignment._model.face_detector
+    monkeypatch.setattr(detector, "detect_from_image", lambda _: [small, large])
+    frame = torch.randint(0, 256, (1, 128, 160, 3), dtype=torch.uint8)
+    points, confidence = face_alignment.detect(frame)
+    # FAN looks at a square about the box; whatever it answers lies in that one.
+    assert (points[0] >= torch.tensor([15.0, -35.0])).all()
+    assert (points[0] <= torch.tensor([185.0, 135.0])).all()
+    assert ((confidence >= 0) & (confidence <= 1)).all()
+
+
+def test_missing_weights_say_which_files_go_where(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("face_alignment")
+
+    def no_network(*_args: object, **_kwargs: object) -> None:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr("face_alignment.detection.sfd.sfd_detector.load_state_dict_from_url", no_network)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    with pytest.raises(MissingDependencyError, match="landmarks=") as caught:
+        FaceAlignmentDetector()
+    assert all(name in str(caught.value) for name in (*FACE_ALIGNMENT_WEIGHTS, str(tmp_path)))
+
+
+def test_damaged_weights_are_an_input_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("face_alignment")
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / FACE_ALIGNMENT_WEIGHTS[1]).write_bytes(b"damaged")
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    with pytest.raises(InputError, match="cannot be loaded"):
+        FaceAlignmentDetector()
+
+
+def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "face_alignment", None)
+    monkeypatch.setitem(sys.modules, "mediapipe", None)
+    with pytest.raises(MissingDependencyError, match="face-alignment"):
+        FaceAlignmentDetector()
+    with pytest.raises(MissingDependencyError, match=r"neuface\[mediapipe\]"):
+        MediaPipeDetector("face_landmarker.task")
+
+
+@needs_mediapipe
+def test_mediapipe_agrees_with_the_recorded_landmarks() -> None:
+    source = VideoSource(DATA / "grid_corpus" / "bbaf2n.mpg")
+    detector = MediaPipeDetector(TASK)
+    frames = torch.cat([source.read(0, 10, 11), torch.zeros(1, 288, 360, 3, dtype=torch.uint8)])
+    points, confidence = detector.detect(frames)
+    recorded = read_landmarks(DATA / "grid_corpus" / "bbaf2n.landmarks.npz")[0][0][10]
+    assert (points[0] - torch.from_numpy(recorded)).norm(dim=-1).mean() < 1.0
+    assert (confidence[0] == 1).all()
+    assert not confidence[1].any()
+
+
+@pytest.mark.skipif(importlib.util.find_spec("mediapipe") is None, reason="needs mediapipe")
+def test_mediapipe_model_that_is_none(tmp_path: Path) -> None:
+    (tmp_path / "bad.task").write_bytes(b"no model")
+    for name in ("missing.task", "bad.task"):
+        with pytest.raises(InputError, match=name):
+            MediaPipeDetector(tmp_path / name)

@@ -1,0 +1,143 @@
+"""`read_clip` from all kinds of input, and what it says about unusable ones."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from neuface.clips import read_clip
+from neuface.cropping import source_crops
+from neuface.errors import InputError
+from neuface.io.landmarks import write_landmarks
+from neuface.io.video import ArraySource, write_video
+from neuface.landmarks.arrays import as_landmarks
+
+DATA = Path(__file__).parents[2] / "shared" / "data"
+TIME = 6
+FRAMES = np.random.default_rng(0).integers(0, 256, (TIME, 60, 80, 3), np.uint8)
+POINTS = np.random.default_rng(1).uniform(20, 50, (TIME, 68, 2)).astype(np.float32)
+
+
+class CentreDetector:
+    """Finds a face in every bright frame."""
+
+    scheme = "ibug68"
+
+    def detect(self, frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        points = torch.from_numpy(POINTS[:1]).expand(len(frames), 68, 2)
+        return points, (frames.float().mean((1, 2, 3)) > 50).float()[:, None].expand(-1, 68)
+
+
+def test_arrays() -> None:
+    clip = read_clip(FRAMES, POINTS)
+    assert (clip.views, clip.time, clip.fps, clip.names) == (1, TIME, 25.0, ("view0",))
+    assert clip.valid.all()
+    assert clip.crops.T_crop_frame.shape == (1, TIME, 3, 3)
+    assert read_clip(clip) is clip
+    both = read_clip(
+        torch.from_numpy(np.stack([FRAMES] * 2)), np.stack([POINTS] * 2), names=["a", "b"], fps=50
+    )
+    assert (both.views, both.fps, both.names) == (2, 50.0, ("a", "b"))
+    assert read_clip(ArraySource(FRAMES), POINTS).time == TIME
+
+
+def test_views_of_different_size() -> None:
+    clip = read_clip([FRAMES, FRAMES[:, :50, :70]], [POINTS, POINTS])
+    assert (clip.frames.size_hw(0), clip.frames.size_hw(1)) == ((60, 80), (50, 70))
+    assert source_crops(clip.frames, clip.crops).shape == (2, TIME, 3, 224, 224)
+
+
+def test_files_of_one_and_of_several_views(tmp_path: Path) -> None:
+    for name in ("left", "right"):
+        write_video(tmp_path / f"{name}.mp4", FRAMES, 30)
+    one, two = tmp_path / "one.npz", tmp_path / "two.npz"
+    write_landmarks(one, as_landmarks(POINTS, 1, TIME))
+    write_landmarks(two, as_landmarks([POINTS, POINTS], 2, TIME))
+    left = read_clip(str(tmp_path / "left.mp4"), one)
+    assert (left.names, left.fps) == (("left",), 30.0)
+    videos = [tmp_path / "left.mp4", tmp_path / "right.mp4"]
+    for landmarks in (two, [one, one], [POINTS, POINTS]):
+        clip = read_clip(videos, landmarks)
+        assert clip.names == ("left", "right")
+        assert torch.equal(clip.landmarks.points_px[1], left.landmarks.points_px[0])
+    with pytest.raises(InputError, match=r"landmarks of 1 view\(s\), the clip has 2"):
+        read_clip(videos, one)
+    with pytest.raises(InputError, match="one file per view"):
+        read_clip(videos, [one])
+    same = read_clip([tmp_path / "left.mp4"] * 2, two)
+    assert len(set(same.names)) == 2
+
+
+def test_max_frames_cuts_frames_and_landmarks() -> None:
+    clip = read_clip(FRAMES, POINTS, max_frames=4)
+    assert (clip.time, clip.landmarks.points_px.shape[1], clip.valid.shape) == (4, 4, (1, 4))
+    assert read_clip(FRAMES, POINTS, max_frames=100).time == TIME
+    with pytest.raises(InputError, match=f"4 frames of landmarks for a video of {TIME}"):
+        read_clip(FRAMES, POINTS[:4], max_frames=4)
+
+
+def test_frames_with_few_points_are_not_valid() -> None:
+    points = POINTS.copy()
+    points[1] = np.nan
+    points[2, 5:] = np.nan
+    points[3, 6:] = np.nan
+    clip = read_clip(FRAMES, points)
+    assert clip.valid[0].tolist() == [True, False, False, True, True, True]
+    assert clip.crops.T_crop_frame.isfinite().all()
+
+
+def test_detector_is_used_when_no_landmarks_are_given() -> None:
+    frames = np.full((40, 60, 80, 3), 200, np.uint8)
+    frames[20] = 0
+    clip = read_clip(frames, detector=CentreDetector(), max_frames=30)
+    assert clip.time == 30
+    assert (~clip.valid[0]).nonzero()[:, 0].tolist() == [20]
+    with pytest.raises(InputError, match="no face in any of the 6 frame"):
+        read_clip(np.zeros_like(FRAMES), detector=CentreDetector())
+
+
+def test_unusable_options_and_landmarks() -> None:
+    nan = np.full_like(POINTS, np.nan)
+    late = POINTS.copy()
+    late[:3] = np.nan
+    with pytest.raises(InputError, match="no frame of any view"):
+        read_clip(FRAMES, nan)
+    with pytest.raises(InputError, match="no face in any of the 3"):
+        read_clip(FRAMES, late, max_frames=3)
+    with pytest.raises(InputError, match="max_frames"):
+        read_clip(FRAMES, POINTS, max_frames=0)
+    with pytest.raises(InputError, match="fps"):
+        read_clip(FRAMES, POINTS, fps=0)
+    with pytest.raises(InputError, match="names"):
+        read_clip(FRAMES, POINTS, names=["a", "b"])
+    with pytest.raises(InputError, match="paths only or arrays only"):
+        read_clip([FRAMES, "a.mp4"], POINTS)
+    with pytest.raises(InputError, match="paths only or arrays only"):
+        read_clip([FRAMES, FRAMES], [POINTS, "a.npz"])
+    with pytest.raises(InputError, match="no such file"):
+        read_clip("missing.mp4", POINTS)
+    with pytest.raises(InputError, match="no such landmark file"):
+        read_clip(FRAMES, "missing.npz")
+
+
+def test_four_real_cameras() -> None:
+    folder = DATA / "caliscope_4view" / "calibration_session"
+    if not folder.exists():
+        pytest.skip("needs the four-camera recording in ../shared/data")
+    videos = [folder / f"cam_{camera}.mp4" for camera in range(4)]
+    clip = read_clip(videos, folder / "mediapipe_landmarks.npz", max_frames=3)
+    assert (clip.views, clip.time, clip.fps) == (4, 3, 6.0)
+    assert clip.valid.any()
+    assert clip.names == ("cam_0", "cam_1", "cam_2", "cam_3")
+
+
+def test_one_of_two_real_faces_is_followed() -> None:
+    name = "head-pose-face-detection-female-and-male"
+    folder = DATA / "intel_head_pose"
+    if not folder.exists():
+        pytest.skip("needs the real videos in ../shared/data")
+    clip = read_clip(folder / f"{name}.gif", folder / f"{name}.landmarks.npz")
+    centres = clip.landmarks.points_px[0][clip.valid[0]].mean(1)
+    assert clip.valid.float().mean() > 0.9
+    assert centres.diff(dim=0).norm(dim=-1).max() < 60
