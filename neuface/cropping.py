@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from collections.abc import Iterator
+
 import torch
 from jaxtyping import Float, UInt8
 from scipy.ndimage import gaussian_filter1d
@@ -146,20 +148,24 @@ def _crop_one(
     return torch.nn.functional.avg_pool2d(sampled, per_pixel)[0] if per_pixel > 1 else sampled[0]
 
 
-def source_crops(source: FrameSource, crops: Crop) -> Float[Tensor, "views time 3 s s"]:
-    """All crops of a clip as pictures (see `crop_images`), reading the frames in bounded pieces."""
-    shape = (source.views, source.time, 3, crops.size_px, crops.size_px)
-    if tuple(crops.T_crop_frame.shape[:2]) != shape[:2]:
+def iterate_crops(source: FrameSource, crops: Crop) -> Iterator[tuple[int, Float[Tensor, "n 3 s s"]]]:
+    """The crops of a clip view by view in bounded pieces, as (view, pictures); see `crop_images`.
+
+    Raises InputError when the crops are not those of these frames.
+    """
+    if tuple(crops.T_crop_frame.shape[:2]) != (source.views, source.time):
         raise InputError(
-            f"source_crops: the crops are for {tuple(crops.T_crop_frame.shape[:2])} (views, frames) "
-            f"but the frames are {shape[:2]}"
+            f"the crops are for {tuple(crops.T_crop_frame.shape[:2])} (views, frames) "
+            f"but the frames are {(source.views, source.time)}"
         )
-    pictures = torch.empty(shape, device=crops.T_crop_frame.device)
     for view in range(source.views):
         for start in range(0, source.time, FRAMES_PER_PIECE):
             stop = min(start + FRAMES_PER_PIECE, source.time)
-            frames = source.read(view, start, stop).to(pictures.device)
-            pictures[view, start:stop] = crop_images(
-                frames, crops.T_crop_frame[view, start:stop], crops.size_px
-            )
-    return pictures
+            frames = source.read(view, start, stop).to(crops.T_crop_frame.device)
+            yield view, crop_images(frames, crops.T_crop_frame[view, start:stop], crops.size_px)
+
+
+def source_crops(source: FrameSource, crops: Crop) -> Float[Tensor, "views time 3 s s"]:
+    """All crops of a clip as pictures. A long clip may not fit in memory: see `iterate_crops`."""
+    pictures = torch.cat([piece for _, piece in iterate_crops(source, crops)])
+    return pictures.unflatten(0, (source.views, source.time))

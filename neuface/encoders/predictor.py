@@ -1,8 +1,8 @@
-"""What the loop optimises: anything that answers pictures with a head and a camera."""
+"""What the fitting loop optimises: anything that answers crops with heads and cameras."""
 
 from __future__ import annotations
 
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -12,19 +12,19 @@ from neuface.structs import Prediction
 
 @runtime_checkable
 class Predictor(Protocol):
-    """Crops in, `Prediction` out; in practice a `torch.nn.Module`."""
+    """Crops in, a head and a camera for each out. In practice an `nn.Module`, whose weights are optimised."""
 
     input_px: int
-    """Side of the square crop it is given."""
+    """Side in pixels of the crops that `prepare` takes."""
 
     def prepare(self, crops: Float[Tensor, "n 3 h w"]) -> Tensor:
-        """What the loop keeps of each crop, computed once per clip."""
+        """The form of RGB crops (0 to 1) that is kept through the fit; one row per crop, no gradient needed."""
         ...
 
-    def __call__(self, inputs: Tensor, index: Int[Tensor, " n"] | None = None) -> Prediction:
-        """Answer for prepared crops; `index` is each image's position in the flattened clip."""
-        ...
+    def forward(self, inputs: Tensor, index: Int[Tensor, "n"] | None = None) -> Prediction:
+        """One head and camera per row of prepared inputs.
 
-    def __getattr__(self, name: str) -> Any:
-        """Everything else of a `torch.nn.Module`."""
+        `index` says which images of the clip the rows are, for predictors that remember images rather than look
+        at them; networks ignore it.
+        """
         ...

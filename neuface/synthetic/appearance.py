@@ -47,6 +47,7 @@ class Appearance(TensorStruct):
     """Half width, half height and line width of each lens' frame, metres."""
     glasses_color: Float[Tensor, "b 3"]
     teeth: Float[Tensor, "b 3"]
+    teeth_alpha: Float[Tensor, "b"]
     noise: Float[Tensor, "b 4 h w"]
     """Smooth random fields over the unrolled head; three for colour, one for hair."""
     noise_gain: Float[Tensor, "b"]
@@ -58,7 +59,6 @@ class Painter:
     def __init__(self, head: HeadModel) -> None:
         self.template = head.template
         self.eyes = head.joint_template[3:5]
-        self.mouth_height = head.template[head.regions["lips"], 1].mean()
         self.per_vertex = torch.cat((head.template, self._weights(head)), dim=-1)
         """(vertices, 3 + len(PAINT_REGIONS)): what to interpolate over the picture and hand to `albedo`."""
 
@@ -102,8 +102,9 @@ class Painter:
         color = _mix(color, hair, (line.clamp(0, 1) * _wide(look.hair_alpha)).clamp(0, 1))
         color = _mix(color, _wide(look.cloth), torch.sigmoid((_wide(look.collar) - y) / 0.002))
         color = _mix(color, color.new_tensor((0.16, 0.05, 0.05)), mouth)
-        color = _mix(color, _wide(look.teeth), self._teeth(points) * mouth)
-        color = _mix(color, color.new_tensor((0.55, 0.25, 0.24)), tongue)
+        color = _mix(color, color.new_tensor((0.45, 0.19, 0.18)), tongue)
+        # The mesh has no teeth; what one sees between its lips is the front of the tongue, so that bears them.
+        color = _mix(color, _wide(look.teeth), tongue * torch.sigmoid((z - 0.108) / 0.002) * _wide(look.teeth_alpha))
         color = _mix(color, self._eye_color(points, look), (eyeball > 0.5).float())
         frames = self._glasses(points, look)
         color = _mix(color, _wide(look.glasses_color), frames)
@@ -116,11 +117,6 @@ class Painter:
         white = points.new_tensor((0.80, 0.76, 0.74)).expand_as(points)
         color = torch.where(gaze > IRIS_COSINE, _wide(look.iris), white)
         return torch.where(gaze > PUPIL_COSINE, torch.full_like(color, 0.02), color)
-
-    def _teeth(self, points: Tensor) -> Tensor:
-        """The mesh has no teeth: a band of the mouth's inside right behind the lips stands for them."""
-        front = torch.sigmoid((points[..., 2:] - 0.118) / 0.001)
-        return front * torch.sigmoid((points[..., 1:2] - self.mouth_height + 0.004) / 0.001)
 
     def _glasses(self, points: Tensor, look: Appearance) -> Tensor:
         half_width, half_height, line = (part[:, None, None, None] for part in look.glasses_size.unbind(-1))
@@ -147,7 +143,7 @@ def random_appearance(generator: torch.Generator, count: int, *, plain: bool = F
 
     light, dark = torch.tensor((0.86, 0.66, 0.55)), torch.tensor((0.26, 0.15, 0.10))
     tone = uniform(0, 1, 1) ** 1.3
-    skin = (light + (dark - light) * tone) * (1 + uniform(-0.08, 0.08, 3))
+    skin = (light + (dark - light) * tone) * (1 + uniform(-0.04, 0.04, 3))
     red = torch.tensor((0.92, 0.62, 0.62)) * uniform(0.75, 1.1, 1)
     brown, grey = torch.tensor((0.23, 0.14, 0.08)), torch.tensor((0.45, 0.43, 0.41))
     kind = torch.rand(count, 1, generator=generator)
@@ -172,6 +168,7 @@ def random_appearance(generator: torch.Generator, count: int, *, plain: bool = F
         glasses_size=torch.stack((uniform(0.021, 0.027), uniform(0.014, 0.023), uniform(0.0008, 0.003)), -1),
         glasses_color=uniform(0.0, 0.35, 1) * (1 + uniform(-0.2, 0.6, 3)),
         teeth=uniform(0.25, 0.85, 1) * torch.tensor((1.0, 0.95, 0.85)),
+        teeth_alpha=chance(0.6),
         noise=smooth_noise(generator, count, 4, 96),
         noise_gain=uniform(0.02, 0.11),
     )

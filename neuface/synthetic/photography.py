@@ -30,7 +30,7 @@ def degrade(
     picture = _resample(picture, generator)
     count = len(picture)
     fine = torch.randn(picture.shape, generator=generator)
-    grain = 0.03 * torch.rand(count, 1, 1, 1, generator=generator) ** 2
+    grain = 0.022 * torch.rand(count, 1, 1, 1, generator=generator) ** 2
     picture = picture + grain * fine
     return _compress(picture, generator).clamp(0, 1)
 
@@ -53,12 +53,12 @@ def _color(picture: Tensor, generator: torch.Generator) -> Tensor:
     def uniform(low: float, high: float) -> Tensor:
         return low + (high - low) * torch.rand(shape, generator=generator)
 
-    cast = 1 + 0.08 * torch.randn(len(picture), 3, 1, 1, generator=generator)
+    cast = 1 + 0.06 * torch.randn(len(picture), 3, 1, 1, generator=generator)
     picture = (picture.clamp(1e-4, 1) ** uniform(0.7, 1.4)) * cast
-    picture = (picture - 0.45) * uniform(0.65, 1.3) + 0.45 + uniform(-0.15, 0.15)
+    picture = (picture - 0.45) * uniform(0.7, 1.4) + 0.45 + uniform(-0.1, 0.12)
     grey = (picture * picture.new_tensor(GREY_WEIGHTS)[:, None, None]).sum(1, keepdim=True)
     colorless = torch.rand(shape, generator=generator) < 0.1
-    saturation = torch.where(colorless, 0.0, uniform(0.5, 1.3))
+    saturation = torch.where(colorless, 0.0, uniform(0.6, 1.5))
     return torch.lerp(grey.expand_as(picture), picture, saturation).clamp(0, 1)
 
 

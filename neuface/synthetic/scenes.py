@@ -31,10 +31,10 @@ def random_lighting(generator: torch.Generator, count: int, *, plain: bool = Fal
     spread = torch.tensor((0.5, 0.4, 0.3) if plain else (1.2, 0.8, 0.5))
     toward = torch.randn(count, 2, 3, generator=generator) * spread + torch.tensor((0.0, -0.4, -0.9))
     strength = torch.rand(count, 2, 1, generator=generator) * torch.tensor((0.9, 0.5))[:, None] + 0.1
-    tint = 1 + 0.15 * torch.randn(count, 2, 3, generator=generator) * (0.0 if plain else 1.0)
+    tint = 1 + 0.08 * torch.randn(count, 2, 3, generator=generator) * (0.0 if plain else 1.0)
     ambient = 0.25 + 0.4 * torch.rand(count, 1, generator=generator)
     return Lighting(
-        ambient=ambient * (1 + 0.08 * torch.randn(count, 3, generator=generator)),
+        ambient=ambient * (1 + 0.05 * torch.randn(count, 3, generator=generator)),
         color=strength * tint.clamp(0.4, 1.6),
         toward=torch.nn.functional.normalize(toward, dim=-1),
         gloss=0.3 * torch.rand(count, generator=generator),

@@ -1,0 +1,91 @@
+"""The command line: parses, calls the functions of the package, prints."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from neuface.clips import read_clip
+from neuface.demo import run_demo
+from neuface.errors import NeufaceError
+from neuface.fitting.config import FitConfig
+from neuface.outputs import table, write_outputs
+from neuface.pipeline import optimize
+
+
+@dataclass(frozen=True)
+class Optimize:
+    """Fit 3D head meshes to a face video; several inputs are synchronised views of one person."""
+
+    input: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Video files, one per camera."""
+    out: Path
+    """Folder for result.npz, overlay.mp4, report.json and loss.png."""
+    landmarks: tuple[Path, ...] = ()
+    """Landmark files (npz), one per input or one for all; without them the face-alignment package is used."""
+    max_frames: int | None = None
+    """Use only the first so many frames."""
+    model: str = "open"
+    """Head and encoder."""
+    device: str = "cpu"
+    """Where to compute, such as cuda."""
+    progress: bool = True
+    """Show progress bars."""
+    config: FitConfig = field(default_factory=FitConfig)
+
+    def run(self) -> None:
+        clip = read_clip(
+            list(self.input) if len(self.input) > 1 else self.input[0],
+            list(self.landmarks) if len(self.landmarks) > 1 else next(iter(self.landmarks), None),
+            max_frames=self.max_frames,
+            progress=self.progress,
+        )
+        result = optimize(
+            clip, model=self.model, config=self.config, device=self.device, progress=self.progress
+        )
+        report = write_outputs(result, self.out, progress=self.progress)
+        print(table(report))
+        print(f"written to {self.out}: result.npz, overlay.mp4, report.json, loss.png")
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Fit a rendered clip with known truth: three cameras, noisy landmarks, a person never seen before."""
+
+    out: Path
+    """Folder for result.npz, overlay.mp4, report.json and loss.png."""
+    progress: bool = True
+    """Show progress bars."""
+    config: FitConfig = field(default_factory=FitConfig)
+
+    def run(self) -> None:
+        result, truth = run_demo(config=self.config, progress=self.progress)
+        report = write_outputs(result, self.out, truth=truth, progress=self.progress)
+        print(table(report))
+        print(f"written to {self.out}: result.npz, overlay.mp4, report.json, loss.png")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point of the `neuface` command. Errors meant for the user are one line and exit status 2."""
+    command = tyro.cli(
+        Annotated[Optimize, tyro.conf.subcommand("optimize")] | Annotated[Demo, tyro.conf.subcommand("demo")],
+        prog="neuface",
+        description=__doc__,
+        args=arguments,
+    )
+    try:
+        command.run()
+    except NeufaceError as error:
+        print(f"neuface: error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("neuface: stopped", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

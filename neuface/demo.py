@@ -1,0 +1,34 @@
+"""The demo: a rendered person the encoder has never seen, three cameras, noisy landmarks, exact truth."""
+
+from __future__ import annotations
+
+from neuface.fitting.config import FitConfig
+from neuface.io.recipes import read_head_recipe
+from neuface.models import load_model
+from neuface.pipeline import optimize
+from neuface.results import FitResult
+from neuface.structs import HeadParams
+from neuface.synthetic.clips import SyntheticClip, make_talking_clip
+from neuface.synthetic.people import sample_identities
+
+# Far from the seeds of the training pictures: the person is new to the encoder.
+IDENTITY_SEED = 987_654_321
+CLIP_SEED = 4
+
+
+def make_demo_clip() -> SyntheticClip:
+    """24 frames of one person before three cameras, 35 degrees apart."""
+    recipe = read_head_recipe()
+    identity = sample_identities(
+        recipe.target_names.tolist(), recipe.mean, recipe.projection, 1, IDENTITY_SEED
+    )[0]
+    return make_talking_clip(load_model("open").head, identity, seed=CLIP_SEED)
+
+
+def run_demo(*, config: FitConfig | None = None, progress: bool = True) -> tuple[FitResult, HeadParams]:
+    """Fit the demo clip; returns the result and the true parameters."""
+    clip = make_demo_clip()
+    result = optimize(
+        clip.frames.numpy(), landmarks=clip.landmarks_px.numpy(), config=config, progress=progress
+    )
+    return result, clip.truth

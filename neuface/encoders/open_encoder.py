@@ -1,0 +1,125 @@
+"""The open encoder: a compact network that answers a face crop with parameters of the open head."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import roma
+import torch
+from einops import einsum
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from neuface.encoders.backbone import ResidualBackbone
+from neuface.errors import InputError
+from neuface.head.model import HeadModel
+from neuface.structs import HEAD_TO_NDC_SIGNS, HeadParams, Prediction, WeakPerspective
+
+CROP_PX = 224
+SHRINK = 2
+MAP_SIDE = 4
+# Mean and spread of RGB values over faces; only their order of magnitude matters.
+PIXEL_MEAN, PIXEL_SPREAD = 0.45, 0.25
+# Where the untrained network starts: a face that fills the crop, almost without expression.
+TYPICAL_SCALE = 9.0
+TYPICAL_EXPRESSION = 0.06
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenEncoderConfig:
+    """The network's size."""
+
+    widths: tuple[int, int, int, int] = (16, 32, 64, 128)
+    """Channels of the backbone's stages."""
+    reduced_channels: int = 64
+    """Channels to which the last feature map is reduced before it is flattened."""
+    hidden: int = 256
+
+
+class OpenEncoder(nn.Module):
+    """A `Predictor` for the open head (or any head model whose expression units live in 0..1).
+
+    Rotation and translation are decoupled: the network says where an anchor, a point of the template between the
+    eyes and the mouth, is seen in the crop, and the camera's offset is computed from it. Neck, jaw and eye
+    rotations are always zero: the head turns as one at the root joint, the jaw opens through the unit `jawOpen`
+    and the eyes look through the `eyeLook` units. All outputs have gradients to the weights.
+    """
+
+    input_px: int = CROP_PX
+    anchor: Tensor
+    root_joint: Tensor
+    root_basis: Tensor
+
+    def __init__(self, head: HeadModel, config: OpenEncoderConfig | None = None) -> None:
+        super().__init__()
+        self.config = config or OpenEncoderConfig()
+        self.head_name, self.head_hash = head.name, head.content_hash()
+        self.register_buffer("anchor", face_anchor(head), persistent=False)
+        self.register_buffer("root_joint", head.joint_template[0], persistent=False)
+        self.register_buffer("root_basis", head.joint_identity_basis[0], persistent=False)
+        self.sizes = (head.num_identity, head.num_expression, 3, 1, 2)
+        self.backbone = ResidualBackbone(self.config.widths)
+        self.reduce = nn.Conv2d(self.config.widths[-1], self.config.reduced_channels, 1)
+        flat = self.config.reduced_channels * MAP_SIDE**2
+        self.hidden = nn.Linear(flat, self.config.hidden)
+        self.readout = nn.Linear(self.config.hidden, sum(self.sizes))
+        self._start_at_typical_face()
+
+    def prepare(self, crops: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 h2 w2"]:
+        """Average 2 x 2 pixels of 224 px crops. Raises InputError for another size."""
+        if crops.shape[1:] != (3, CROP_PX, CROP_PX):
+            raise InputError(f"the open encoder takes (n, 3, {CROP_PX}, {CROP_PX}) crops, got {tuple(crops.shape)}")
+        return torch.nn.functional.avg_pool2d(crops, SHRINK)
+
+    def forward(self, inputs: Float[Tensor, "n 3 h w"], index: Int[Tensor, "n"] | None = None) -> Prediction:
+        """Heads and cameras for prepared crops; `index` is not used."""
+        pixels = ((inputs - PIXEL_MEAN) / PIXEL_SPREAD).contiguous(memory_format=torch.channels_last)
+        features = torch.relu(self.reduce(self.backbone(pixels)))
+        answer = self.readout(torch.relu(self.hidden(features.flatten(1))))
+        identity, expression, rotvec, log_scale, centre = answer.split(self.sizes, dim=-1)
+        still = torch.zeros_like(rotvec)
+        params = HeadParams(
+            identity=identity,
+            expression=torch.sigmoid(expression),
+            root_rotvec=rotvec,
+            neck_rotvec=still,
+            jaw_rotvec=still,
+            eyes_rotvec=still[:, None].expand(-1, 2, -1),
+        )
+        scale = log_scale[:, 0].exp()
+        posed = self.posed_anchor(identity, rotvec)
+        unshifted = WeakPerspective(scale=scale, offset=torch.zeros_like(centre)).project(posed[:, None])[:, 0]
+        return Prediction(params=params, camera=WeakPerspective(scale=scale, offset=centre - unshifted))
+
+    def posed_anchor(
+        self, identity: Float[Tensor, "n identity"], root_rotvec: Float[Tensor, "n 3"]
+    ) -> Float[Tensor, "n 3"]:
+        """The anchor turned about the root joint of each identity, metres in the head frame."""
+        joint = self.root_joint + einsum(self.root_basis, identity, "c i, n i -> n c")
+        turn = roma.rotvec_to_rotmat(root_rotvec)
+        return (turn @ (self.anchor - joint)[..., None])[..., 0] + joint
+
+    def _start_at_typical_face(self) -> None:
+        """Near-zero readout weights, and biases at a typical face."""
+        identity, expression, *_ = self.sizes
+        nn.init.normal_(self.readout.weight, std=1e-3)
+        nn.init.zeros_(self.readout.bias)
+        with torch.no_grad():
+            logit = math.log(TYPICAL_EXPRESSION / (1 - TYPICAL_EXPRESSION))
+            self.readout.bias[identity : identity + expression] = logit
+            self.readout.bias[-3] = math.log(TYPICAL_SCALE)
+
+
+def face_anchor(head: HeadModel) -> Float[Tensor, "3"]:
+    """A point of the template between the eyes and the mouth, metres: the network says where it is seen."""
+    eyes = head.joint_template[3:5].mean(0)
+    lips = head.template[head.regions["lips"]].mean(0)
+    return (eyes + lips) / 2
+
+
+def anchor_centre(
+    camera: WeakPerspective, posed_anchor: Float[Tensor, "n 3"]
+) -> Float[Tensor, "n 2"]:
+    """Where the camera sees the posed anchor, crop NDC: what the network is trained to say."""
+    return camera.scale[:, None] * (posed_anchor * posed_anchor.new_tensor(HEAD_TO_NDC_SIGNS))[:, :2] + camera.offset

@@ -1,0 +1,116 @@
+"""Encoder weights as files: safetensors, so that nothing in them can run code."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib import resources
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from neuface.encoders.open_encoder import OpenEncoder, OpenEncoderConfig
+from neuface.errors import InputError, ModelMismatchError
+from neuface.head.model import HeadModel
+from neuface.io.cache import atomic_path
+
+ENCODER_FORMAT = "neuface-encoder-1"
+SHIPPED_ENCODER = "open_encoder.safetensors"
+MOST_NAMED = 5
+
+
+def write_encoder(path: str | os.PathLike[str], encoder: OpenEncoder, metadata: Mapping[str, str]) -> None:
+    """Write an open encoder's weights; the file appears only when it is complete.
+
+    Convolutions and matrices are kept in half precision, everything else as it is. `metadata` (how the weights
+    were made, and how good they are) is stored beside the head's name and hash and the network's size.
+    """
+    tensors = {name: _packed(tensor) for name, tensor in encoder.state_dict().items()}
+    stored = {
+        **metadata,
+        "format": ENCODER_FORMAT,
+        "head_name": encoder.head_name,
+        "head_hash": encoder.head_hash,
+        "config": json.dumps(asdict(encoder.config)),
+    }
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, metadata=stored)
+
+
+def read_encoder(path: str | os.PathLike[str], head: HeadModel) -> OpenEncoder:
+    """Read weights written by `write_encoder` into an encoder for `head`, in evaluation mode.
+
+    Raises:
+        InputError: Not such a file, or missing, unexpected or misshapen tensors (all of them are named).
+        ModelMismatchError: The weights were trained for another head model.
+    """
+    try:
+        with safe_open(path, framework="pt") as archive:
+            metadata = archive.metadata() or {}
+            tensors = {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} is not a readable safetensors file ({error})") from error
+    if metadata.get("format") != ENCODER_FORMAT:
+        raise InputError(f"{path} holds no encoder of this package (expected format {ENCODER_FORMAT!r})")
+    encoder = OpenEncoder(head, _config(path, metadata))
+    if metadata.get("head_hash") != encoder.head_hash:
+        raise ModelMismatchError(
+            f"{path} was trained for head model {metadata.get('head_name')!r} with hash "
+            f"{str(metadata.get('head_hash'))[:12]}, but the head given is {head.name!r} with hash "
+            f"{encoder.head_hash[:12]}; use the weights that belong to this head"
+        )
+    wanted = encoder.state_dict()
+    _refuse_misfits(path, tensors, wanted)
+    encoder.load_state_dict({name: tensor.to(wanted[name].dtype) for name, tensor in tensors.items()})
+    return encoder.eval()
+
+
+def read_open_encoder(head: HeadModel) -> OpenEncoder:
+    """The encoder shipped with the package. Raises ModelMismatchError for another head than the open one."""
+    return read_encoder(Path(str(resources.files("neuface") / "assets" / SHIPPED_ENCODER)), head)
+
+
+def _config(path: str | os.PathLike[str], metadata: Mapping[str, str]) -> OpenEncoderConfig:
+    try:
+        stored = json.loads(metadata["config"])
+        first, second, third, fourth = (int(width) for width in stored["widths"])
+        return OpenEncoderConfig(
+            widths=(first, second, third, fourth),
+            reduced_channels=int(stored["reduced_channels"]),
+            hidden=int(stored["hidden"]),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{path}: its description of the network cannot be read ({error})") from error
+
+
+def _refuse_misfits(
+    path: str | os.PathLike[str], found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]
+) -> None:
+    problems = {
+        "missing": sorted(wanted.keys() - found.keys()),
+        "unexpected": sorted(found.keys() - wanted.keys()),
+        "misshapen": [
+            f"{name} {tuple(found[name].shape)} instead of {tuple(wanted[name].shape)}"
+            for name in sorted(wanted.keys() & found.keys())
+            if found[name].shape != wanted[name].shape
+        ],
+    }
+    if any(problems.values()):
+        listed = "; ".join(f"{kind}: {_some(names)}" for kind, names in problems.items() if names)
+        raise InputError(f"{path} does not fit the open encoder. {listed}. The file is damaged or altered")
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return ", ".join(names[:MOST_NAMED]) + more
+
+
+def _packed(tensor: Tensor) -> Tensor:
+    """Half precision for kernels and matrices; statistics of normalisation layers may not fit its range."""
+    halved = tensor.half() if tensor.is_floating_point() and tensor.ndim > 1 else tensor
+    return halved.detach().cpu().contiguous()

@@ -1,0 +1,50 @@
+"""What a run leaves behind: result, overlay video, report, loss curves, and a table on the terminal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from neuface.io.archives import write_json
+from neuface.io.video import write_image
+from neuface.results import FitResult
+from neuface.structs import HeadParams
+from neuface.viz.figures import loss_curves
+
+TABLE_ROWS = (
+    ("nme_percent", "NME, 68 points (%)"),
+    ("nme51_percent", "NME, inner 51 (%)"),
+    ("msi3d_landmarks", "MSI3D, landmarks (frame^4/mm^2)"),
+    ("msi3d_vertices", "MSI3D, vertices (frame^4/mm^2)"),
+    ("cvd_mm", "cross-view distance (mm)"),
+    ("mpve_mm", "error to truth, MPVE (mm)"),
+)
+
+
+def write_outputs(
+    result: FitResult, folder: Path, *, truth: HeadParams | None = None, progress: bool = True
+) -> dict[str, Any]:
+    """Write `result.npz`, `report.json`, `loss.png` and `overlay.mp4` into a folder; returns the report."""
+    folder.mkdir(parents=True, exist_ok=True)
+    result.save(folder / "result.npz")
+    report = result.report(truth)
+    write_json(folder / "report.json", report)
+    write_image(folder / "loss.png", loss_curves(result.history, f"{result.model}: {result.stop_reason}"))
+    result.overlay(folder / "overlay.mp4", progress=progress)
+    return report
+
+
+def table(report: dict[str, Any]) -> str:
+    """The report's figures before and after as text."""
+    before, after = report["before"], report["after"]
+    lines = [f"{'':34}{'encoder alone':>15}{'optimised':>12}"]
+    lines += [
+        f"{label:34}{before[name]:15.3f}{after[name]:12.3f}"
+        for name, label in TABLE_ROWS
+        if name in before and name in after
+    ]
+    lines.append(
+        f"{report['frames']} frames x {report['views']} views, {report['failed_frames']} failed; "
+        f"{report['passes']} passes in {report['seconds']:.1f} s ({report['stop_reason']})"
+    )
+    return "\n".join(lines)

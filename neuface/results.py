@@ -1,0 +1,278 @@
+"""`FitResult`: what `neuface.optimize` returns, keeps and shows."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from tqdm import tqdm
+
+from neuface.errors import InputError, ModelMismatchError
+from neuface.evaluation import Figures, measure, vertices_in_chunks
+from neuface.fitting.config import FitConfig
+from neuface.head.model import HeadModel
+from neuface.io.archives import read_arrays, write_arrays
+from neuface.io.video import write_video
+from neuface.models import load_head
+from neuface.structs import Crop, FrameSource, HeadParams, Landmarks, Prediction, WeakPerspective
+from neuface.viz.overlay_video import overlay_frames
+
+RESULT_FORMAT = 1
+FITTED, NO_LANDMARKS, POOR_FIT = 0, 1, 2
+STATUS_NAMES = ("fitted", "no landmarks", "poor fit")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitResult:
+    """Optimised parameters of a clip, with all that is needed to use, judge and redraw them."""
+
+    prediction: Prediction
+    """The fine-tuned encoder's answer; batch axes `views time`."""
+    initial: Prediction
+    """The pretrained encoder's answer, before any optimisation."""
+    crops: Crop
+    """Where each image's crop lies in its frame; leads from the camera's NDC back to frame pixels."""
+    landmarks: Landmarks
+    """The landmarks that were fitted, frame pixels."""
+    status: Int[Tensor, "views time"]
+    """Index into STATUS_NAMES for every image."""
+    image_nme_percent: Float[Tensor, "views time"]
+    """Landmark error of every image after the fit, in percent of the outer-eye distance; NaN without landmarks."""
+    history: dict[str, list[float]]
+    """Per pass: the loss, `total`, and its unweighted parts."""
+    stop_reason: str
+    """`converged`, `pass limit` or `diverged`."""
+    config: FitConfig
+    model: str
+    head_name: str
+    head_hash: str
+    fps: float
+    names: tuple[str, ...]
+    """One name per view."""
+    seconds: float
+    """Wall time of the fit, without reading the video."""
+    frames: FrameSource | None = None
+    """The frames that were fitted; not saved, so None after `load`."""
+
+    @property
+    def params(self) -> HeadParams:
+        """The head's parameters, batch axes `views time`."""
+        return self.prediction.params
+
+    @property
+    def camera(self) -> WeakPerspective:
+        """The camera of every image's crop."""
+        return self.prediction.camera
+
+    @property
+    def valid(self) -> Bool[Tensor, "views time"]:
+        """Images that had landmarks."""
+        return self.status != NO_LANDMARKS
+
+    def head(self) -> HeadModel:
+        """The head model of these parameters; raises ModelMismatchError if it is another one by now."""
+        head = load_head(self.head_name)
+        if head.content_hash() != self.head_hash:
+            raise ModelMismatchError(_other_head(self.head_name, self.head_hash, head.content_hash()))
+        return head
+
+    def vertices(self, *, posed: bool = True) -> Float[Tensor, "views time vertices 3"]:
+        """Mesh vertices in metres, head frame; `posed=False` leaves out the head's orientation."""
+        params = self.params if posed else self.params.unposed()
+        return vertices_in_chunks(self.head(), params)
+
+    def report(self, truth: HeadParams | None = None) -> dict[str, Any]:
+        """Figures before and after, timing and failed frames: the content of `report.json`.
+
+        Args:
+            truth: the true parameters, batch axes `views time`, where they are known.
+        """
+        head = self.head()
+        before, after = (
+            measure(head, prediction, self.landmarks, self.crops, self.valid, truth)
+            for prediction in (self.initial, self.prediction)
+        )
+        failed = [
+            {"view": self.names[view], "frame": time, "reason": STATUS_NAMES[int(self.status[view, time])]}
+            for view, time in (self.status != FITTED).nonzero().tolist()
+        ]
+        return {
+            "before": _without_none(before),
+            "after": _without_none(after),
+            "seconds": round(self.seconds, 3),
+            "frames": self.status.shape[1],
+            "views": self.status.shape[0],
+            "failed_frames": len(failed),
+            "failed": failed,
+            "passes": len(self.history["total"]) - 1,
+            "stop_reason": self.stop_reason,
+            "model": self.model,
+            "head": {"name": self.head_name, "sha256": self.head_hash},
+        }
+
+    def overlay_frames(self, frames: FrameSource | None = None) -> Iterator[Tensor]:
+        """Pictures `uint8 h w 3`: per view a row with the frame, the encoder alone and the optimised mesh.
+
+        Raises InputError when the frames are needed and not given (a loaded result does not hold them).
+        """
+        source = frames or self.frames
+        if source is None:
+            raise InputError(
+                "this result was loaded from a file and does not hold its video; give it again: "
+                "overlay(path, frames=neuface.read_clip('talk.mp4', landmarks=...).frames)"
+            )
+        if (source.views, source.time) != tuple(self.status.shape):
+            raise InputError(
+                f"the video has {source.views} views of {source.time} frames, "
+                f"but the result has {self.status.shape[0]} of {self.status.shape[1]}"
+            )
+        yield from overlay_frames(
+            source, self.head(), self.crops, {"encoder alone": self.initial, "optimised": self.prediction}
+        )
+
+    def overlay(
+        self, path: str | os.PathLike[str], frames: FrameSource | None = None, *, progress: bool = False
+    ) -> None:
+        """Write `overlay_frames` as an mp4."""
+        pictures = tqdm(
+            self.overlay_frames(frames),
+            total=self.status.shape[1],
+            desc="overlay",
+            unit="frame",
+            disable=not progress,
+        )
+        write_video(path, pictures, self.fps)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write everything but the frames as an npz of plain arrays."""
+        arrays = {
+            **_prediction_arrays("prediction", self.prediction),
+            **_prediction_arrays("initial", self.initial),
+            "crops.T_crop_frame": self.crops.T_crop_frame.cpu().numpy(),
+            "landmarks.points_px": self.landmarks.points_px.cpu().numpy(),
+            "landmarks.confidence": self.landmarks.confidence.cpu().numpy(),
+            "status": self.status.cpu().numpy().astype(np.int8),
+            "image_nme_percent": self.image_nme_percent.cpu().numpy(),
+            **{f"history.{name}": np.array(values) for name, values in self.history.items()},
+            "meta": np.array(json.dumps(self._meta())),
+        }
+        write_arrays(path, arrays)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> FitResult:
+        """Read a result written by `save`.
+
+        Raises:
+            InputError: the file is missing, damaged, or not a result of a format this version reads.
+            ModelMismatchError: its parameters belong to another head model than the one of that name here.
+        """
+        arrays = read_arrays(path)
+        meta = _read_meta(path, arrays)
+        head = load_head(meta["head_name"])
+        if head.content_hash() != meta["head_hash"]:
+            raise ModelMismatchError(
+                f"{path}: " + _other_head(meta["head_name"], meta["head_hash"], head.content_hash())
+            )
+        try:
+            return cls._from_arrays(arrays, meta)
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{path} is an incomplete neuface result ({error!r})") from error
+
+    @classmethod
+    def _from_arrays(cls, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> FitResult:
+        history = {
+            name.removeprefix("history."): values.tolist()
+            for name, values in arrays.items()
+            if name.startswith("history.")
+        }
+        return cls(
+            prediction=_read_prediction("prediction", arrays),
+            initial=_read_prediction("initial", arrays),
+            crops=Crop(
+                T_crop_frame=torch.from_numpy(arrays["crops.T_crop_frame"]), size_px=meta["crop_size_px"]
+            ),
+            landmarks=Landmarks(
+                points_px=torch.from_numpy(arrays["landmarks.points_px"]),
+                confidence=torch.from_numpy(arrays["landmarks.confidence"]),
+                scheme=meta["scheme"],
+            ),
+            status=torch.from_numpy(arrays["status"].astype(np.int64)),
+            image_nme_percent=torch.from_numpy(arrays["image_nme_percent"]),
+            history=history,
+            stop_reason=meta["stop_reason"],
+            config=FitConfig(**meta["config"]),
+            model=meta["model"],
+            head_name=meta["head_name"],
+            head_hash=meta["head_hash"],
+            fps=meta["fps"],
+            names=tuple(meta["names"]),
+            seconds=meta["seconds"],
+        )
+
+    def _meta(self) -> dict[str, Any]:
+        return {
+            "format": RESULT_FORMAT,
+            "config": asdict(self.config),
+            "crop_size_px": self.crops.size_px,
+            "scheme": self.landmarks.scheme,
+            "names": list(self.names),
+            **{name: getattr(self, name) for name in _PLAIN_FIELDS},
+        }
+
+
+_PLAIN_FIELDS = ("stop_reason", "model", "head_name", "head_hash", "fps", "seconds")
+
+
+def _other_head(name: str, expected: str, found: str) -> str:
+    return (
+        f"these parameters belong to head model {name!r} with hash {expected[:12]}, but {name!r} is "
+        f"{found[:12]} in this version of neuface; their numbers mean another shape here. "
+        "Fit the clip again, or use the version that wrote the file"
+    )
+
+
+def _without_none(figures: Figures) -> dict[str, float]:
+    return {name: value for name, value in asdict(figures).items() if value is not None}
+
+
+def _prediction_arrays(prefix: str, prediction: Prediction) -> dict[str, np.ndarray]:
+    parts = (prediction.params, prediction.camera)
+    return {
+        f"{prefix}.{item.name}": getattr(part, item.name).cpu().numpy()
+        for part in parts
+        for item in fields(part)
+    }
+
+
+def _read_prediction(prefix: str, arrays: dict[str, np.ndarray]) -> Prediction:
+    def read(noun: Any) -> Any:
+        return noun(
+            **{item.name: torch.from_numpy(arrays[f"{prefix}.{item.name}"]) for item in fields(noun)}
+        )
+
+    return Prediction(params=read(HeadParams), camera=read(WeakPerspective))
+
+
+def _read_meta(path: str | os.PathLike[str], arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+    try:
+        meta = json.loads(str(arrays["meta"]))
+        found = meta["format"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path} is not a neuface result: it has no readable 'meta' entry (keys: {', '.join(arrays) or 'none'})"
+        ) from error
+    if found != RESULT_FORMAT:
+        raise InputError(
+            f"{path} is a result of format {found}, but this version of neuface reads format {RESULT_FORMAT}; "
+            "update neuface"
+        )
+    return meta
+
+

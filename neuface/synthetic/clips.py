@@ -1,0 +1,115 @@
+"""A rendered clip of somebody talking, seen by several cameras, with exact truth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import roma
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from neuface.head.model import HeadModel
+from neuface.structs import HeadParams, WeakPerspective
+from neuface.synthetic.appearance import Painter, random_appearance
+from neuface.synthetic.backdrop import random_backgrounds
+from neuface.synthetic.people import sample_expressions
+from neuface.synthetic.scenes import paint_heads, random_lighting
+
+HEAD_SCALE = 6.5
+"""Frame half-widths per metre: the head fills about two thirds of the frame's height."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyntheticClip:
+    """Frames, noisy landmarks and the truth behind them."""
+
+    frames: UInt8[Tensor, "views time s s 3"]
+    landmarks_px: Float[Tensor, "views time 68 2"]
+    """iBUG-68, frame pixels, with detector-like noise."""
+    truth: HeadParams
+    """Batch axes `views time`; the views differ in root rotation only."""
+    camera: WeakPerspective
+    """Of the whole frame as the crop."""
+    fps: float
+
+
+def make_talking_clip(
+    head: HeadModel,
+    identity: Float[Tensor, "identity"],
+    *,
+    view_yaw_deg: Sequence[float] = (-35.0, 0.0, 35.0),
+    time: int = 24,
+    size_px: int = 320,
+    noise_px: float = 0.6,
+    seed: int = 0,
+) -> SyntheticClip:
+    """Render one person talking and moving the head before synchronised cameras.
+
+    Args:
+        view_yaw_deg: how far each camera is turned about the head, one per view.
+        noise_px: standard deviation of the landmarks' noise in x and in y, new in every frame.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    views = len(view_yaw_deg)
+    motion = _head_motion(time, generator)
+    cameras = torch.zeros(views, 3)
+    cameras[:, 1] = torch.tensor(view_yaw_deg).deg2rad()
+    turns = roma.rotvec_composition((cameras[:, None].expand(-1, time, -1), motion.expand(views, -1, -1)))
+    truth = replace(
+        head.neutral(views, time),
+        identity=identity.expand(views, time, -1),
+        expression=_talking(head, time, generator).expand(views, -1, -1),
+        root_rotvec=turns,
+    )
+    camera = _centred_camera(head, truth)
+    look = random_appearance(generator, 1).map_tensors(lambda part: part.expand(time, *part.shape[1:]))
+    frames = []
+    for view in range(views):
+        light = random_lighting(generator, 1).map_tensors(lambda part: part.expand(time, *part.shape[1:]))
+        backdrop = random_backgrounds(generator, 1, size_px)[0].permute(1, 2, 0)
+        picture, mask = paint_heads(head, Painter(head), truth[view], camera[view], look, light, size_px)
+        composed = torch.where(mask[..., None], picture, backdrop)
+        frames.append((composed * 255).round().clamp(0, 255).to(torch.uint8))
+    ndc = camera.project(head.landmarks(truth, "ibug68"))
+    clean = (ndc + 1) * (size_px / 2) - 0.5
+    return SyntheticClip(
+        frames=torch.stack(frames),
+        landmarks_px=clean + noise_px * torch.randn(clean.shape, generator=generator),
+        truth=truth,
+        camera=camera,
+        fps=25.0,
+    )
+
+
+def _head_motion(time: int, generator: torch.Generator) -> Float[Tensor, "time 3"]:
+    """Slow nods and turns: two sines per axis."""
+    seconds = torch.arange(time) / 25.0
+    largest = torch.tensor((5.0, 12.0, 4.0)).deg2rad()
+    rate = 0.4 + 0.6 * torch.rand(2, 3, generator=generator)
+    phase = 2 * torch.pi * torch.rand(2, 3, generator=generator)
+    waves = torch.sin(2 * torch.pi * rate * seconds[:, None, None] + phase)
+    return largest * (waves * torch.tensor(((0.7,), (0.3,)))).sum(1)
+
+
+def _talking(head: HeadModel, time: int, generator: torch.Generator) -> Float[Tensor, "time expression"]:
+    """Expressions drawn every quarter of a second and blended smoothly, with a jaw that opens and closes."""
+    keys = sample_expressions(head.expression_names, time // 6 + 2, generator)
+    at = torch.arange(time) / 6.0
+    before = at.long()
+    share = ((1 - torch.cos(torch.pi * (at - before))) / 2)[:, None]
+    blended = keys[before] * (1 - share) + keys[before + 1] * share
+    jaw = head.expression_names.index("jawOpen")
+    syllables = 0.18 * (1 - torch.cos(2 * torch.pi * 3.0 * torch.arange(time) / 25.0))
+    blended[:, jaw] = torch.maximum(blended[:, jaw], syllables)
+    return blended
+
+
+def _centred_camera(head: HeadModel, truth: HeadParams) -> WeakPerspective:
+    """Cameras that keep the face near the middle of the frame, steady over each view's clip."""
+    views, time = truth.identity.shape[:2]
+    scale = torch.full((views, time), HEAD_SCALE)
+    centred = WeakPerspective(scale=scale, offset=torch.zeros(views, time, 2))
+    middle = centred.project(head.landmarks(truth, "ibug68")).mean((1, 2), keepdim=True)[:, :, 0]
+    return replace(centred, offset=-middle.expand(-1, time, -1).contiguous())

@@ -1,0 +1,75 @@
+"""A clip's overlay, picture by picture: every view a row, every prediction a column."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from neuface.head.model import HeadModel
+from neuface.structs import Crop, FrameSource, Prediction
+from neuface.viz.overlay import overlay_mesh, side_by_side
+
+# Larger frames are scaled down: the mesh is judged by eye, and drawing costs by the pixel.
+PANEL_WIDTH_PX = 480
+FRAMES_PER_READ = 16
+
+
+def overlay_frames(
+    source: FrameSource, head: HeadModel, crops: Crop, predictions: Mapping[str, Prediction]
+) -> Iterator[UInt8[Tensor, "h w 3"]]:
+    """One picture per time: for each view a row of the frame and the frame with each prediction's mesh."""
+    for start in range(0, source.time, FRAMES_PER_READ):
+        stop = min(start + FRAMES_PER_READ, source.time)
+        frames = [source.read(view, start, stop) for view in range(source.views)]
+        for time in range(start, stop):
+            rows = [
+                _row(frames[view][time - start], head, crops[view, time], _at(predictions, view, time))
+                for view in range(source.views)
+            ]
+            yield _stacked(rows)
+
+
+def mesh_in_frame(
+    head: HeadModel, prediction: Prediction, crop: Crop
+) -> Float[Tensor, "*batch vertices 3"]:
+    """Vertices in frame pixels, with depth in the same unit (smaller is nearer)."""
+    ndc = prediction.camera.to_ndc(head.vertices(prediction.params))
+    depth = ndc[..., 2:] / crop.ndc_per_frame_px[..., None, None]
+    return torch.cat((crop.ndc_to_frame(ndc[..., :2]), depth), dim=-1)
+
+
+def _at(predictions: Mapping[str, Prediction], view: int, time: int) -> dict[str, Prediction]:
+    return {label: prediction[view, time] for label, prediction in predictions.items()}
+
+
+def _row(
+    frame: UInt8[Tensor, "h w 3"], head: HeadModel, crop: Crop, predictions: Mapping[str, Prediction]
+) -> UInt8[Tensor, "h w 3"]:
+    shrink = min(1.0, PANEL_WIDTH_PX / frame.shape[1])
+    small = _resized(frame, shrink)
+    # Pixel centres are integers: (x + 0.5) scales, not x.
+    shift = torch.tensor((0.5 * shrink - 0.5, 0.5 * shrink - 0.5, 0.0))
+    panels = [("frame", small)]
+    for label, prediction in predictions.items():
+        vertices = mesh_in_frame(head, prediction, crop) * shrink + shift
+        panels.append((label, overlay_mesh(small, vertices, head.faces)))
+    return side_by_side(panels)
+
+
+def _resized(frame: UInt8[Tensor, "h w 3"], factor: float) -> UInt8[Tensor, "h w 3"]:
+    if factor == 1.0:
+        return frame
+    size = (round(frame.shape[0] * factor), round(frame.shape[1] * factor))
+    image = frame.permute(2, 0, 1)[None].float()
+    small = torch.nn.functional.interpolate(image, size=size, mode="bilinear", antialias=True)
+    return small[0].round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).contiguous()
+
+
+def _stacked(rows: list[UInt8[Tensor, "h w 3"]]) -> UInt8[Tensor, "h w 3"]:
+    """Rows of possibly different width below each other, filled up with black."""
+    width = max(row.shape[1] for row in rows)
+    padded = [torch.nn.functional.pad(row, (0, 0, 0, width - row.shape[1])) for row in rows]
+    return torch.cat(padded)
