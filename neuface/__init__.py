@@ -1,10 +1,10 @@
 """Accurate, temporally stable, view-consistent 3D head meshes from face video.
 
-    import neuface
+import neuface
 
-    result = neuface.optimize("talk.mp4")
-    result.vertices()        # (views, time, vertices, 3) metres
-    result.save("talk.npz")
+result = neuface.optimize("talk.mp4")
+result.vertices()        # (views, time, vertices, 3) metres
+result.save("talk.npz")
 """
 
 from neuface.clips import read_clip

@@ -39,8 +39,8 @@ class Optimize:
 
     def run(self) -> None:
         clip = read_clip(
-            list(self.input) if len(self.input) > 1 else self.input[0],
-            list(self.landmarks) if len(self.landmarks) > 1 else next(iter(self.landmarks), None),
+            _one_or_all(self.input),
+            _one_or_all(self.landmarks) if self.landmarks else None,
             max_frames=self.max_frames,
             progress=self.progress,
         )
@@ -50,6 +50,10 @@ class Optimize:
         report = write_outputs(result, self.out, progress=self.progress)
         print(table(report))
         print(f"written to {self.out}: result.npz, overlay.mp4, report.json, loss.png")
+
+
+def _one_or_all(paths: tuple[Path, ...]) -> Path | list[Path]:
+    return list(paths) if len(paths) > 1 else paths[0]
 
 
 @dataclass(frozen=True)

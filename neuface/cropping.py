@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
-from collections.abc import Iterator
-
 import torch
 from jaxtyping import Float, UInt8
 from scipy.ndimage import gaussian_filter1d

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from jaxtyping import Float
+from torch import Tensor
+
 from neuface.fitting.config import FitConfig
 from neuface.io.recipes import read_head_recipe
-from neuface.models import load_model
+from neuface.models import load_head
 from neuface.pipeline import optimize
 from neuface.results import FitResult
 from neuface.structs import HeadParams
@@ -16,13 +19,16 @@ IDENTITY_SEED = 987_654_321
 CLIP_SEED = 4
 
 
+def demo_identity() -> Float[Tensor, "identity"]:
+    """The identity code of a person of the open head's population whom the encoder was not trained on."""
+    recipe = read_head_recipe()
+    names = recipe.target_names.tolist()
+    return sample_identities(names, recipe.mean, recipe.projection, 1, IDENTITY_SEED)[0]
+
+
 def make_demo_clip() -> SyntheticClip:
     """24 frames of one person before three cameras, 35 degrees apart."""
-    recipe = read_head_recipe()
-    identity = sample_identities(
-        recipe.target_names.tolist(), recipe.mean, recipe.projection, 1, IDENTITY_SEED
-    )[0]
-    return make_talking_clip(load_model("open").head, identity, seed=CLIP_SEED)
+    return make_talking_clip(load_head("open"), demo_identity(), seed=CLIP_SEED)
 
 
 def run_demo(*, config: FitConfig | None = None, progress: bool = True) -> tuple[FitResult, HeadParams]:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
-from typing import cast
 
 from neuface.encoders.predictor import Predictor
 from neuface.errors import InputError, ModelMismatchError
@@ -52,7 +51,7 @@ def load_model(name: str = "open") -> Model:
     if name != "open":
         raise InputError(f"unknown model {name!r}: expected 'open'")
     head = load_head("open")
-    return Model(name="open", head=head, encoder=cast(Predictor, read_open_encoder(head)))
+    return Model(name="open", head=head, encoder=read_open_encoder(head))
 
 
 @lru_cache(maxsize=4)

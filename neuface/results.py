@@ -253,9 +253,7 @@ def _prediction_arrays(prefix: str, prediction: Prediction) -> dict[str, np.ndar
 
 def _read_prediction(prefix: str, arrays: dict[str, np.ndarray]) -> Prediction:
     def read(noun: Any) -> Any:
-        return noun(
-            **{item.name: torch.from_numpy(arrays[f"{prefix}.{item.name}"]) for item in fields(noun)}
-        )
+        return noun(**{item.name: torch.from_numpy(arrays[f"{prefix}.{item.name}"]) for item in fields(noun)})
 
     return Prediction(params=read(HeadParams), camera=read(WeakPerspective))
 
@@ -274,5 +272,3 @@ def _read_meta(path: str | os.PathLike[str], arrays: dict[str, np.ndarray]) -> d
             "update neuface"
         )
     return meta
-
-

@@ -21,7 +21,7 @@ import torch
 import trimesh
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 from torch import Tensor
 
 from neuface.geometry.meshes import vertex_normals
@@ -322,7 +322,7 @@ def pool_hits(hits: Hits, head: HeadModel) -> tuple[NDArray[np.float64], NDArray
 def robust_mean(
     positions: NDArray[np.float64], weights: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Weighted geometric median (Weiszfeld) over pictures (pictures, points, 3) and the median distance to it."""
+    """Weighted geometric median (Weiszfeld) of (pictures, points, 3), and the median distance to it."""
     centre = (positions * weights[..., None]).sum(0) / weights.sum(0).clip(1e-9)[:, None]
     for _ in range(50):
         distance = np.linalg.norm(positions - centre, axis=-1).clip(3e-4)
@@ -350,7 +350,11 @@ class OuterSkin:
         """Nearest surface point of each of MediaPipe's 478 positions: triangle and barycentric weights."""
         triangles, weights = self.nearest(positions, self.skin)
         # Closed lips touch: which of them a point belongs to is not a matter of distance.
-        restricted = ((np.arange(468, 478), self.eye), (INNER_UPPER_LIP, self.upper), (INNER_LOWER_LIP, self.lower))
+        restricted = (
+            (np.arange(468, 478), self.eye),
+            (INNER_UPPER_LIP, self.upper),
+            (INNER_LOWER_LIP, self.lower),
+        )
         for points, among in restricted:
             triangles[points], weights[points] = self.nearest(positions[points], among)
         return triangles, weights
@@ -359,13 +363,14 @@ class OuterSkin:
         self, positions: NDArray[np.float64], among: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         corners = self.head.template.numpy().astype(np.float64)[self.head.faces.numpy()[among]]
-        # The nearest triangle is among those with the nearest centres: the mesh is even enough for 48 of them.
-        near = cKDTree(corners.mean(1)).query(positions, k=min(48, len(among)))[1]
+        # The nearest triangle is among those with the 48 nearest centres: the mesh is even enough.
+        near = np.asarray(KDTree(corners.mean(1)).query(positions, k=min(48, len(among)))[1])
+        per_point = near.shape[-1]
         candidates = corners[near].reshape(-1, 3, 3)
-        repeated = np.repeat(positions, near.shape[1], axis=0)
+        repeated = np.repeat(positions, per_point, axis=0)
         closest = trimesh.triangles.closest_point(candidates, repeated)
         distance = np.linalg.norm(closest - repeated, axis=1).reshape(near.shape)
-        best = np.arange(len(positions)) * near.shape[1] + distance.argmin(1)
+        best = np.arange(len(positions)) * per_point + distance.argmin(1)
         weights = trimesh.triangles.points_to_barycentric(candidates[best], closest[best])
         weights = np.clip(weights, 0, None)
         return among[near.ravel()[best]], weights / weights.sum(1, keepdims=True)
@@ -376,18 +381,18 @@ def sliding_contour(
 ) -> dict[str, NDArray[np.generic]]:
     """Rows of the 17 contour points per yaw: the far side follows the outline, the near side stays.
 
-    At each height the outline is the outermost point of the face in the picture. Points near the chin keep their
-    place, with a smooth change between.
+    At each height the outline is the outermost point of the face in the picture. Points near the chin keep
+    their place, with a smooth change between.
     """
     jaw = positions[np.array(MEDIAPIPE_TO_IBUG68[:17])]
-    samples, triangles, weights = _dense_points(head, surface)
+    samples = _dense_points(head, surface)
     yaws = np.deg2rad(np.arange(-CONTOUR_MAX_DEG, CONTOUR_MAX_DEG + 1, CONTOUR_STEP_DEG))
     rows_triangles, rows_weights = [], []
     for yaw in yaws:
         across = samples[:, 0] * np.cos(yaw) + samples[:, 2] * np.sin(yaw)
         target = jaw.copy()
-        # Turned to the subject's left (positive yaw, towards the picture's right), the left cheek is far: it is
-        # the outline at the largest x. iBUG numbers the contour from the subject's right ear.
+        # Turned to the subject's left (positive yaw, towards the picture's right), the left cheek is far: it
+        # is the outline at the largest x. iBUG numbers the contour from the subject's right ear.
         for point in range(17):
             far = point > 8 if yaw > 0 else point < 8
             share = np.clip((abs(point - 8) - 1) / 3, 0, 1) * np.clip(abs(np.rad2deg(yaw)) / 10, 0, 1)
@@ -407,19 +412,20 @@ def sliding_contour(
     }
 
 
-def _dense_points(head: HeadModel, surface: OuterSkin) -> tuple[NDArray[np.float64], ...]:
+def _dense_points(head: HeadModel, surface: OuterSkin) -> NDArray[np.float64]:
     """A fixed lattice of points on the face's triangles, ears and neck left out."""
     keep = head.regions["face"].numpy()[head.faces.numpy()[surface.skin]].all(1)
     triangles = surface.skin[keep]
     steps = [(i / 4, j / 4) for i in range(5) for j in range(5 - i)]
     weights = np.array([(1 - u - v, u, v) for u, v in steps])
     corners = head.template.numpy().astype(np.float64)[head.faces.numpy()[triangles]]
-    points = np.einsum("kc,fcd->fkd", weights, corners).reshape(-1, 3)
-    return points, np.repeat(triangles, len(weights)), np.tile(weights, (len(triangles), 1))
+    return np.einsum("kc,fcd->fkd", weights, corners).reshape(-1, 3)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("step", choices=("modes", "landmarks"))
     parser.add_argument("--face-landmarker", type=Path, help="Google's face_landmarker.task")
     parser.add_argument("--people", type=int, default=96)

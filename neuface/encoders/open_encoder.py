@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from neuface.encoders.backbone import ResidualBackbone
+from neuface.encoders.predictor import Predictor
 from neuface.errors import InputError
 from neuface.head.model import HeadModel
 from neuface.structs import HEAD_TO_NDC_SIGNS, HeadParams, Prediction, WeakPerspective
@@ -37,7 +38,7 @@ class OpenEncoderConfig:
     hidden: int = 256
 
 
-class OpenEncoder(nn.Module):
+class OpenEncoder(Predictor):
     """A `Predictor` for the open head (or any head model whose expression units live in 0..1).
 
     Rotation and translation are decoupled: the network says where an anchor, a point of the template between the
@@ -69,7 +70,9 @@ class OpenEncoder(nn.Module):
     def prepare(self, crops: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 h2 w2"]:
         """Average 2 x 2 pixels of 224 px crops. Raises InputError for another size."""
         if crops.shape[1:] != (3, CROP_PX, CROP_PX):
-            raise InputError(f"the open encoder takes (n, 3, {CROP_PX}, {CROP_PX}) crops, got {tuple(crops.shape)}")
+            raise InputError(
+                f"the open encoder takes (n, 3, {CROP_PX}, {CROP_PX}) crops, got {tuple(crops.shape)}"
+            )
         return torch.nn.functional.avg_pool2d(crops, SHRINK)
 
     def forward(self, inputs: Float[Tensor, "n 3 h w"], index: Int[Tensor, "n"] | None = None) -> Prediction:
@@ -89,7 +92,9 @@ class OpenEncoder(nn.Module):
         )
         scale = log_scale[:, 0].exp()
         posed = self.posed_anchor(identity, rotvec)
-        unshifted = WeakPerspective(scale=scale, offset=torch.zeros_like(centre)).project(posed[:, None])[:, 0]
+        unshifted = WeakPerspective(scale=scale, offset=torch.zeros_like(centre)).project(posed[:, None])[
+            :, 0
+        ]
         return Prediction(params=params, camera=WeakPerspective(scale=scale, offset=centre - unshifted))
 
     def posed_anchor(
@@ -118,8 +123,9 @@ def face_anchor(head: HeadModel) -> Float[Tensor, "3"]:
     return (eyes + lips) / 2
 
 
-def anchor_centre(
-    camera: WeakPerspective, posed_anchor: Float[Tensor, "n 3"]
-) -> Float[Tensor, "n 2"]:
+def anchor_centre(camera: WeakPerspective, posed_anchor: Float[Tensor, "n 3"]) -> Float[Tensor, "n 2"]:
     """Where the camera sees the posed anchor, crop NDC: what the network is trained to say."""
-    return camera.scale[:, None] * (posed_anchor * posed_anchor.new_tensor(HEAD_TO_NDC_SIGNS))[:, :2] + camera.offset
+    return (
+        camera.scale[:, None] * (posed_anchor * posed_anchor.new_tensor(HEAD_TO_NDC_SIGNS))[:, :2]
+        + camera.offset
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 
 from neuface.errors import InputError
@@ -51,11 +52,15 @@ class FitConfig:
             value = getattr(self, item.name)
             if not isinstance(value, int | float) or isinstance(value, bool):
                 raise InputError(f"FitConfig.{item.name} must be a number, got {value!r}")
+            if not math.isfinite(value):
+                raise InputError(f"FitConfig.{item.name} must be finite, got {value}")
+            if item.type == "int" and not isinstance(value, int):
+                raise InputError(f"FitConfig.{item.name} must be a whole number, got {value}")
             if value < 0 and item.name not in ("visible_depth_m", "seed"):
                 raise InputError(f"FitConfig.{item.name} must not be negative, got {value}")
         for name in ("temporal_window", "batch_size", "max_passes", "patience"):
             value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
+            if value < 1:
                 raise InputError(f"FitConfig.{name} must be a whole number of at least 1, got {value}")
         if self.temporal_window % 2 == 0:
             raise InputError(f"FitConfig.temporal_window must be odd, got {self.temporal_window}")

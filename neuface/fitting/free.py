@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from neuface.encoders.predictor import Predictor
 from neuface.errors import InputError
 from neuface.structs import HeadParams, Prediction, WeakPerspective
+
+NounT = TypeVar("NounT", HeadParams, WeakPerspective)
 
 POSE = ("scale", "offset", "root_rotvec")
 EVERYTHING = (*POSE, "identity", "expression")
 
 
-class FreeParameters(nn.Module):
+class FreeParameters(Predictor):
     """A Predictor that ignores the pictures and answers with its own tensors, one row per image."""
 
     input_px = 224
@@ -55,6 +59,6 @@ def _named(noun: HeadParams | WeakPerspective) -> dict[str, Tensor]:
     return {item.name: getattr(noun, item.name) for item in fields(noun)}
 
 
-def _replaced(noun, moved: dict[str, Tensor]):
+def _replaced(noun: NounT, moved: dict[str, Tensor]) -> NounT:
     names = {item.name for item in fields(noun)}
     return replace(noun, **{name: tensor for name, tensor in moved.items() if name in names})

@@ -91,6 +91,8 @@ def fit(
         current = predict_clip(tuned, problem.inputs, config.batch_size)
     else:
         best_state = _better_of_last(tuned, head, problem, current, config, progress, best_state)
+        if not math.isfinite(progress.history["total"][-1]):
+            stop_reason = DIVERGED
     tuned.load_state_dict(best_state)
     prediction = predict_clip(tuned, problem.inputs, config.batch_size)
     return FitOutcome(

@@ -29,7 +29,7 @@ class Targets(TensorStruct):
 
     quaternion: Float[Tensor, "views time 4"]
     """Smoothed head orientation of every view."""
-    vertices: Float[Tensor, "time vertices 3"]
+    vertices: Float[Tensor, "merged vertices 3"]
     """The merged unposed mesh; no rows when there is a single view, which has nothing to agree with."""
 
 
@@ -62,7 +62,7 @@ def _merge_piece(
 ) -> Float[Tensor, "time vertices 3"]:
     posed = head.vertices(params)
     confidence = vertex_confidence(posed, head.faces, config.visible_angle_deg, config.visible_depth_m)
-    return merge_views(head.vertices(params.unposed()), confidence * valid[..., None])
+    return merge_views(head.vertices(params.unposed()), confidence, valid)
 
 
 def vertex_confidence(
@@ -84,9 +84,17 @@ def vertex_confidence(
 
 
 def merge_views(
-    vertices: Float[Tensor, "views time vertices 3"], confidence: Float[Tensor, "views time vertices"]
+    vertices: Float[Tensor, "views time vertices 3"],
+    confidence: Float[Tensor, "views time vertices"],
+    valid: Bool[Tensor, "views time"],
 ) -> Float[Tensor, "time vertices 3"]:
-    """Confidence-weighted mean of the views' unposed meshes; the plain mean where no view sees a vertex."""
-    total = confidence.sum(0)
-    weights = torch.where(total > 0, confidence / total.clamp(min=1e-12), 1 / vertices.shape[0])
+    """Confidence-weighted mean of the views' unposed meshes.
+
+    A vertex that no valid view sees gets the plain mean of the valid views; at a time without a valid view, every
+    vertex gets the plain mean of all.
+    """
+    say = torch.where(valid.any(0), valid, True).to(confidence.dtype)[..., None]
+    seen = confidence * valid[..., None]
+    total = seen.sum(0)
+    weights = torch.where(total > 0, seen / total.clamp(min=1e-12), say / say.sum(0))
     return einsum(weights, vertices, "views time v, views time v c -> time v c")

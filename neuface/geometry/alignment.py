@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import roma
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -21,11 +22,9 @@ def align_points(
         fit_on: weights (0 or more) of the points that decide the motion; all points are moved by it.
     """
     weights = None if fit_on is None else fit_on.expand(source.shape[:-1])
+    motion: Any = roma.rigid_points_registration(source, target, weights=weights, compute_scaling=with_scale)
+    rotation, shift = motion[:2]
+    moved = source @ rotation.mT
     if with_scale:
-        rotation, shift, scale = roma.rigid_points_registration(
-            source, target, weights=weights, compute_scaling=True
-        )
-    else:
-        rotation, shift = roma.rigid_points_registration(source, target, weights=weights)
-        scale = torch.ones_like(shift[..., 0])
-    return scale[..., None, None] * (source @ rotation.mT) + shift[..., None, :]
+        moved = moved * motion[2][..., None, None]
+    return moved + shift[..., None, :]

@@ -20,7 +20,7 @@ def moving_average(values: Float[Tensor, "*batch time c"], window: int) -> Float
         raise InputError(f"the temporal window must be an odd number of frames, at least 1, got {window}")
     time = values.shape[-2]
     frame = torch.arange(time, device=values.device)
-    half = torch.minimum(torch.minimum(frame, time - 1 - frame), torch.tensor(window // 2))
+    half = torch.minimum(frame, time - 1 - frame).clamp(max=window // 2)
     sums = torch.nn.functional.pad(values.double().cumsum(-2), (0, 0, 1, 0))
     total = sums[..., frame + half + 1, :] - sums[..., frame - half, :]
     return (total / (2 * half + 1)[:, None]).to(values.dtype)

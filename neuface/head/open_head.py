@@ -76,7 +76,7 @@ def build_open_head(
     per_unit = round(1 / COEFFICIENT_UNIT)
     base = raw.base[points] - _origin(raw.base, raw.groups)
     template = base * per_unit + _exact_product(mean[None], flat_targets).reshape(base.shape)
-    rigid = rigid_fields(template * COEFFICIENT_UNIT).reshape(6, -1)
+    rigid = rigid_fields(template.astype(np.float64) * COEFFICIENT_UNIT).reshape(6, -1)
     columns = np.concatenate((flat_targets, rigid))
     identity = _exact_product(modes, columns).reshape(len(modes), -1, 3)
     names = tuple(raw.units)

@@ -88,7 +88,8 @@ def read_skinning() -> tuple[dict[str, str], dict[str, list[tuple[int, float]]]]
     """Parent of every bone of the default rig, and each bone's (vertex, weight) pairs."""
     rig = json.loads(_asset("mpfb2/rigs/standard/rig.default.json").read_text())
     weights = json.loads(_asset("mpfb2/rigs/standard/weights.default.json").read_text())["weights"]
-    return {bone: entry["parent"] for bone, entry in rig.items()}, weights
+    pairs = {bone: [(int(vertex), float(share)) for vertex, share in rows] for bone, rows in weights.items()}
+    return {bone: entry["parent"] for bone, entry in rig.items()}, pairs
 
 
 def shape_target_names() -> tuple[str, ...]:

@@ -52,6 +52,15 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     temporary = final.with_name(f".{secrets.token_hex(4)}.{final.name}")
     try:
         yield temporary
+        # Some writers make private files; a result is as readable as any file the user makes.
+        temporary.chmod(0o666 & ~_umask())
         os.replace(temporary, final)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    """The process's file mode mask; it can only be read by setting it."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -48,14 +48,19 @@ def read_head(path: Path) -> HeadModel:
         raise InputError(f"{path} is not a readable safetensors file ({error})") from error
     if metadata.get("format") != HEAD_FORMAT or any(name not in tensors for name in _PLAIN_TENSORS):
         raise InputError(f"{path} is not a head model of this package (expected format {HEAD_FORMAT!r})")
-    return HeadModel(
-        name=metadata["name"],
-        parents=tuple(json.loads(metadata["parents"])),
-        expression_names=tuple(json.loads(metadata["expression_names"])),
-        regions=_with_prefix(tensors, "region."),
-        embeddings=_embeddings(tensors),
-        **{name: tensors[name] for name in _PLAIN_TENSORS},
-    )
+    try:
+        return HeadModel(
+            name=metadata["name"],
+            parents=tuple(json.loads(metadata["parents"])),
+            expression_names=tuple(json.loads(metadata["expression_names"])),
+            regions=_with_prefix(tensors, "region."),
+            embeddings=_embeddings(tensors),
+            **{name: tensors[name] for name in _PLAIN_TENSORS},
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path} is a damaged head model: parts are missing or misnamed ({error})"
+        ) from error
 
 
 def assemble_open_head(recipe: HeadRecipe) -> HeadModel:

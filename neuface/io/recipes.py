@@ -21,15 +21,15 @@ class HeadRecipe:
 
     vertex_index: NDArray[np.int32]
     """(vertices,) base-mesh vertices that make up the head: skin, tongue, left eye, right eye."""
-    target_names: NDArray[np.str_]
-    """(targets,) the morph targets that identity is made of."""
+    target_names: NDArray[np.character]
+    """(targets,) the morph targets that identity is made of, text."""
     mean: NDArray[np.int64]
     """(targets,) mean weights in COEFFICIENT_UNIT."""
     modes: NDArray[np.int64]
     """(modes, targets + 6) identity modes in COEFFICIENT_UNIT."""
     projection: NDArray[np.float32]
     """(targets, modes) from target weights to mode coordinates."""
-    region_names: NDArray[np.str_]
+    region_names: NDArray[np.character]
     region_masks: NDArray[np.bool_]
     """(regions, vertices)."""
     mediapipe_triangles: NDArray[np.int32]

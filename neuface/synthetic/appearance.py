@@ -104,7 +104,9 @@ class Painter:
         color = _mix(color, color.new_tensor((0.16, 0.05, 0.05)), mouth)
         color = _mix(color, color.new_tensor((0.45, 0.19, 0.18)), tongue)
         # The mesh has no teeth; what one sees between its lips is the front of the tongue, so that bears them.
-        color = _mix(color, _wide(look.teeth), tongue * torch.sigmoid((z - 0.108) / 0.002) * _wide(look.teeth_alpha))
+        color = _mix(
+            color, _wide(look.teeth), tongue * torch.sigmoid((z - 0.108) / 0.002) * _wide(look.teeth_alpha)
+        )
         color = _mix(color, self._eye_color(points, look), (eyeball > 0.5).float())
         frames = self._glasses(points, look)
         color = _mix(color, _wide(look.glasses_color), frames)
@@ -135,7 +137,7 @@ class Painter:
 def random_appearance(generator: torch.Generator, count: int, *, plain: bool = False) -> Appearance:
     """Draw looks. `plain` leaves out glasses, beards and hair: for measuring landmarks, not for training."""
 
-    def uniform(low: float, high: float, *shape: int) -> Tensor:
+    def uniform(low: int | float, high: int | float, *shape: int) -> Tensor:
         return low + (high - low) * torch.rand(count, *shape, generator=generator)
 
     def chance(share: float) -> Tensor:
@@ -174,7 +176,9 @@ def random_appearance(generator: torch.Generator, count: int, *, plain: bool = F
     )
 
 
-def smooth_noise(generator: torch.Generator, count: int, channels: int, size: int) -> Float[Tensor, "b c s s"]:
+def smooth_noise(
+    generator: torch.Generator, count: int, channels: int, size: int
+) -> Float[Tensor, "b c s s"]:
     """Random fields of mixed coarseness, about unit variance."""
     total = torch.zeros(count, channels, size, size)
     for cells, gain in ((4, 0.6), (12, 0.5), (32, 0.4), (size, 0.35)):

@@ -98,10 +98,14 @@ def add_occluders(
     squares = torch.sign(torch.sin(x * 18) * torch.sin(y * 18)) * 0.5 + 0.5
     printed = _chance(generator, count, 0.5)[:, None, None, None] * squares[:, None]
     color = _colors(generator, count)[..., None, None]
-    picture = torch.lerp(picture, torch.lerp(color.expand_as(picture), 0.9 - 0.8 * color, printed), board[:, None])
+    picture = torch.lerp(
+        picture, torch.lerp(color.expand_as(picture), 0.9 - 0.8 * color, printed), board[:, None]
+    )
     bar = _rectangle(generator, count, x, y, largest=0.8, thickness=0.12)
     bar = bar * _chance(generator, count, BAR_SHARE)[:, None, None]
-    picture = torch.lerp(picture, 0.25 * _colors(generator, count)[..., None, None].expand_as(picture), bar[:, None])
+    picture = torch.lerp(
+        picture, 0.25 * _colors(generator, count)[..., None, None].expand_as(picture), bar[:, None]
+    )
     hand = _hands(generator, count, x, y) * _chance(generator, count, HAND_SHARE)[:, None, None]
     light = 1 + 0.25 * smooth_noise(generator, count, 1, size_px // 4)
     light = torch.nn.functional.interpolate(light, size=(size_px, size_px), mode="bilinear")
@@ -152,7 +156,7 @@ def _colors(generator: torch.Generator, count: int) -> Tensor:
     return (grey + 0.11 * torch.randn(count, 3, generator=generator)).clamp(0, 1)
 
 
-def _uniform(generator: torch.Generator, count: int, low: float, high: float) -> Tensor:
+def _uniform(generator: torch.Generator, count: int, low: int | float, high: int | float) -> Tensor:
     return low + (high - low) * torch.rand(count, generator=generator)
 
 

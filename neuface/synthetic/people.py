@@ -69,7 +69,9 @@ def sample_identities(
     Raises:
         InputError: The names are not those of the population.
     """
-    shapes = tuple(name for name in target_names if not name.startswith(MACRO_PREFIX) and name != SCALE_COLUMN)
+    shapes = tuple(
+        name for name in target_names if not name.startswith(MACRO_PREFIX) and name != SCALE_COLUMN
+    )
     names, weights, _ = sample_weights(shapes, count, seed)
     if names != tuple(target_names):
         raise InputError("the recipe's morph targets are not those of this package's population")

@@ -17,9 +17,7 @@ BLOCK_PX = 8
 GREY_WEIGHTS = (0.299, 0.587, 0.114)
 
 
-def degrade(
-    picture: Float[Tensor, "b 3 s s"], generator: torch.Generator
-) -> Float[Tensor, "b 3 s s"]:
+def degrade(picture: Float[Tensor, "b 3 s s"], generator: torch.Generator) -> Float[Tensor, "b 3 s s"]:
     """Pictures as a webcam, a phone or an old video might have recorded them; RGB in 0..1.
 
     The side must be a multiple of 8, the size of a compression block.
@@ -50,7 +48,7 @@ def _color(picture: Tensor, generator: torch.Generator) -> Tensor:
     """Exposure, contrast, gamma, white balance, saturation; a tenth without any colour."""
     shape = (len(picture), 1, 1, 1)
 
-    def uniform(low: float, high: float) -> Tensor:
+    def uniform(low: int | float, high: int | float) -> Tensor:
         return low + (high - low) * torch.rand(shape, generator=generator)
 
     cast = 1 + 0.06 * torch.randn(len(picture), 3, 1, 1, generator=generator)
@@ -102,4 +100,3 @@ def _compress(picture: Tensor, generator: torch.Generator) -> Tensor:
     spectrum = torch.round(spectrum / step) * step
     blocks = cosines.T @ spectrum @ cosines
     return blocks.transpose(3, 4).reshape(count, 3, size, size)
-

@@ -75,7 +75,7 @@ def make_training_pictures(
 def sample_rotations(generator: torch.Generator, count: int) -> Float[Tensor, "count 3"]:
     """Rotation vectors of heads: yaw to 70 degrees, pitch and roll to 35, most of them near frontal."""
 
-    def angles(spread: float, largest: float, even: float) -> Tensor:
+    def angles(spread: int | float, largest: float, even: float) -> Tensor:
         normal = spread * torch.randn(count, generator=generator)
         uniform = largest * (2 * torch.rand(count, generator=generator) - 1)
         is_even = torch.rand(count, generator=generator) < even
@@ -167,4 +167,3 @@ def _seen(
     joint = head.joint_template[0]
     turned = roma.rotvec_to_rotmat(params.root_rotvec) @ (joint.new_tensor(point) - joint) + joint
     return camera.project(turned[:, None])[:, 0]
-

@@ -32,9 +32,7 @@ def overlay_frames(
             yield _stacked(rows)
 
 
-def mesh_in_frame(
-    head: HeadModel, prediction: Prediction, crop: Crop
-) -> Float[Tensor, "*batch vertices 3"]:
+def mesh_in_frame(head: HeadModel, prediction: Prediction, crop: Crop) -> Float[Tensor, "*batch vertices 3"]:
     """Vertices in frame pixels, with depth in the same unit (smaller is nearer)."""
     ndc = prediction.camera.to_ndc(head.vertices(prediction.params))
     depth = ndc[..., 2:] / crop.ndc_per_frame_px[..., None, None]

@@ -1,0 +1,100 @@
+"""The open encoder: shapes, ranges, and the algebra that decouples rotation from translation."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from neuface.encoders.open_encoder import OpenEncoder, OpenEncoderConfig, anchor_centre, face_anchor
+from neuface.encoders.predictor import Predictor
+from neuface.errors import InputError
+from neuface.head.model import HeadModel
+
+SMALL = OpenEncoderConfig(widths=(4, 4, 8, 8), reduced_channels=4, hidden=16)
+
+
+@pytest.fixture
+def encoder(open_head: HeadModel) -> OpenEncoder:
+    torch.manual_seed(3)
+    made = OpenEncoder(open_head, SMALL)
+    # Answers that differ from picture to picture, as a trained network's do.
+    torch.nn.init.normal_(made.readout.weight, std=0.3)
+    return made.eval()
+
+
+def test_is_a_predictor_and_averages_pixels_once(encoder: OpenEncoder) -> None:
+    assert isinstance(encoder, Predictor)
+    assert encoder.input_px == 224
+    crops = torch.rand(2, 3, 224, 224)
+    inputs = encoder.prepare(crops)
+    assert inputs.shape == (2, 3, 112, 112)
+    assert torch.allclose(inputs[1, 2, 5, 7], crops[1, 2, 10:12, 14:16].mean())
+
+
+def test_refuses_crops_of_another_size(encoder: OpenEncoder) -> None:
+    with pytest.raises(InputError, match="224"):
+        encoder.prepare(torch.rand(2, 3, 256, 256))
+
+
+def test_answers_have_the_heads_shapes_and_units_in_range(encoder: OpenEncoder, open_head: HeadModel) -> None:
+    answer = encoder(torch.rand(3, 3, 112, 112), torch.arange(3))
+    answer = answer.detach()
+    assert answer.params.identity.shape == (3, open_head.num_identity)
+    assert answer.params.expression.shape == (3, open_head.num_expression)
+    assert answer.params.eyes_rotvec.shape == (3, 2, 3)
+    assert (answer.params.expression > 0).all()
+    assert (answer.params.expression < 1).all()
+    assert (answer.camera.scale > 0).all()
+    for still in (answer.params.neck_rotvec, answer.params.jaw_rotvec, answer.params.eyes_rotvec):
+        assert not still.any()
+
+
+def test_same_weights_and_pictures_give_the_same_answer(encoder: OpenEncoder) -> None:
+    pictures = torch.rand(2, 3, 112, 112)
+    first, again = encoder(pictures), encoder(pictures, torch.tensor([7, 8]))
+    assert torch.equal(first.params.identity, again.params.identity)
+    assert torch.equal(first.camera.offset, again.camera.offset)
+
+
+def test_untrained_network_starts_at_a_typical_face(open_head: HeadModel) -> None:
+    with torch.no_grad():
+        answer = OpenEncoder(open_head, SMALL).eval()(torch.rand(1, 3, 112, 112))
+    assert torch.allclose(answer.camera.scale, torch.tensor(9.0), rtol=0.1)
+    assert float(answer.params.expression.max()) < 0.1
+
+
+def test_the_posed_anchor_lands_where_the_network_says(encoder: OpenEncoder, open_head: HeadModel) -> None:
+    pictures = torch.rand(4, 3, 112, 112)
+    said: list[torch.Tensor] = []
+    encoder.readout.register_forward_hook(lambda module, inputs, output: said.append(output.detach()))
+    with torch.no_grad():
+        answer = encoder(pictures)
+    # The anchor as a vertex of the head that only the root moves, through the ordinary skinning.
+    rooted = torch.zeros(1, 5)
+    rooted[0, 0] = 1
+    one_point = replace(
+        open_head,
+        template=face_anchor(open_head)[None],
+        identity_basis=torch.zeros(1, 3, open_head.num_identity),
+        expression_basis=torch.zeros(1, 3, open_head.num_expression),
+        skinning_weights=rooted,
+        joint_expression_basis=torch.zeros_like(open_head.joint_expression_basis),
+        regions={},
+        embeddings={},
+    )
+    seen = answer.camera.project(one_point.vertices(answer.params))[:, 0]
+    assert torch.allclose(seen, said[0][:, -2:], atol=1e-4)
+    posed = encoder.posed_anchor(answer.params.identity, answer.params.root_rotvec)
+    assert torch.allclose(anchor_centre(answer.camera, posed), seen, atol=1e-4)
+
+
+def test_gradients_reach_every_weight(encoder: OpenEncoder, open_head: HeadModel) -> None:
+    answer = encoder.train()(torch.rand(4, 3, 112, 112))
+    seen = answer.camera.project(open_head.landmarks(answer.params, "ibug68"))
+    seen.square().sum().backward()
+    for name, weight in encoder.named_parameters():
+        assert weight.grad is not None, name
+        assert weight.grad.isfinite().all(), name
+        assert weight.grad.abs().sum() > 0, name

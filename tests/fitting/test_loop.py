@@ -1,0 +1,466 @@
+"""The EM loop on a tiny head: it finds what it should, stops when it should, and leaves alone what it should."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import fields, replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from neuface.encoders.predictor import Predictor
+from neuface.errors import InputError
+from neuface.fitting.config import FitConfig
+from neuface.fitting.free import POSE, FreeParameters
+from neuface.fitting.loop import (
+    CONVERGED,
+    DIVERGED,
+    PASS_LIMIT,
+    FitOutcome,
+    clip_parts,
+    concatenate,
+    fit,
+    freeze_normalisation,
+    loss_parts,
+    predict_clip,
+)
+from neuface.fitting.problem import Problem, make_problem
+from neuface.fitting.targets import estimate_targets
+from neuface.geometry.rotations import rotation_angle_rad
+from neuface.head.model import HeadModel
+from neuface.structs import Crop, HeadParams, Landmarks, Prediction, WeakPerspective
+
+SCHEME = "mediapipe478"
+
+
+def camera_for(params: HeadParams, scale: float = 5.0) -> WeakPerspective:
+    batch = params.root_rotvec.shape[:-1]
+    return WeakPerspective(
+        scale=params.root_rotvec.new_full(batch, scale), offset=params.root_rotvec.new_zeros(*batch, 2)
+    )
+
+
+def turning_heads(head: HeadModel, views: int, time: int) -> Prediction:
+    """A head that turns steadily, seen by cameras 0.4 rad apart; one face for all."""
+    params = head.neutral(views, time)
+    turn = params.root_rotvec.clone()
+    turn[..., 1] = 0.03 * torch.arange(time) + 0.4 * torch.arange(views)[:, None]
+    params = replace(params, root_rotvec=turn, identity=params.identity + 0.5)
+    return Prediction(params=params, camera=camera_for(params))
+
+
+def problem_of(head: HeadModel, truth: Prediction, scheme: str = SCHEME) -> Problem:
+    """Perfect landmarks of the truth, in crops that are the frames."""
+    points = truth.camera.project(head.landmarks(truth.params, scheme))
+    views, time = points.shape[:2]
+    return Problem(
+        inputs=torch.zeros(views, time, 1, 1, 1, dtype=points.dtype),
+        observed_ndc=points,
+        confidence=torch.ones_like(points[..., 0]),
+        valid=torch.ones(views, time, dtype=torch.bool),
+        scheme=scheme,
+    )
+
+
+def disturbed(truth: Prediction, size: float = 0.15, seed: int = 0) -> Prediction:
+    generator = torch.Generator().manual_seed(seed)
+
+    def moved(tensor: Tensor) -> Tensor:
+        return tensor + size * torch.randn(tensor.shape, generator=generator, dtype=tensor.dtype)
+
+    params = replace(truth.params, root_rotvec=moved(truth.params.root_rotvec))
+    camera = replace(truth.camera, scale=moved(truth.camera.scale), offset=moved(truth.camera.offset))
+    return Prediction(params=params, camera=camera)
+
+
+def same(first: Prediction, second: Prediction) -> bool:
+    """Equal to the bit."""
+    return all(
+        torch.equal(getattr(getattr(first, noun), item.name), getattr(getattr(second, noun), item.name))
+        for noun in ("params", "camera")
+        for item in fields(getattr(first, noun))
+    )
+
+
+# --- What it finds
+
+
+def test_a_known_pose_is_recovered(tiny_head) -> None:
+    head = tiny_head()
+    truth = turning_heads(head, 2, 6)
+    config = FitConfig(learning_rate=2e-2, max_passes=150)
+    outcome = fit(FreeParameters(disturbed(truth), POSE), head, problem_of(head, truth), config)
+    found = outcome.prediction
+    before = rotation_angle_rad(outcome.initial.params.root_rotvec, truth.params.root_rotvec)
+    angle = rotation_angle_rad(found.params.root_rotvec, truth.params.root_rotvec)
+    assert float(before.max()) > 0.2, "the start is too good to test anything"
+    assert math.degrees(float(angle.max())) < 0.5
+    torch.testing.assert_close(found.camera.scale, truth.camera.scale, atol=0.05, rtol=0)
+    torch.testing.assert_close(found.camera.offset, truth.camera.offset, atol=0.01, rtol=0)
+    # What is not trainable stays.
+    assert torch.equal(found.params.identity, truth.params.identity)
+
+
+def test_the_loss_falls_and_the_best_pass_is_returned(tiny_head) -> None:
+    head = tiny_head()
+    truth = turning_heads(head, 2, 5)
+    config = FitConfig(learning_rate=5e-3, max_passes=25)
+    problem = problem_of(head, truth)
+    outcome = fit(FreeParameters(disturbed(truth)), head, problem, config)
+    total = outcome.history["total"]
+    assert len(total) == 26
+    assert total[-1] < 0.5 * total[0]
+    targets = estimate_targets(head, outcome.prediction.params, problem.valid, config)
+    returned = clip_parts(head, outcome.prediction, problem, targets, config)["total"]
+    assert returned == pytest.approx(min(total), abs=1e-12)
+
+
+def test_two_views_are_drawn_together(tiny_head, random_params) -> None:
+    """With only the multi-view term, two different faces of one time become alike."""
+    head = tiny_head()
+    faces = random_params(head, 2, 4, scale=0.5)
+    params = replace(head.neutral(2, 4), identity=faces.identity, expression=faces.expression)
+    params = replace(params, root_rotvec=faces.root_rotvec)
+    start = Prediction(params=params, camera=camera_for(params))
+    config = FitConfig(
+        landmark_weight=0.0, temporal_weight=0.0, identity_prior_weight=0.0, expression_prior_weight=0.0,
+        learning_rate=3e-2, max_passes=60,
+    )  # fmt: skip
+    outcome = fit(FreeParameters(start, ("identity", "expression")), head, problem_of(head, start), config)
+
+    def distance(prediction: Prediction) -> float:
+        first, second = head.vertices(prediction.params.unposed())
+        return float((first - second).abs().mean())
+
+    assert distance(outcome.prediction) < 0.6 * distance(outcome.initial)
+
+
+def test_the_open_head_follows_landmarks(open_head: HeadModel) -> None:
+    truth = turning_heads(open_head, 1, 3)
+    config = FitConfig(learning_rate=1e-2, max_passes=40)
+    problem = problem_of(open_head, truth, "ibug68")
+    outcome = fit(FreeParameters(disturbed(truth, 0.1)), open_head, problem, config)
+    assert outcome.history["landmark"][-1] < 0.1 * outcome.history["landmark"][0]
+
+
+# --- What it leaves alone
+
+
+def test_the_given_predictor_stays_as_it_is(tiny_head) -> None:
+    head = tiny_head()
+    truth = turning_heads(head, 1, 4)
+    predictor = TinyNetwork(head).double()
+    predictor.train()
+    before = {name: tensor.clone() for name, tensor in predictor.state_dict().items()}
+    problem = replace(problem_of(head, truth), inputs=pictures(1, 4))
+    outcome = fit(predictor, head, problem, FitConfig(max_passes=4, learning_rate=1e-2))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in predictor.state_dict().items())
+    assert predictor.training
+    assert all(parameter.requires_grad for parameter in predictor.parameters())
+    assert all(parameter.grad is None for parameter in predictor.parameters())
+    assert not same(outcome.initial, outcome.prediction)
+
+
+class TinyNetwork(Predictor):
+    """A convolution, normalisations of every kind, and a linear layer; remembers nothing of an image."""
+
+    input_px = 8
+
+    def __init__(self, head: HeadModel) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.sizes = (head.num_identity, head.num_expression, 3, 3, 3, 6, 1, 2)
+        self.convolution = nn.Conv2d(3, 6, 3)
+        self.batch_norm = nn.BatchNorm2d(6)
+        self.group_norm = nn.GroupNorm(2, 6)
+        self.layer_norm = nn.LayerNorm(6)
+        self.dropout = nn.Dropout(0.5)
+        self.linear = nn.Linear(6, sum(self.sizes))
+
+    def prepare(self, crops: Tensor) -> Tensor:
+        return crops
+
+    def forward(self, inputs: Tensor, index: Tensor | None = None) -> Prediction:
+        features = self.group_norm(self.batch_norm(self.convolution(inputs))).relu().mean((-2, -1))
+        raw = 0.1 * self.linear(self.dropout(self.layer_norm(features)))
+        identity, expression, root, neck, jaw, eyes, scale, offset = raw.split(self.sizes, dim=-1)
+        params = HeadParams(
+            identity=identity,
+            expression=expression,
+            root_rotvec=root,
+            neck_rotvec=neck,
+            jaw_rotvec=jaw,
+            eyes_rotvec=eyes.unflatten(-1, (2, 3)),
+        )
+        return Prediction(params=params, camera=WeakPerspective(scale=5 + scale[:, 0], offset=offset))
+
+
+def pictures(views: int, time: int) -> Tensor:
+    generator = torch.Generator().manual_seed(3)
+    return torch.rand(views, time, 3, 8, 8, generator=generator, dtype=torch.float64)
+
+
+class Spy(TinyNetwork):
+    """Notes the state of its normalisation at every call, in whatever copy is called."""
+
+    seen: list[tuple[bool, dict[str, Tensor]]]
+
+    def forward(self, inputs: Tensor, index: Tensor | None = None) -> Prediction:
+        state = {name: tensor.clone() for name, tensor in self.state_dict().items()}
+        type(self).seen.append((self.training, state))
+        return super().forward(inputs, index)
+
+
+def test_normalisation_is_frozen_and_dropout_is_off(tiny_head) -> None:
+    head = tiny_head()
+    Spy.seen = []
+    predictor = Spy(head).double()
+    predictor.train()
+    problem = replace(problem_of(head, turning_heads(head, 1, 6)), inputs=pictures(1, 6))
+    fit(predictor, head, problem, FitConfig(max_passes=3, learning_rate=1e-2, batch_size=2))
+    assert not any(training for training, _ in Spy.seen)
+    first, last = Spy.seen[0][1], Spy.seen[-1][1]
+    for name, tensor in first.items():
+        moved = not torch.equal(tensor, last[name])
+        assert moved == name.startswith(("convolution", "linear")), name
+
+
+def test_frozen_parameters_are_not_handed_to_the_optimiser(tiny_head) -> None:
+    network = TinyNetwork(tiny_head())
+    network.linear.bias.requires_grad_(False)
+    trainable = freeze_normalisation(network)
+    expected = (network.convolution.weight, network.convolution.bias, network.linear.weight)
+    assert {id(parameter) for parameter in trainable} == {id(parameter) for parameter in expected}
+
+
+# --- Every image, every time the same
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 64, 1000])
+def test_every_image_is_optimised(tiny_head, batch_size: int) -> None:
+    head = tiny_head()
+    truth = turning_heads(head, 2, 35)
+    start = disturbed(truth)
+    config = FitConfig(batch_size=batch_size, max_passes=1)
+    outcome = fit(FreeParameters(start), head, problem_of(head, truth), config)
+    moved = (outcome.prediction.camera.offset - start.camera.offset).abs().amax(-1)
+    assert float(moved.min()) > 0
+    turned = (outcome.prediction.params.root_rotvec - start.params.root_rotvec).abs().amax(-1)
+    assert float(turned.min()) > 0
+    torch.testing.assert_close(outcome.initial.params.root_rotvec, start.params.root_rotvec)
+
+
+def test_parts_do_not_depend_on_the_batch_size(tiny_head, random_params) -> None:
+    head = tiny_head()
+    truth = turning_heads(head, 2, 7)
+    problem = silenced(problem_of(head, truth), [(0, 2), (1, 5)])
+    current = disturbed(truth)
+    targets = estimate_targets(head, current.params, problem.valid, FitConfig())
+    whole = clip_parts(head, current, problem, targets, FitConfig(batch_size=1000))
+    for size in (1, 3, 14):
+        assert clip_parts(head, current, problem, targets, FitConfig(batch_size=size)) == pytest.approx(whole)
+
+
+@pytest.mark.parametrize("batch_size", [3, 64])
+def test_the_same_seed_gives_the_same_answer_to_the_bit(tiny_head, batch_size: int) -> None:
+    head = tiny_head()
+    problem = replace(problem_of(head, turning_heads(head, 2, 5)), inputs=pictures(2, 5))
+    predictor = TinyNetwork(head).double()
+
+    def run(seed: int) -> FitOutcome:
+        torch.rand(5)  # The global generator must not matter.
+        config = FitConfig(max_passes=4, learning_rate=1e-2, batch_size=batch_size, seed=seed)
+        return fit(predictor, head, problem, config)
+
+    first, second, other = run(1), run(1), run(2)
+    assert same(first.prediction, second.prediction)
+    assert first.history == second.history
+    assert same(first.initial, other.initial)
+    if batch_size == 3:
+        assert not same(first.prediction, other.prediction)
+
+
+# --- History and reasons to stop
+
+
+@pytest.mark.parametrize(("views", "names"), [(1, set()), (2, {"multiview"})])
+def test_the_history_adds_up(tiny_head, views: int, names: set[str]) -> None:
+    head = tiny_head()
+    truth = turning_heads(head, views, 5)
+    config = FitConfig(
+        max_passes=5, landmark_weight=1.5, temporal_weight=0.7, multiview_weight=3.0,
+        identity_prior_weight=0.2, expression_prior_weight=0.1,
+    )  # fmt: skip
+    reported: list[tuple[int, dict[str, float]]] = []
+    outcome = fit(
+        FreeParameters(disturbed(truth)),
+        head,
+        problem_of(head, truth),
+        config,
+        lambda number, parts: reported.append((number, parts)),
+    )
+    history = outcome.history
+    names = names | {"total", "landmark", "temporal", "identity_prior", "expression_prior"}
+    assert set(history) == names
+    weights = config.term_weights()
+    for number, total in enumerate(history["total"]):
+        parts = sum(weights[name] * values[number] for name, values in history.items() if name != "total")
+        assert parts == pytest.approx(total, abs=1e-12)
+    assert [number for number, _ in reported] == list(range(5))
+    assert [parts["total"] for _, parts in reported] == history["total"][:5]
+
+
+def test_it_stops_when_nothing_improves(tiny_head) -> None:
+    head = tiny_head()
+    truth = turning_heads(head, 1, 4)
+    config = FitConfig(max_passes=50, patience=2, step_size_drops=1, learning_rate=1e-6)
+    outcome = fit(FreeParameters(truth), head, problem_of(head, truth), config)
+    assert outcome.stop_reason == CONVERGED
+    # The first pass sets the mark, two without progress lower the step size, two more end it.
+    assert len(outcome.history["total"]) == 5
+    torch.testing.assert_close(
+        outcome.prediction.params.root_rotvec, truth.params.root_rotvec, atol=1e-4, rtol=0
+    )
+
+
+def test_it_stops_at_the_pass_limit(tiny_head) -> None:
+    head = tiny_head()
+    truth = turning_heads(head, 1, 4)
+    outcome = fit(
+        FreeParameters(disturbed(truth)), head, problem_of(head, truth), FitConfig(max_passes=3)
+    )
+    assert outcome.stop_reason == PASS_LIMIT
+    assert len(outcome.history["total"]) == 4
+
+
+class Exploding(FreeParameters):
+    """Answers infinity as soon as its parameters have moved further than `reach`."""
+
+    reach = 0.0
+
+    def forward(self, inputs: Tensor, index: Tensor | None = None) -> Prediction:
+        answer = super().forward(inputs, index)
+        start = self._start.camera.offset
+        moved = (self.tensors["offset"] - start).abs().max().item()
+        if moved <= self.reach:
+            return answer
+        return replace(answer, camera=replace(answer.camera, scale=answer.camera.scale * math.inf))
+
+
+@pytest.mark.parametrize(("reach", "max_passes"), [(0.0, 20), (3.5e-3, 20), (0.0, 1)])
+def test_it_stops_when_the_loss_is_infinite(tiny_head, reach: float, max_passes: int) -> None:
+    head = tiny_head()
+    truth = turning_heads(head, 1, 4)
+    predictor = Exploding(disturbed(truth))
+    predictor.reach = reach
+    outcome = fit(predictor, head, problem_of(head, truth), FitConfig(max_passes=max_passes))
+    assert outcome.stop_reason == DIVERGED
+    assert not math.isfinite(outcome.history["total"][-1])
+    assert all(math.isfinite(value) for value in outcome.history["total"][:-1])
+    assert bool(outcome.prediction.camera.scale.isfinite().all())
+    # The best pass: the start, or one that had moved a little.
+    assert same(outcome.prediction, outcome.initial) == (reach == 0)
+
+
+def test_an_answer_that_is_infinite_from_the_start_is_given_back(tiny_head) -> None:
+    head = tiny_head()
+    truth = turning_heads(head, 1, 4)
+    predictor = Exploding(truth)
+    predictor.reach = -1.0
+    outcome = fit(predictor, head, problem_of(head, truth), FitConfig(max_passes=5))
+    assert outcome.stop_reason == DIVERGED
+    assert len(outcome.history["total"]) == 1
+
+
+# --- Frames without landmarks
+
+
+def silenced(problem: Problem, images: list[tuple[int, int]]) -> Problem:
+    valid, confidence = problem.valid.clone(), problem.confidence.clone()
+    for view, time in images:
+        valid[view, time] = False
+        confidence[view, time] = 0
+    return replace(problem, valid=valid, confidence=confidence)
+
+
+def test_frames_without_landmarks_are_drawn_by_the_other_terms_only(tiny_head) -> None:
+    head = tiny_head()
+    truth = turning_heads(head, 1, 6)
+    problem = silenced(problem_of(head, truth), [(0, 3)])
+    start = disturbed(truth)
+    targets = estimate_targets(head, start.params, problem.valid, FitConfig())
+    root = start.params.root_rotvec.flatten(0, 1).requires_grad_()
+    flat = start.flatten_batch(2)
+    flat = replace(flat, params=replace(flat.params, root_rotvec=root))
+    parts = loss_parts(head, flat, problem, targets, torch.arange(6))
+    (from_landmarks,) = torch.autograd.grad(parts["landmark"].sum(), root, retain_graph=True)
+    (from_time,) = torch.autograd.grad(parts["temporal"].sum(), root)
+    has_gradient = from_landmarks.abs().amax(-1) > 0
+    assert has_gradient.tolist() == [True, True, True, False, True, True]
+    assert float(from_time[3].abs().max()) > 0
+
+
+def test_a_silent_frame_follows_its_neighbours(tiny_head) -> None:
+    head = tiny_head()
+    truth = turning_heads(head, 1, 7)
+    problem = silenced(problem_of(head, truth), [(0, 3)])
+    turn = truth.params.root_rotvec.clone()
+    turn[0, 3, 1] += 0.4
+    start = replace(truth, params=replace(truth.params, root_rotvec=turn))
+    config = FitConfig(learning_rate=1e-2, max_passes=120)
+    outcome = fit(FreeParameters(start, ("root_rotvec",)), head, problem, config)
+    angle = rotation_angle_rad(outcome.prediction.params.root_rotvec, truth.params.root_rotvec)
+    assert float(angle[0, 3]) < 0.1
+
+
+def test_the_landmark_term_is_the_mean_over_valid_images(tiny_head) -> None:
+    head = tiny_head()
+    truth = turning_heads(head, 1, 5)
+    problem = silenced(problem_of(head, truth), [(0, 0), (0, 4)])
+    problem = replace(problem, observed_ndc=problem.observed_ndc + torch.tensor([0.25, -0.5]))
+    targets = estimate_targets(head, truth.params, problem.valid, FitConfig())
+    parts = clip_parts(head, truth, problem, targets, FitConfig(batch_size=2))
+    assert parts["landmark"] == pytest.approx(0.75)
+
+
+def test_a_clip_without_landmarks_is_refused(tiny_head) -> None:
+    head = tiny_head()
+    truth = turning_heads(head, 1, 3)
+    problem = silenced(problem_of(head, truth), [(0, 0), (0, 1), (0, 2)])
+    with pytest.raises(InputError, match="no frame of the clip has landmarks"):
+        fit(FreeParameters(truth), head, problem, FitConfig())
+
+
+# --- The pieces around it
+
+
+def test_problems_are_in_crop_units_and_silence_bad_frames() -> None:
+    points = torch.tensor([[[[49.5, 49.5], [99.5, -0.5]], [[10.0, 10.0], [0.0, 0.0]]]])
+    landmarks = Landmarks(points_px=points, confidence=torch.full((1, 2, 2), 0.5), scheme="ibug68")
+    crops = Crop(T_crop_frame=torch.eye(3).expand(1, 2, 3, 3), size_px=100)
+    valid = torch.tensor([[True, False]])
+    problem = make_problem(torch.zeros(1, 2, 1, 1, 1), landmarks, crops, valid)
+    torch.testing.assert_close(problem.observed_ndc[0, 0], torch.tensor([[0.0, 0.0], [1.0, -1.0]]))
+    torch.testing.assert_close(problem.confidence, torch.tensor([[[0.5, 0.5], [0.0, 0.0]]]))
+    assert (problem.views, problem.time) == (1, 2)
+
+
+def test_predictions_are_put_together_in_order(tiny_head, random_params) -> None:
+    params = random_params(tiny_head(), 7)
+    whole = Prediction(params=params, camera=camera_for(params))
+    pieces = [whole[:3], whole[3:5], whole[5:]]
+    assert same(concatenate(pieces), whole)
+    clip = turning_heads(tiny_head(), 2, 5)
+    asked = predict_clip(FreeParameters(clip), torch.zeros(2, 5, 1, 1, 1), batch_size=3)
+    assert same(asked, clip)
+
+
+def test_free_parameters_move_only_what_is_named(tiny_head) -> None:
+    truth = turning_heads(tiny_head(), 2, 3)
+    free = FreeParameters(truth, ("jaw_rotvec", "scale"))
+    assert {name for name, _ in free.named_parameters()} == {"tensors.jaw_rotvec", "tensors.scale"}
+    picked = free(torch.zeros(2, 1, 1, 1), torch.tensor([4, 1]))
+    torch.testing.assert_close(picked.params.root_rotvec, truth.params.root_rotvec.flatten(0, 1)[[4, 1]])
+    with pytest.raises(InputError, match=r"unknown parameters \['nose'\]"):
+        FreeParameters(truth, ("nose",))

@@ -1,0 +1,72 @@
+"""Quaternions and their two signs."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.transform import Rotation
+
+from neuface.geometry.rotations import (
+    continuous_signs,
+    rotation_angle_rad,
+    rotvec_to_quaternion,
+    toward_hemisphere,
+)
+
+
+def test_quaternions_are_xyzw_and_those_of_scipy() -> None:
+    half = math.sqrt(0.5)
+    quarter_turn = torch.tensor([0.0, math.pi / 2, 0.0])
+    torch.testing.assert_close(rotvec_to_quaternion(quarter_turn), torch.tensor([0.0, half, 0.0, half]))
+    rotvec = 1.5 * torch.randn(50, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    expected = Rotation.from_rotvec(rotvec.numpy()).as_quat()
+    found = rotvec_to_quaternion(rotvec).numpy()
+    agreement = (expected * found).sum(1, keepdims=True)
+    np.testing.assert_allclose(found, expected * np.sign(agreement), atol=1e-12)
+
+
+@pytest.mark.parametrize("length", [0.0, 1e-20, 1e-8, 1e-3])
+def test_gradient_is_that_of_half_the_angle_near_zero(length: float) -> None:
+    rotvec = torch.tensor([0.6, 0.0, 0.8], dtype=torch.float64).mul(length).requires_grad_()
+    rows = [torch.autograd.grad(rotvec_to_quaternion(rotvec)[part], rotvec)[0] for part in range(3)]
+    torch.testing.assert_close(torch.stack(rows), 0.5 * torch.eye(3).double(), atol=1e-6, rtol=0)
+
+
+def test_hemisphere() -> None:
+    generator = torch.Generator().manual_seed(1)
+    reference, other = torch.nn.functional.normalize(torch.randn(2, 200, 4, generator=generator), dim=-1)
+    chosen = toward_hemisphere(other, reference)
+    assert bool(((chosen * reference).sum(-1) >= 0).all())
+    assert bool(((chosen == other) | (chosen == -other)).all(-1).all())
+    torch.testing.assert_close(toward_hemisphere(-other, reference), chosen)
+    assert bool((chosen != other).any()), "the case has nothing to flip"
+
+
+def test_signs_become_continuous() -> None:
+    # More than two full turns: the quaternion's sign must change on the way round.
+    angle = torch.linspace(0, 15, 80, dtype=torch.float64)
+    smooth = torch.stack((angle.mul(0), (angle / 2).sin(), angle.mul(0), (angle / 2).cos()), -1)
+    flips = torch.where(torch.rand(80, generator=torch.Generator().manual_seed(2)) < 0.5, -1.0, 1.0)
+    mixed = smooth * flips[:, None]
+    restored = continuous_signs(mixed)
+    assert bool(((restored[1:] * restored[:-1]).sum(-1) > 0).all())
+    torch.testing.assert_close(restored[0], mixed[0])
+    torch.testing.assert_close(restored, smooth * flips[0])
+
+
+def test_signs_are_found_per_clip_and_for_one_frame() -> None:
+    one = torch.tensor([[[0.0, 0.0, 0.0, -1.0]], [[1.0, 0.0, 0.0, 0.0]]])
+    assert torch.equal(continuous_signs(one), one)
+    pair = torch.tensor([[[1.0, 0, 0, 0], [-1.0, 0, 0, 0]], [[1.0, 0, 0, 0], [1.0, 0, 0, 0]]])
+    assert torch.equal(continuous_signs(pair)[:, 1, 0], torch.ones(2))
+
+
+def test_angle_between_rotations() -> None:
+    turn = torch.tensor([0.0, 0.4, 0.0], dtype=torch.float64)
+    torch.testing.assert_close(rotation_angle_rad(turn, -turn), torch.tensor(0.8, dtype=torch.float64))
+    first, second = torch.randn(2, 20, 3, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    between = Rotation.from_rotvec(first.numpy()).inv() * Rotation.from_rotvec(second.numpy())
+    np.testing.assert_allclose(rotation_angle_rad(first, second).numpy(), between.magnitude(), atol=1e-9)

@@ -1,0 +1,192 @@
+"""The floor plan: imports point down, files are opened in one room, and nothing grows out of hand."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import neuface
+
+PACKAGE = Path(str(neuface.__file__)).parent
+FLOORS = (
+    ("errors", "structs"),
+    ("geometry",),
+    ("head", "render"),
+    ("losses", "metrics"),
+    ("landmarks", "cropping", "encoders"),
+    ("evaluation", "fitting"),
+    ("io", "viz"),
+    ("models", "clips", "synthetic"),
+    ("results",),
+    ("pipeline", "demo", "outputs"),
+    ("cli",),
+)
+FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+# The nouns and the errors have one floor but are one room: nothing more basic exists.
+MAY_OPEN_FILES = {"io", "cli"}
+# These pass paths on to io and open nothing.
+MAY_NAME_PATHS = {"models.py"}
+FILE_MODULES = {"pathlib", "av", "safetensors", "pickle", "shutil", "tempfile", "zipfile", "gzip", "os.path"}
+FILE_CALLS = {
+    "open", "np.load", "np.save", "np.savez", "np.savez_compressed", "np.loadtxt", "np.savetxt", "np.fromfile",
+    "torch.load", "torch.save", "os.open", "io.open",
+}  # fmt: skip
+ENVIRONMENT = {"os.environ", "os.getenv", "os.putenv"}
+MOST_LINES_OF_A_FILE, MOST_LINES_OF_A_FUNCTION = 450, 70
+
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).as_posix()
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+def imports_of(tree: ast.Module) -> Iterator[str]:
+    """Full dotted names of what is imported, wherever in the file the import stands."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{'.' * node.level}{node.module or ''}.{alias.name}" for alias in node.names)
+
+
+def dotted_names(tree: ast.Module) -> Iterator[tuple[str, int]]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute | ast.Name):
+            yield ast.unparse(node), node.lineno
+
+
+def floor_violations(room: str, tree: ast.Module) -> list[str]:
+    found = []
+    for imported in imports_of(tree):
+        parts = imported.split(".")
+        if imported.startswith("."):
+            found.append(f"relative import {imported}")
+        if parts[0] != "neuface" or len(parts) < 2:
+            continue
+        target = parts[1]
+        if target == room:
+            continue
+        if target not in FLOOR_OF or FLOOR_OF[target] >= FLOOR_OF[room]:
+            found.append(imported)
+    return found
+
+
+def file_violations(name: str, room: str, tree: ast.Module) -> list[str]:
+    if room in MAY_OPEN_FILES:
+        return []
+    found = []
+    for imported in imports_of(tree):
+        module = next((used for used in FILE_MODULES if imported == used or imported.startswith(f"{used}.")), None)
+        if module is not None and not (module == "pathlib" and name in MAY_NAME_PATHS):
+            found.append(f"imports {imported}")
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in FILE_CALLS:
+            found.append(f"line {node.lineno}: {ast.unparse(node.func)}")
+    return found
+
+
+def device_and_environment_violations(room: str, tree: ast.Module) -> list[str]:
+    found = [f"line {line}: {name}" for name, line in dotted_names(tree) if name in ENVIRONMENT and room != "io"]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "cuda":
+            found.append(f"line {node.lineno}: .cuda()")
+    return found
+
+
+def function_lengths(tree: ast.Module) -> Iterator[tuple[str, int]]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node.name, (node.end_lineno or node.lineno) - node.lineno + 1
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_imports_point_down(path: Path) -> None:
+    room = room_of(path)
+    if room == "__init__":
+        return
+    assert room in FLOOR_OF, f"{name_of(path)} is on no floor: add it to FLOORS"
+    assert floor_violations(room, tree_of(path)) == []
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_only_io_opens_files(path: Path) -> None:
+    assert file_violations(name_of(path), room_of(path), tree_of(path)) == []
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_devices_and_environment_are_arguments(path: Path) -> None:
+    assert device_and_environment_violations(room_of(path), tree_of(path)) == []
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_files_and_functions_fit_on_a_few_pages(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= MOST_LINES_OF_A_FILE
+    long = [(name, lines) for name, lines in function_lengths(tree_of(path)) if lines > MOST_LINES_OF_A_FUNCTION]
+    assert long == []
+
+
+# --- The checks themselves can fail
+
+
+@pytest.mark.parametrize(
+    ("room", "code", "caught"),
+    [
+        ("geometry", "from neuface.head.model import HeadModel", True),
+        ("geometry", "import neuface.io.video", True),
+        ("losses", "from neuface.metrics import cvd_mm", True),
+        ("losses", "from neuface import metrics", True),
+        ("fitting", "def f():\n    from neuface.models import load_head", True),
+        ("fitting", "from .config import FitConfig", True),
+        ("fitting", "from neuface.unknown import thing", True),
+        ("fitting", "from neuface.fitting.config import FitConfig", False),
+        ("fitting", "from neuface import losses", False),
+        ("cli", "import torch", False),
+    ],
+)
+def test_upward_imports_are_caught(room: str, code: str, caught: bool) -> None:
+    assert bool(floor_violations(room, ast.parse(code))) == caught
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "caught"),
+    [
+        ("losses.py", "open('a')", True),
+        ("losses.py", "x = np.load('a')", True),
+        ("losses.py", "def f():\n    torch.save(1, 'a')", True),
+        ("losses.py", "from pathlib import Path", True),
+        ("losses.py", "from safetensors.torch import save_file", True),
+        ("losses.py", "import av", True),
+        ("losses.py", "import average", False),
+        ("models.py", "from pathlib import Path", False),
+        ("models.py", "from pathlib import Path\nopen(Path('a'))", True),
+        ("io/heads.py", "import pickle\nopen('a')", False),
+    ],
+)
+def test_opened_files_are_caught(name: str, code: str, caught: bool) -> None:
+    room = name.split("/")[0].removesuffix(".py")
+    assert bool(file_violations(name, room, ast.parse(code))) == caught
+
+
+@pytest.mark.parametrize(
+    ("room", "code", "caught"),
+    [
+        ("fitting", "x = head.cuda()", True),
+        ("fitting", "x = torch.cuda.is_available()", False),
+        ("fitting", "import os\nx = os.environ.get('A')", True),
+        ("io", "import os\nx = os.environ.get('A')", False),
+    ],
+)
+def test_devices_and_environment_are_caught(room: str, code: str, caught: bool) -> None:
+    assert bool(device_and_environment_violations(room, ast.parse(code))) == caught

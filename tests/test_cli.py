@@ -1,0 +1,60 @@
+"""The command line: what it writes, prints and refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import neuface
+from neuface.cli import main
+from neuface.demo import demo_identity
+from neuface.io.video import write_video
+from neuface.synthetic.clips import make_talking_clip
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("clip")
+    clip = make_talking_clip(
+        neuface.load_head("open"), demo_identity(), view_yaw_deg=(10.0,), time=5, size_px=160
+    )
+    write_video(folder / "talk.mp4", clip.frames[0], 25)
+    np.savez(folder / "talk.npz", points_px=clip.landmarks_px[0].numpy(), scheme="ibug68")
+    return folder / "talk.mp4", folder / "talk.npz"
+
+
+def test_optimize(files: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    video, landmarks = files
+    out = tmp_path / "out"
+    main(
+        ["optimize", str(video), "--out", str(out), "--landmarks", str(landmarks), "--max-frames", "4",
+         "--config.max-passes", "2", "--no-progress"]
+    )  # fmt: skip
+    report = json.loads((out / "report.json").read_text())
+    assert (report["frames"], report["views"], report["passes"]) == (4, 1, 2)
+    assert neuface.FitResult.load(out / "result.npz").status.shape == (1, 4)
+    printed = capsys.readouterr().out
+    assert "NME, 68 points" in printed
+    assert f"{report['after']['nme_percent']:.3f}" in printed
+
+
+def test_an_error_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["optimize", str(tmp_path / "nowhere.mp4"), "--out", str(tmp_path / "out")])
+    assert stopped.value.code == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith("neuface: error: ")
+    assert "nowhere.mp4" in printed
+    assert printed.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_help_names_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    printed = capsys.readouterr().out
+    assert "optimize" in printed
+    assert "demo" in printed

@@ -1,0 +1,224 @@
+"""`optimize` from end to end on small rendered clips, its results as files, and what it says to bad input."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import neuface
+from neuface.demo import demo_identity
+from neuface.io.archives import read_arrays, write_arrays
+from neuface.outputs import table, write_outputs
+from neuface.results import NO_LANDMARKS, POOR_FIT
+from neuface.synthetic.clips import SyntheticClip, make_talking_clip
+
+SHORT = neuface.FitConfig(max_passes=6)
+
+
+@pytest.fixture(scope="module")
+def clip() -> SyntheticClip:
+    head = neuface.load_head("open")
+    return make_talking_clip(
+        head, demo_identity(), view_yaw_deg=(-25.0, 15.0), time=6, size_px=160, noise_px=0.3
+    )
+
+
+@pytest.fixture(scope="module")
+def result(clip: SyntheticClip) -> neuface.FitResult:
+    landmarks = clip.landmarks_px.numpy().copy()
+    landmarks[0, 2] = np.nan
+    return neuface.optimize(clip.frames.numpy(), landmarks=landmarks, config=SHORT, progress=False)
+
+
+def test_landmarks_are_met_better_than_by_the_encoder(result: neuface.FitResult) -> None:
+    report = result.report()
+    assert report["after"]["nme_percent"] < 0.8 * report["before"]["nme_percent"]
+    assert report["passes"] == 6
+    assert report["stop_reason"] == "pass limit"
+    assert set(result.history) == {
+        "total", "landmark", "temporal", "multiview", "identity_prior", "expression_prior",
+    }  # fmt: skip
+
+
+def test_a_frame_without_landmarks_is_carried_through_and_marked(result: neuface.FitResult) -> None:
+    assert result.status[0, 2] == NO_LANDMARKS
+    assert int((result.status == NO_LANDMARKS).sum()) == 1
+    assert {"view": "view0", "frame": 2, "reason": "no landmarks"} in result.report()["failed"]
+    assert bool(torch.isfinite(result.vertices()).all())
+    # It moved with its neighbours, for the weights are shared and the temporal term holds it.
+    assert not torch.equal(result.params.root_rotvec[0, 2], result.initial.params.root_rotvec[0, 2])
+
+
+def test_same_seed_same_result(clip: SyntheticClip) -> None:
+    def fit(seed: int) -> torch.Tensor:
+        config = replace(SHORT, max_passes=2, seed=seed, batch_size=5)
+        found = neuface.optimize(
+            clip.frames.numpy(), landmarks=clip.landmarks_px.numpy(), config=config, progress=False
+        )
+        return found.params.identity
+
+    first = fit(1)
+    assert torch.equal(first, fit(1))
+    assert not torch.equal(first, fit(2))
+
+
+def test_the_pretrained_encoder_is_left_untouched(clip: SyntheticClip) -> None:
+    model = neuface.load_model("open")
+    before = {name: tensor.clone() for name, tensor in model.encoder.state_dict().items()}
+    neuface.optimize(
+        clip.frames.numpy(), landmarks=clip.landmarks_px.numpy(), model=model, config=SHORT, progress=False
+    )
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.encoder.state_dict().items())
+    assert all(parameter.requires_grad for parameter in model.encoder.parameters())
+
+
+def test_views_of_different_size_and_one_path_for_one_or_many(clip: SyntheticClip) -> None:
+    small = clip.frames[1][:, 10:150, 10:150].numpy()
+    landmarks = [clip.landmarks_px[0].numpy(), clip.landmarks_px[1].numpy() - 10]
+    several = neuface.optimize(
+        [clip.frames[0].numpy(), small], landmarks=landmarks, config=SHORT, progress=False
+    )
+    assert several.status.shape == (2, 6)
+    single = neuface.optimize(clip.frames[0].numpy(), landmarks=landmarks[0], config=SHORT, progress=False)
+    assert single.status.shape == (1, 6)
+    assert "cvd_mm" not in single.report()["after"]
+    assert "multiview" not in single.history
+
+
+def test_save_and_load(result: neuface.FitResult, tmp_path: Path) -> None:
+    path = tmp_path / "talk.npz"
+    result.save(path)
+    again = neuface.FitResult.load(path)
+    assert again.config == result.config
+    assert again.names == result.names
+    assert again.history == result.history
+    assert torch.equal(again.vertices(), result.vertices())
+    assert again.report() == result.report()
+    with np.load(path, allow_pickle=False) as archive:
+        assert not any(archive[name].dtype.hasobject for name in archive.files)
+
+
+def test_vertices_project_into_the_frame(clip: SyntheticClip, result: neuface.FitResult) -> None:
+    """Crop transforms lead back to original pixels: the fitted landmarks lie near the true ones there."""
+    points = result.head().landmarks(result.params, "ibug68")
+    fitted_px = result.crops.ndc_to_frame(result.camera.project(points))
+    error = torch.linalg.vector_norm(fitted_px - clip.landmarks_px, dim=-1)
+    assert float(error.median()) < 4
+
+
+def test_outputs(result: neuface.FitResult, clip: SyntheticClip, tmp_path: Path) -> None:
+    report = write_outputs(result, tmp_path / "run", truth=clip.truth, progress=False)
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {
+        "result.npz", "report.json", "loss.png", "overlay.mp4",
+    }  # fmt: skip
+    assert json.loads((tmp_path / "run" / "report.json").read_text()) == report
+    for stage in ("before", "after"):
+        assert {
+            "nme_percent",
+            "nme51_percent",
+            "msi3d_landmarks",
+            "msi3d_vertices",
+            "cvd_mm",
+            "mpve_mm",
+        } == set(report[stage])
+    assert {"seconds", "frames", "views", "failed_frames"} <= set(report)
+    assert "encoder alone" in table(report)
+
+
+def test_a_loaded_result_asks_for_its_video(result: neuface.FitResult, tmp_path: Path) -> None:
+    result.save(tmp_path / "talk.npz")
+    again = neuface.FitResult.load(tmp_path / "talk.npz")
+    with pytest.raises(neuface.InputError, match="does not hold its video"):
+        again.overlay(tmp_path / "overlay.mp4")
+    pictures = list(again.overlay_frames(result.frames))
+    assert len(pictures) == 6
+
+
+def test_poor_fits_are_marked(clip: SyntheticClip) -> None:
+    landmarks = clip.landmarks_px.numpy().copy()
+    landmarks[0, 1] = landmarks[0, 1][::-1]
+    found = neuface.optimize(clip.frames.numpy(), landmarks=landmarks, config=SHORT, progress=False)
+    assert found.status[0, 1] == POOR_FIT
+
+
+def _landmarks(clip: SyntheticClip) -> np.ndarray:
+    return clip.landmarks_px.numpy()
+
+
+def test_bad_frames(clip: SyntheticClip) -> None:
+    frames = clip.frames.numpy()
+    cases = [
+        (frames.astype(np.float32) / 255, "uint8"),
+        (frames[..., 0], "channel|shape|expected"),
+        (np.concatenate((frames, frames[..., :1]), axis=-1), "channel|RGBA|3"),
+        (frames[:, :0], "frame"),
+        ([frames[0], frames[1][:4]], "length|frames"),
+    ]
+    for bad, message in cases:
+        with pytest.raises(neuface.InputError, match=message):
+            neuface.optimize(bad, landmarks=_landmarks(clip), progress=False)
+
+
+def test_bad_landmarks(clip: SyntheticClip) -> None:
+    frames, good = clip.frames.numpy(), _landmarks(clip)
+    cases = [
+        (good[:, :4], "frames"),
+        (good[:, :, :50], "68|478"),
+        (np.full_like(good, np.nan), "every frame|no frame|NaN"),
+        (good[:1], "view"),
+    ]
+    for bad, message in cases:
+        with pytest.raises(neuface.InputError, match=message):
+            neuface.optimize(frames, landmarks=bad, progress=False)
+
+
+def test_bad_options(clip: SyntheticClip) -> None:
+    with pytest.raises(neuface.InputError, match="unknown model 'flame'"):
+        neuface.optimize(clip.frames.numpy(), landmarks=_landmarks(clip), model="flame")
+    with pytest.raises(neuface.InputError, match="unknown device 'gpu'"):
+        neuface.optimize(clip.frames.numpy(), landmarks=_landmarks(clip), device="gpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(neuface.InputError, match="CUDA"):
+            neuface.optimize(clip.frames.numpy(), landmarks=_landmarks(clip), device="cuda")
+
+
+def test_missing_and_unreadable_video(tmp_path: Path) -> None:
+    with pytest.raises(neuface.InputError, match=r"nowhere\.mp4"):
+        neuface.optimize(tmp_path / "nowhere.mp4")
+    (tmp_path / "empty.mp4").write_bytes(b"")
+    with pytest.raises(neuface.InputError, match="empty"):
+        neuface.optimize(tmp_path / "empty.mp4")
+    (tmp_path / "noise.mp4").write_bytes(bytes(range(256)) * 40)
+    with pytest.raises(neuface.InputError, match=r"noise\.mp4"):
+        neuface.optimize(tmp_path / "noise.mp4")
+
+
+def test_a_result_of_another_head_model_is_refused(result: neuface.FitResult, tmp_path: Path) -> None:
+    path = tmp_path / "other.npz"
+    replace(result, head_hash="0" * 64).save(path)
+    with pytest.raises(neuface.ModelMismatchError, match="another shape"):
+        neuface.FitResult.load(path)
+
+
+def test_damaged_results_are_refused(result: neuface.FitResult, tmp_path: Path) -> None:
+    path = tmp_path / "talk.npz"
+    result.save(path)
+    arrays = read_arrays(path)
+    cases = {
+        "no meta": {name: value for name, value in arrays.items() if name != "meta"},
+        "no camera": {name: value for name, value in arrays.items() if name != "prediction.scale"},
+        "later format": arrays
+        | {"meta": np.array(str(arrays["meta"]).replace('"format": 1', '"format": 99'))},
+    }
+    for title, changed in cases.items():
+        write_arrays(tmp_path / f"{title}.npz", changed)
+        with pytest.raises(neuface.InputError, match=title):
+            neuface.FitResult.load(tmp_path / f"{title}.npz")
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(neuface.InputError, match="not a readable npz"):
+        neuface.FitResult.load(path)

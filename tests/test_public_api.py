@@ -1,0 +1,76 @@
+"""The public names, frozen: a change here is a change for every user."""
+
+from __future__ import annotations
+
+import inspect
+
+import neuface
+
+PUBLIC_NAMES = {
+    "Clip",
+    "Crop",
+    "FitConfig",
+    "FitResult",
+    "HeadModel",
+    "HeadParams",
+    "InputError",
+    "Landmarks",
+    "MissingDependencyError",
+    "Model",
+    "ModelMismatchError",
+    "NeufaceError",
+    "Prediction",
+    "WeakPerspective",
+    "load_head",
+    "load_model",
+    "optimize",
+    "read_clip",
+}
+
+RESULT_MEMBERS = {
+    "camera",
+    "head",
+    "load",
+    "overlay",
+    "overlay_frames",
+    "params",
+    "report",
+    "save",
+    "valid",
+    "vertices",
+}
+
+
+def test_names() -> None:
+    assert set(neuface.__all__) == PUBLIC_NAMES
+    assert all(hasattr(neuface, name) for name in PUBLIC_NAMES)
+
+
+def test_every_public_name_is_documented() -> None:
+    undocumented = [name for name in PUBLIC_NAMES if not inspect.getdoc(getattr(neuface, name))]
+    assert undocumented == []
+
+
+def test_optimize_signature() -> None:
+    parameters = inspect.signature(neuface.optimize).parameters
+    assert list(parameters) == ["frames", "landmarks", "model", "config", "device", "progress"]
+    defaults = {name: item.default for name, item in parameters.items() if name != "frames"}
+    assert defaults == {"landmarks": None, "model": "open", "config": None, "device": None, "progress": True}
+    keyword_only = [name for name, item in parameters.items() if item.kind is item.KEYWORD_ONLY]
+    assert keyword_only == list(defaults)
+
+
+def test_result_members() -> None:
+    members = {
+        name for name, value in vars(neuface.FitResult).items()
+        if not name.startswith("_") and (callable(value) or isinstance(value, property | classmethod))
+    }  # fmt: skip
+    assert members == RESULT_MEMBERS
+
+
+def test_errors_are_what_their_callers_expect() -> None:
+    assert issubclass(neuface.InputError, ValueError)
+    assert issubclass(neuface.ModelMismatchError, ValueError)
+    assert issubclass(neuface.MissingDependencyError, ImportError)
+    for name in ("InputError", "ModelMismatchError", "MissingDependencyError"):
+        assert issubclass(getattr(neuface, name), neuface.NeufaceError)
