@@ -50,19 +50,19 @@ class Options:
 
     folder: Path
     """Where shards, checkpoints and the finished weights go."""
-    shards: int = 50
+    shards: int = 16
     """Shards of 2,000 pictures to train on."""
     workers: int = 2
     """Processes that draw pictures, one thread each."""
     threads: int = 2
     """Threads that train."""
-    steps: int = 10_000
+    steps: int = 3400
     batch: int = 64
-    learning_rate: float = 2e-3
+    learning_rate: float = 1.5e-3
     weight_decay: float = 1e-3
     warm_up_steps: int = 300
     ema_decay: float = 0.998
-    steps_per_check: int = 500
+    steps_per_check: int = 250
     """Steps between measurements on held-out people; each one also writes a checkpoint."""
     seed: int = 0
 

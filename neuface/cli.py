@@ -11,7 +11,7 @@ import tyro
 
 from neuface.clips import read_clip
 from neuface.demo import run_demo
-from neuface.errors import NeufaceError
+from neuface.errors import InputError, NeufaceError
 from neuface.fitting.config import FitConfig
 from neuface.outputs import table, write_outputs
 from neuface.pipeline import optimize
@@ -53,7 +53,10 @@ class Optimize:
 
 
 def _one_or_all(paths: tuple[Path, ...]) -> Path | list[Path]:
-    return list(paths) if len(paths) > 1 else paths[0]
+    if not paths:
+        raise InputError("no video was given: neuface optimize INPUT... --out DIR")
+    first, *others = paths
+    return [first, *others] if others else first
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import torch
 from einops import einsum
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn.functional import leaky_relu
 
 from neuface.encoders.backbone import ResidualBackbone
 from neuface.encoders.predictor import Predictor
@@ -20,6 +21,7 @@ from neuface.structs import HEAD_TO_NDC_SIGNS, HeadParams, Prediction, WeakPersp
 CROP_PX = 224
 SHRINK = 2
 MAP_SIDE = 4
+LEAK = 0.1
 # Mean and spread of RGB values over faces; only their order of magnitude matters.
 PIXEL_MEAN, PIXEL_SPREAD = 0.45, 0.25
 # Where the untrained network starts: a face that fills the crop, almost without expression.
@@ -61,7 +63,8 @@ class OpenEncoder(Predictor):
         self.register_buffer("root_basis", head.joint_identity_basis[0], persistent=False)
         self.sizes = (head.num_identity, head.num_expression, 3, 1, 2)
         self.backbone = ResidualBackbone(self.config.widths)
-        self.reduce = nn.Conv2d(self.config.widths[-1], self.config.reduced_channels, 1)
+        self.reduce = nn.Conv2d(self.config.widths[-1], self.config.reduced_channels, 1, bias=False)
+        self.norm = nn.BatchNorm2d(self.config.reduced_channels)
         flat = self.config.reduced_channels * MAP_SIDE**2
         self.hidden = nn.Linear(flat, self.config.hidden)
         self.readout = nn.Linear(self.config.hidden, sum(self.sizes))
@@ -78,8 +81,8 @@ class OpenEncoder(Predictor):
     def forward(self, inputs: Float[Tensor, "n 3 h w"], index: Int[Tensor, "n"] | None = None) -> Prediction:
         """Heads and cameras for prepared crops; `index` is not used."""
         pixels = ((inputs - PIXEL_MEAN) / PIXEL_SPREAD).contiguous(memory_format=torch.channels_last)
-        features = torch.relu(self.reduce(self.backbone(pixels)))
-        answer = self.readout(torch.relu(self.hidden(features.flatten(1))))
+        features = leaky_relu(self.norm(self.reduce(self.backbone(pixels))), LEAK)
+        answer = self.readout(leaky_relu(self.hidden(features.flatten(1)), LEAK))
         identity, expression, rotvec, log_scale, centre = answer.split(self.sizes, dim=-1)
         still = torch.zeros_like(rotvec)
         params = HeadParams(

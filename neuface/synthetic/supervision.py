@@ -25,13 +25,13 @@ JITTER_SMALLEST, JITTER_LARGEST = 0.9, 1.12
 # Balanced so that every part is of order one half late in training. Identity and expression are compared by
 # squares: most units are at rest in most faces, and their median, zero, is where a sigmoid stops learning.
 LOSS_WEIGHTS = {
-    "image": 20.0,
-    "shape_mm": 0.5,
-    "turn_rad": 3.0,
-    "centre": 5.0,
-    "log_scale": 5.0,
-    "identity_squared": 0.5,
-    "expression_squared": 25.0,
+    "image": 10.0,
+    "shape_mm": 1.0,
+    "turn_rad": 1.0,
+    "centre": 2.0,
+    "log_scale": 1.0,
+    "identity_squared": 1.0,
+    "expression_squared": 60.0,
 }
 
 

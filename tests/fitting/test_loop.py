@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from neuface.encoders.predictor import Predictor
 from neuface.errors import InputError
+from neuface.fitting import loop
 from neuface.fitting.config import FitConfig
 from neuface.fitting.free import POSE, FreeParameters
 from neuface.fitting.loop import (
@@ -27,7 +28,7 @@ from neuface.fitting.loop import (
 )
 from neuface.fitting.problem import Problem, make_problem
 from neuface.fitting.targets import estimate_targets
-from neuface.geometry.rotations import rotation_angle_rad
+from neuface.geometry.rotations import rotation_angle_rad, rotvec_to_quaternion, toward_hemisphere
 from neuface.head.model import HeadModel
 from neuface.structs import Crop, HeadParams, Landmarks, Prediction, WeakPerspective
 
@@ -262,6 +263,46 @@ def test_parts_do_not_depend_on_the_batch_size(tiny_head, random_params) -> None
         assert clip_parts(head, current, problem, targets, FitConfig(batch_size=size)) == pytest.approx(whole)
 
 
+def test_parts_of_each_image_are_those_of_its_place(tiny_head, random_params) -> None:
+    head = tiny_head()
+    params = random_params(head, 2, 5)
+    current = Prediction(params=params, camera=camera_for(params))
+    problem = problem_of(head, turning_heads(head, 2, 5))
+    targets = estimate_targets(head, params, problem.valid, FitConfig())
+    index = torch.tensor([7, 3, 0, 9])
+    parts = loss_parts(head, current.flatten_batch(2)[index], problem, targets, index)
+    for row, (view, time) in enumerate([(1, 2), (0, 3), (0, 0), (1, 4)]):
+        mesh = head.vertices(params[view, time].unposed())
+        apart = (mesh - targets.vertices[time]).abs().sum(-1).mean()
+        torch.testing.assert_close(parts["multiview"][row], apart / 10)
+        points = current.camera[view, time].project(head.landmarks(params[view, time], SCHEME))
+        missed = (points - problem.observed_ndc[view, time]).abs().sum(-1).mean()
+        torch.testing.assert_close(parts["landmark"][row], missed / 10)
+        turn = rotvec_to_quaternion(params.root_rotvec[view, time])
+        apart = (toward_hemisphere(targets.quaternion[view, time], turn) - turn).norm()
+        torch.testing.assert_close(parts["temporal"][row], apart / 10, atol=1e-6, rtol=0)
+
+
+def test_a_step_is_scaled_to_the_clip_and_not_to_the_batch(
+    tiny_head, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With plain gradient descent, six steps of one image each go six times as far as one step of all six."""
+    head = tiny_head()
+    truth = turning_heads(head, 1, 6)
+    start = disturbed(truth)
+    monkeypatch.setattr(torch.optim, "Adam", torch.optim.SGD)
+    monkeypatch.setattr(loop, "GRADIENT_NORM_LIMIT", math.inf)
+
+    def moved(batch_size: int) -> Tensor:
+        config = FitConfig(batch_size=batch_size, max_passes=1, learning_rate=1e-5)
+        outcome = fit(FreeParameters(start), head, problem_of(head, truth), config)
+        return outcome.prediction.camera.offset - start.camera.offset
+
+    together, alone = moved(6), moved(1)
+    assert float(together.abs().min()) > 0
+    torch.testing.assert_close(alone, 6 * together, rtol=1e-3, atol=0)
+
+
 @pytest.mark.parametrize("batch_size", [3, 64])
 def test_the_same_seed_gives_the_same_answer_to_the_bit(tiny_head, batch_size: int) -> None:
     head = tiny_head()
@@ -327,9 +368,7 @@ def test_it_stops_when_nothing_improves(tiny_head) -> None:
 def test_it_stops_at_the_pass_limit(tiny_head) -> None:
     head = tiny_head()
     truth = turning_heads(head, 1, 4)
-    outcome = fit(
-        FreeParameters(disturbed(truth)), head, problem_of(head, truth), FitConfig(max_passes=3)
-    )
+    outcome = fit(FreeParameters(disturbed(truth)), head, problem_of(head, truth), FitConfig(max_passes=3))
     assert outcome.stop_reason == PASS_LIMIT
     assert len(outcome.history["total"]) == 4
 

@@ -40,7 +40,9 @@ def slow_confidence(
 
 
 # 0.08 m is nearly the whole radius; 0.01 m cuts through the front of the ball.
-@pytest.mark.parametrize(("angle_deg", "depth_m"), [(72.0, -0.08), (72.0, 0.06), (30.0, -0.08), (90.0, -0.01)])
+@pytest.mark.parametrize(
+    ("angle_deg", "depth_m"), [(72.0, -0.08), (72.0, 0.06), (30.0, -0.08), (90.0, -0.01)]
+)
 def test_confidence_on_a_ball_equals_its_slow_twin(ball, angle_deg: float, depth_m: float) -> None:
     points, faces = ball(11, 14)
     turned = 0.1 * points @ torch.from_numpy(Rotation.from_rotvec([0.3, 0.2, 0.1]).as_matrix()).mT + 0.5
@@ -99,7 +101,9 @@ def test_vertices_that_no_view_sees_get_the_plain_mean_of_valid_views() -> None:
     some = torch.tensor([[True, False], [True, False], [False, False]])
     merged = merge_views(vertices, confidence * some[..., None], some)
     torch.testing.assert_close(merged[0], vertices[:2, 0].mean(0))
-    torch.testing.assert_close(merged[1], vertices[:, 1].mean(0), msg="no valid view at all: every view counts")
+    torch.testing.assert_close(
+        merged[1], vertices[:, 1].mean(0), msg="no valid view at all: every view counts"
+    )
 
 
 def test_a_hidden_vertex_does_not_move_the_merged_mesh(ball) -> None:
@@ -176,9 +180,7 @@ def test_a_single_view_has_nothing_to_agree_with(tiny_head, random_params) -> No
 
 
 @pytest.mark.parametrize("meshes", [1, 2, 5, 14])
-def test_chunks_do_not_matter(
-    tiny_head, random_params, monkeypatch: pytest.MonkeyPatch, meshes: int
-) -> None:
+def test_chunks_do_not_matter(tiny_head, random_params, monkeypatch: pytest.MonkeyPatch, meshes: int) -> None:
     head = tiny_head()
     params, valid = random_params(head, 2, 7), torch.rand(2, 7) < 0.8
     whole = estimate_targets(head, params, valid, CONFIG)
@@ -193,5 +195,7 @@ def test_orientations_are_smoothed_per_view_over_the_whole_clip(tiny_head, rando
     params = random_params(head, 2, 100, scale=0.5)
     found = estimate_targets(head, params, torch.ones(2, 100, dtype=torch.bool), CONFIG).quaternion
     for view in range(2):
-        alone: Tensor = smooth_quaternions(rotvec_to_quaternion(params.root_rotvec[view]), CONFIG.temporal_window)
+        alone: Tensor = smooth_quaternions(
+            rotvec_to_quaternion(params.root_rotvec[view]), CONFIG.temporal_window
+        )
         torch.testing.assert_close(found[view], alone)

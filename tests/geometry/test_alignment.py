@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from scipy.spatial.transform import Rotation
@@ -14,7 +15,9 @@ def random_motion(count: int, scale: bool) -> tuple[Tensor, Tensor]:
     """Point sets (count, 25, 3) and the same points moved."""
     generator = torch.Generator().manual_seed(count)
     points = torch.randn(count, 25, 3, generator=generator, dtype=torch.float64)
-    turn = torch.from_numpy(Rotation.random(count, random_state=count).as_matrix())
+    turn = torch.from_numpy(
+        Rotation.from_rotvec(np.random.default_rng(count).normal(size=(count, 3))).as_matrix()
+    )
     shift = 5 * torch.randn(count, 1, 3, generator=generator, dtype=torch.float64)
     size = torch.rand(count, 1, 1, generator=generator, dtype=torch.float64) + 0.5 if scale else 1.0
     return points, size * (points @ turn.mT) + shift

@@ -38,7 +38,9 @@ def test_moving_average_equals_its_slow_twin(time: int, window: int) -> None:
     values = torch.randn(2, time, 3, generator=torch.Generator().manual_seed(time), dtype=torch.float64)
     found = moving_average(values, window)
     for view in range(2):
-        np.testing.assert_allclose(found[view].numpy(), slow_average(values[view].numpy(), window), atol=1e-12)
+        np.testing.assert_allclose(
+            found[view].numpy(), slow_average(values[view].numpy(), window), atol=1e-12
+        )
 
 
 @pytest.mark.parametrize("window", [3, 5, 9])

@@ -64,9 +64,7 @@ def slow_vertices(head: HeadModel, item: dict[str, NDArray[np.float64]]) -> NDAr
     return posed
 
 
-def slow_landmarks(
-    head: HeadModel, item: dict[str, NDArray[np.float64]], scheme: str
-) -> NDArray[np.float64]:
+def slow_landmarks(head: HeadModel, item: dict[str, NDArray[np.float64]], scheme: str) -> NDArray[np.float64]:
     vertices, embedding = slow_vertices(head, item), head.embeddings[scheme]
     triangles, weights = embedding.triangles.numpy().copy(), embedding.barycentric.numpy().copy()
     yaws = embedding.contour_yaw_rad.numpy()
@@ -207,7 +205,7 @@ def test_longer_codes_belong_to_another_head(tiny_head, name: str, size: int) ->
 
 def test_an_unknown_scheme_is_refused(tiny_head) -> None:
     head = tiny_head()
-    with pytest.raises(InputError, match="no landmark embedding 'wflw98'.*ibug68, mediapipe478"):
+    with pytest.raises(InputError, match=r"no landmark embedding 'wflw98'.*ibug68, mediapipe478"):
         head.landmarks(head.neutral(), "wflw98")
 
 
@@ -271,9 +269,7 @@ def test_cuda_gives_the_same_numbers(open_head: HeadModel, random_params: Callab
     params = random_params(open_head, 3)
     on_device = open_head.to("cuda")
     moved = params.to("cuda")
-    torch.testing.assert_close(
-        on_device.vertices(moved).cpu(), open_head.vertices(params), atol=2e-6, rtol=0
-    )
+    torch.testing.assert_close(on_device.vertices(moved).cpu(), open_head.vertices(params), atol=2e-6, rtol=0)
     for scheme in ("ibug68", "mediapipe478"):
         torch.testing.assert_close(
             on_device.landmarks(moved, scheme).cpu(), open_head.landmarks(params, scheme), atol=2e-6, rtol=0

