@@ -17,7 +17,7 @@ from neuface.io.heads import assemble_open_head, read_head, write_head
 from neuface.io.recipes import read_head_recipe, recipe_bytes
 from neuface.io.weights import read_open_encoder
 
-OPEN_HEAD_HASH = "e415a022c031595d825e579d2c4d150417985c27f38bef2fece5ad68406c6f81"
+OPEN_HEAD_HASH = "87c9cb1ce3e57f09d2a5b761a2b75bfda6fe0f97a0a765a4c7595c7daca50d60"
 """What `load_head("open").content_hash()` is on every machine."""
 
 

@@ -54,6 +54,8 @@ INNER_LOWER_LIP = np.array((14, 87, 178, 88, 95, 317, 402, 318, 324))
 INNER_LIPS = np.concatenate((INNER_UPPER_LIP, INNER_LOWER_LIP))
 # A lip that moves further than this when the jaw opens is the lower one, metres.
 LOWER_LIP_MOTION = 0.010
+# A triangle counts as visible if it has this share of the pixels of the most visible one.
+SEEN_SHARE = 2e-4
 RECIPE_PATH = Path(__file__).parents[1] / "neuface" / "assets" / SHIPPED_RECIPE
 
 
@@ -200,7 +202,7 @@ def make_landmarks(recipe: HeadRecipe, face_landmarker: Path, people: int, seed:
         print(f"{first + 8}/{people} people, {hits.pictures} pictures with a face", end="\r", flush=True)
     positions, spread = pool_hits(hits, head)
     print(f"\nmedian spread between pictures {1e3 * np.median(spread):.2f} mm")
-    surface = OuterSkin(head, hits.seen_triangles)
+    surface = OuterSkin(head, hits.seen[False], hits.seen[True])
     triangles, barycentric = surface.embed(positions)
     contour = sliding_contour(head, surface, positions)
     sixty_eight = np.array(MEDIAPIPE_TO_IBUG68)
@@ -253,11 +255,13 @@ class Hits:
     def __init__(self, head: HeadModel, face_landmarker: Path) -> None:
         self.head = head
         self.detector = MediaPipeDetector(str(face_landmarker))
+        self.inside_mouth = (head.regions["tongue"] | head.regions["mouth_interior"]).numpy()
         self.positions: list[NDArray[np.float64]] = []
         self.weights: list[NDArray[np.float64]] = []
         self.open_mouth: list[bool] = []
         self.yaw_rad: list[float] = []
-        self.seen_triangles = np.zeros(len(head.faces), np.int64)
+        self.seen = {opened: np.zeros(len(head.faces), np.int64) for opened in (False, True)}
+        """How many pixels show each triangle, with the mouth closed and open."""
 
     @property
     def pictures(self) -> int:
@@ -272,10 +276,8 @@ class Hits:
         for shot in range(len(pictures)):
             if float(confidence[shot].max()) == 0:
                 continue
-            if not bool(open_mouth[shot]):
-                self.seen_triangles += np.bincount(
-                    ids[shot][ids[shot] >= 0], minlength=len(self.seen_triangles)
-                )
+            shown = ids[shot][ids[shot] >= 0]
+            self.seen[bool(open_mouth[shot])] += np.bincount(shown, minlength=len(self.head.faces))
             spot = np.asarray(points[shot], np.float64)
             column, row = np.rint(spot).astype(int).clip(0, PICTURE_PX - 1).T
             triangle = ids[shot][row, column]
@@ -284,7 +286,9 @@ class Hits:
             hit = (template[corners] * weights[..., None]).sum(1)
             facing = -(normals[shot][corners].mean(1))[:, 2]
             self.positions.append(hit)
-            self.weights.append(np.where(triangle >= 0, np.clip(facing - 0.25, 0, None), 0.0))
+            # A ray that passes between the lips says nothing about the lips.
+            usable = (triangle >= 0) & ~self.inside_mouth[corners].any(1)
+            self.weights.append(np.where(usable, np.clip(facing - 0.25, 0, None), 0.0))
             self.open_mouth.append(bool(open_mouth[shot]))
             self.yaw_rad.append(float(yaw_rad[shot]))
 
@@ -334,17 +338,22 @@ def robust_mean(
 class OuterSkin:
     """The part of the surface that a camera sees with the mouth closed; eyeballs only for the irises."""
 
-    def __init__(self, head: HeadModel, seen: NDArray[np.int64]) -> None:
+    def __init__(
+        self, head: HeadModel, seen: NDArray[np.int64], seen_with_open_mouth: NDArray[np.int64]
+    ) -> None:
         self.head = head
         faces = head.faces.numpy()
-        inside = head.regions["mouth_interior"] | head.regions["tongue"]
+        inside = (head.regions["mouth_interior"] | head.regions["tongue"]).numpy()[faces].all(1)
         on_eye = head.regions["eyeballs"].numpy()[faces].all(1)
-        usable = (seen > seen.max() * 2e-4) & ~inside.numpy()[faces].all(1)
         drop = -head.expression_basis[:, 1, head.expression_names.index("jawOpen")].numpy()[faces].mean(1)
+        usable = (seen > seen.max() * SEEN_SHARE) & ~inside
         self.skin = np.flatnonzero(usable & ~on_eye)
-        self.lower = np.flatnonzero(usable & ~on_eye & (drop > LOWER_LIP_MOTION))
-        self.upper = np.flatnonzero(usable & ~on_eye & (drop < LOWER_LIP_MOTION))
         self.eye = np.flatnonzero(usable & on_eye)
+        # The inner edges of the lips hide behind each other until the mouth opens.
+        tongue = head.regions["tongue"].numpy()[faces].all(1)
+        lips = (seen_with_open_mouth > 0) & ~tongue & ~on_eye
+        self.lower = np.flatnonzero(lips & (drop > LOWER_LIP_MOTION))
+        self.upper = np.flatnonzero(lips & (drop < LOWER_LIP_MOTION))
 
     def embed(self, positions: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Nearest surface point of each of MediaPipe's 478 positions: triangle and barycentric weights."""

@@ -6,13 +6,13 @@ A person is a vector of weights on MakeHuman's morph targets, drawn as follows (
     age           ~ U(0.05, 0.9) of the way from `young` (about 25 years) to `old` (about 90)
     ancestry      African, Asian, Caucasian shares ~ Dirichlet(0.5, 0.5, 0.5)
     muscle, body weight, proportions   ~ 0.5 + N(0.12), 0.5 + N(0.20), 0.5 + N(0.12), kept in [0, 1]
-    head size     an isotropic scale ~ 1.06 + N(0.015): the spread because the body-height targets, which
-                  would bring it, also stretch the head out of human proportion; the 6 % because MakeHuman's
-                  average adult has eyes and face smaller than published means
+    head size     an isotropic scale ~ 1 + N(0.015), because the body-height targets, which would bring
+                  it, also stretch the head out of human proportion
     local shape   every paired head/face target ~ N(0.15); left and right share it but for 15 % of its
                   standard deviation, drawn per side; one-sided targets (`head-oval`) take |N(0.15)|;
                   asymmetry targets take N(0.10)
 
+To everybody CALIBRATION is added, constant weights that bring the mean's size to published means.
 Head translations relative to the body are left out: they are pose, not shape. This is an artist's and not a
 measured population: its range is human (see tests/head/test_anthropometry.py), its correlations are not data.
 """
@@ -33,7 +33,12 @@ AGES = ("young", "old")
 LEVELS = ("min", "average", "max")
 
 LOCAL_SD = 0.15
-SCALE_MEAN, SCALE_SD = 0.06, 0.015
+SCALE_SD = 0.015
+
+# MakeHuman's average adult has eyes and a face 6 % smaller than published means; scaled up to fit them, the head
+# would be 7 % and the cheeks 12 % too broad, which less than none of `head-oval` takes back (it widens the skull
+# and the cheeks and leaves the features where they are).
+CALIBRATION = {SCALE_COLUMN: 0.06, "head/head-oval": -0.45}
 ASYMMETRY_SD = 0.10
 SIDE_SHARE = 0.15
 
@@ -100,10 +105,11 @@ def sample_weights(
     """Draw people: target names, their weights (count, names), and each person's male share (count,)."""
     generator = np.random.default_rng(seed)
     macro, male = sample_macro_weights(generator, count)
-    scale = generator.normal(SCALE_MEAN, SCALE_SD, (count, 1))
+    scale = generator.normal(0.0, SCALE_SD, (count, 1))
     local_names, local = sample_local_weights(generator, shape_targets, count)
     names = (*macro_target_names(), SCALE_COLUMN, *local_names)
-    return names, np.concatenate((macro, scale, local), axis=1), male
+    offset = np.array([CALIBRATION.get(name, 0.0) for name in names])
+    return names, np.concatenate((macro, scale, local), axis=1) + offset, male
 
 
 def sample_local_weights(
