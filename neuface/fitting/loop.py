@@ -59,12 +59,14 @@ def fit(
         report: called after every pass with its number and the loss and parts.
 
     Raises:
-        InputError: no image has a landmark.
+        InputError: no image has a landmark, or the predictor has nothing to optimise.
     """
     if not bool(problem.valid.any()):
         raise InputError("no frame of the clip has landmarks: there is nothing to fit to")
     tuned = copy.deepcopy(predictor)
     trainable = freeze_normalisation(tuned)
+    if not trainable:
+        raise InputError("the predictor has no parameters to optimise, other than those of normalisation layers")
     optimiser = torch.optim.Adam(trainable, lr=config.learning_rate)
     initial = predict_clip(tuned, problem.inputs, config.batch_size)
     progress = _Progress(config)

@@ -13,7 +13,7 @@ from neuface.structs import Crop, FrameSource, Prediction
 from neuface.viz.overlay import overlay_mesh, side_by_side
 
 # Larger frames are scaled down: the mesh is judged by eye, and drawing costs by the pixel.
-PANEL_WIDTH_PX = 480
+PANEL_WIDTH_PX = 640
 FRAMES_PER_READ = 16
 
 
