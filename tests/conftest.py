@@ -16,6 +16,18 @@ MakeHead = Callable[..., HeadModel]
 MakeParams = Callable[..., HeadParams]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--full", action="store_true", help="run the acceptance tests on whole clips (minutes more)"
+    )
+
+
+@pytest.fixture(scope="session")
+def full(request: pytest.FixtureRequest) -> bool:
+    """Whether the acceptance tests run on whole clips instead of their beginnings."""
+    return bool(request.config.getoption("--full"))
+
+
 @pytest.fixture(scope="session")
 def open_head() -> HeadModel:
     """The open head from the user's cache (built on first use); float32 on the CPU."""

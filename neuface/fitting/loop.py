@@ -66,7 +66,9 @@ def fit(
     tuned = copy.deepcopy(predictor)
     trainable = freeze_normalisation(tuned)
     if not trainable:
-        raise InputError("the predictor has no parameters to optimise, other than those of normalisation layers")
+        raise InputError(
+            "the predictor has no parameters to optimise, other than those of normalisation layers"
+        )
     optimiser = torch.optim.Adam(trainable, lr=config.learning_rate)
     initial = predict_clip(tuned, problem.inputs, config.batch_size)
     progress = _Progress(config)

@@ -19,7 +19,7 @@ FRAMES_PER_READ = 16
 
 def overlay_frames(
     source: FrameSource, head: HeadModel, crops: Crop, predictions: Mapping[str, Prediction]
-) -> Iterator[UInt8[Tensor, "h w 3"]]:
+) -> Iterator[UInt8[Tensor, "_ _ 3"]]:
     """One picture per time: for each view a row of the frame and the frame with each prediction's mesh."""
     for start in range(0, source.time, FRAMES_PER_READ):
         stop = min(start + FRAMES_PER_READ, source.time)
@@ -44,8 +44,8 @@ def _at(predictions: Mapping[str, Prediction], view: int, time: int) -> dict[str
 
 
 def _row(
-    frame: UInt8[Tensor, "h w 3"], head: HeadModel, crop: Crop, predictions: Mapping[str, Prediction]
-) -> UInt8[Tensor, "h w 3"]:
+    frame: UInt8[Tensor, "_ _ 3"], head: HeadModel, crop: Crop, predictions: Mapping[str, Prediction]
+) -> UInt8[Tensor, "_ _ 3"]:
     shrink = min(1.0, PANEL_WIDTH_PX / frame.shape[1])
     small = _resized(frame, shrink)
     # Pixel centres are integers: (x + 0.5) scales, not x.
@@ -57,7 +57,7 @@ def _row(
     return side_by_side(panels)
 
 
-def _resized(frame: UInt8[Tensor, "h w 3"], factor: float) -> UInt8[Tensor, "h w 3"]:
+def _resized(frame: UInt8[Tensor, "_ _ 3"], factor: float) -> UInt8[Tensor, "_ _ 3"]:
     if factor == 1.0:
         return frame
     size = (round(frame.shape[0] * factor), round(frame.shape[1] * factor))
@@ -66,7 +66,7 @@ def _resized(frame: UInt8[Tensor, "h w 3"], factor: float) -> UInt8[Tensor, "h w
     return small[0].round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).contiguous()
 
 
-def _stacked(rows: list[UInt8[Tensor, "h w 3"]]) -> UInt8[Tensor, "h w 3"]:
+def _stacked(rows: list[UInt8[Tensor, "_ _ 3"]]) -> UInt8[Tensor, "_ _ 3"]:
     """Rows of possibly different width below each other, filled up with black."""
     width = max(row.shape[1] for row in rows)
     padded = [torch.nn.functional.pad(row, (0, 0, 0, width - row.shape[1])) for row in rows]
