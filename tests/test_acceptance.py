@@ -2,8 +2,8 @@
 
 The default is the beginning of each clip; `pytest --full tests/test_acceptance.py` takes all that the README
 reports. Real clips lie in `../shared/data` beside the repository; without that folder these tests are skipped.
-Bounds are absolute (percent of the outer-eye distance) and relative: to the encoder alone, and to the mean face with the best
-pose, which without any shape or expression already misses the landmarks by only 3 to 5 %.
+Bounds are absolute (percent of the outer-eye distance) and relative: to the encoder alone, and to the mean face
+with the best pose, which without any shape or expression already misses the landmarks by only 3 to 4 %.
 """
 
 from __future__ import annotations
