@@ -261,7 +261,7 @@ def _read_prediction(prefix: str, arrays: dict[str, np.ndarray]) -> Prediction:
 def _read_meta(path: str | os.PathLike[str], arrays: dict[str, np.ndarray]) -> dict[str, Any]:
     try:
         meta = json.loads(str(arrays["meta"]))
-        found = meta["format"]
+        found, _, _ = meta["format"], meta["head_name"], meta["head_hash"]
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{path} is not a neuface result: it has no readable 'meta' entry (keys: {', '.join(arrays) or 'none'})"

@@ -215,6 +215,9 @@ def test_damaged_results_are_refused(result: neuface.FitResult, tmp_path: Path) 
         "later format": arrays
         | {"meta": np.array(str(arrays["meta"]).replace('"format": 1', '"format": 99'))},
     }
+    meta = json.loads(str(arrays["meta"]))
+    del meta["head_hash"]
+    cases["no head"] = arrays | {"meta": np.array(json.dumps(meta))}
     for title, changed in cases.items():
         write_arrays(tmp_path / f"{title}.npz", changed)
         with pytest.raises(neuface.InputError, match=title):
