@@ -13,7 +13,7 @@ from neuface.clips import read_clip
 from neuface.demo import run_demo
 from neuface.errors import InputError, NeufaceError
 from neuface.fitting.config import FitConfig
-from neuface.outputs import table, write_outputs
+from neuface.outputs import make_folder, table, write_outputs
 from neuface.pipeline import optimize
 
 
@@ -44,6 +44,7 @@ class Optimize:
             max_frames=self.max_frames,
             progress=self.progress,
         )
+        make_folder(self.out)
         result = optimize(
             clip, model=self.model, config=self.config, device=self.device, progress=self.progress
         )
@@ -70,6 +71,7 @@ class Demo:
     config: FitConfig = field(default_factory=FitConfig)
 
     def run(self) -> None:
+        make_folder(self.out)
         result, truth = run_demo(config=self.config, progress=self.progress)
         report = write_outputs(result, self.out, truth=truth, progress=self.progress)
         print(table(report))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from neuface.errors import InputError
 from neuface.io.archives import write_json
 from neuface.io.video import write_image
 from neuface.results import FitResult
@@ -21,11 +22,21 @@ TABLE_ROWS = (
 )
 
 
+def make_folder(folder: Path) -> None:
+    """Make the output folder before the work that is to fill it; raises InputError if that cannot be done."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"the output folder {folder} cannot be made ({error}); choose another --out"
+        ) from error
+
+
 def write_outputs(
     result: FitResult, folder: Path, *, truth: HeadParams | None = None, progress: bool = True
 ) -> dict[str, Any]:
     """Write `result.npz`, `report.json`, `loss.png` and `overlay.mp4` into a folder; returns the report."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     result.save(folder / "result.npz")
     report = result.report(truth)
     write_json(folder / "report.json", report)

@@ -181,9 +181,11 @@ class FitResult:
                 f"{path}: " + _other_head(meta["head_name"], meta["head_hash"], head.content_hash())
             )
         try:
-            return cls._from_arrays(arrays, meta)
+            result = cls._from_arrays(arrays, meta)
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"{path} is an incomplete neuface result ({error!r})") from error
+        _check_shapes(path, result, head)
+        return result
 
     @classmethod
     def _from_arrays(cls, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> FitResult:
@@ -256,6 +258,29 @@ def _read_prediction(prefix: str, arrays: dict[str, np.ndarray]) -> Prediction:
         return noun(**{item.name: torch.from_numpy(arrays[f"{prefix}.{item.name}"]) for item in fields(noun)})
 
     return Prediction(params=read(HeadParams), camera=read(WeakPerspective))
+
+
+def _check_shapes(path: str | os.PathLike[str], result: FitResult, head: HeadModel) -> None:
+    """Every array must be about the same views and frames, and the codes as long as the head's."""
+    clip = tuple(result.status.shape)
+    found = {
+        "crops": tuple(result.crops.T_crop_frame.shape[:2]),
+        "landmarks": tuple(result.landmarks.points_px.shape[:2]),
+        "confidence": tuple(result.landmarks.confidence.shape[:2]),
+        "image_nme_percent": tuple(result.image_nme_percent.shape),
+    }
+    sizes = {"identity": head.num_identity, "expression": head.num_expression}
+    wrong = [f"{name} {shape} instead of {clip}" for name, shape in found.items() if shape != clip]
+    for stage, prediction in (("prediction", result.prediction), ("initial", result.initial)):
+        for part in (prediction.params, prediction.camera):
+            for item in fields(part):
+                shape, size = tuple(getattr(part, item.name).shape), sizes.get(item.name)
+                if shape[:2] != clip or (size is not None and shape[2:] != (size,)):
+                    wrong.append(f"{stage}.{item.name} {shape}")
+    if len(clip) != 2 or len(result.names) != clip[0] or wrong:
+        raise InputError(
+            f"{path}: the parts of this result do not fit each other: {'; '.join(wrong) or clip}"
+        )
 
 
 def _read_meta(path: str | os.PathLike[str], arrays: dict[str, np.ndarray]) -> dict[str, Any]:

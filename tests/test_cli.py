@@ -52,6 +52,20 @@ def test_an_error_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert not (tmp_path / "out").exists()
 
 
+def test_an_unusable_output_folder_is_refused_before_the_fit(
+    files: tuple[Path, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("neuface.cli.optimize", lambda *_, **__: pytest.fail("the clip was fitted first"))
+    (tmp_path / "taken").write_text("a file")
+    with pytest.raises(SystemExit) as stopped:
+        main(["optimize", str(files[0]), "--out", str(tmp_path / "taken"), "--landmarks", str(files[1])])
+    assert stopped.value.code == 2
+    assert "output folder" in capsys.readouterr().err
+
+
 def test_help_names_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--help"])

@@ -218,6 +218,8 @@ def test_damaged_results_are_refused(result: neuface.FitResult, tmp_path: Path) 
     meta = json.loads(str(arrays["meta"]))
     del meta["head_hash"]
     cases["no head"] = arrays | {"meta": np.array(json.dumps(meta))}
+    shorter = {name: value[:, :4] for name, value in arrays.items() if name.startswith("prediction.")}
+    cases["fewer frames"] = arrays | shorter
     for title, changed in cases.items():
         write_arrays(tmp_path / f"{title}.npz", changed)
         with pytest.raises(neuface.InputError, match=title):

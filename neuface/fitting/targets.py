@@ -74,8 +74,9 @@ def vertex_confidence(
     """How well a camera sees each vertex: the cosine between its normal and the ray to the camera, or 0.
 
     0 if the angle exceeds `visible_angle_deg` or the vertex lies deeper than `visible_depth_m`, measured along
-    the camera's axis from the mean of the mesh's vertices. The paper says "and" and means both tests to hide;
-    its depth of -0.08 m refers to FLAME's origin, which is near that mean.
+    the camera's axis from the mean of the mesh's vertices. The paper joins the two tests by "and"; here
+    either one hides a vertex, as in the authors' released code. Its depth of -0.08 m refers to FLAME's origin,
+    for which the mean of the vertices stands in, because head models differ in their origin.
     """
     cosine = vertex_normals(posed, faces)[..., 2]
     depth = posed[..., 2] - posed[..., 2].mean(-1, keepdim=True)
