@@ -15,6 +15,7 @@ from neuface.errors import InputError, NeufaceError
 from neuface.fitting.config import FitConfig
 from neuface.outputs import make_folder, table, write_outputs
 from neuface.pipeline import optimize
+from neuface.training.trainer import TrainingOptions, train_encoder
 
 
 @dataclass(frozen=True)
@@ -78,10 +79,37 @@ class Demo:
         print(f"written to {self.out}: result.npz, overlay.mp4, report.json, loss.png")
 
 
+@dataclass(frozen=True)
+class TrainEncoder:
+    """Train the open encoder from nothing; run it again to go on from the last checkpoint."""
+
+    folder: Path
+    """Takes the drawn pictures (2 GB by default), checkpoint.pt, log.jsonl, curves.png, best.safetensors."""
+    footage: Path | None = None
+    """Folder of real clips to learn from: PERSON/NAME.mp4 with PERSON/NAME.landmarks.npz beside it."""
+    held_out_footage: Path | None = None
+    """The same, of other people, only to be measured."""
+    progress: bool = True
+    """Show progress bars."""
+    options: TrainingOptions = field(default_factory=TrainingOptions)
+
+    def run(self) -> None:
+        train_encoder(
+            self.folder,
+            self.options,
+            footage=self.footage,
+            held_out_footage=self.held_out_footage,
+            progress=self.progress,
+        )
+        print(f"written to {self.folder}: best.safetensors, log.jsonl, curves.png")
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of the `neuface` command. Errors meant for the user are one line and exit status 2."""
     command = tyro.cli(
-        Annotated[Optimize, tyro.conf.subcommand("optimize")] | Annotated[Demo, tyro.conf.subcommand("demo")],
+        Annotated[Optimize, tyro.conf.subcommand("optimize")]
+        | Annotated[Demo, tyro.conf.subcommand("demo")]
+        | Annotated[TrainEncoder, tyro.conf.subcommand("train-encoder")],
         prog="neuface",
         description=__doc__,
         args=arguments,

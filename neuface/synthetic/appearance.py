@@ -20,6 +20,7 @@ from neuface.structs import TensorStruct
 PAINT_REGIONS = ("lips", "mouth_interior", "tongue", "eyeballs", "scalp", "brows", "beard", "eye_rims")
 IRIS_COSINE = 0.905
 PUPIL_COSINE = 0.985
+MASK_SHARE = 0.06
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +38,8 @@ class Appearance(TensorStruct):
     """Metres by which the hair starts lower than the scalp region does."""
     side_hair: Float[Tensor, "b"]
     """1 for long hair that covers the ears and the sides of the head, else 0."""
+    side_line: Float[Tensor, "b 2"]
+    """How far from the middle of the face long hair begins, and how far forward it reaches; metres."""
     cloth: Float[Tensor, "b 3"]
     collar: Float[Tensor, "b"]
     """Height in the template, metres, up to which clothes cover the neck."""
@@ -46,6 +49,11 @@ class Appearance(TensorStruct):
     glasses_size: Float[Tensor, "b 3"]
     """Half width, half height and line width of each lens' frame, metres."""
     glasses_color: Float[Tensor, "b 3"]
+    mask_alpha: Float[Tensor, "b"]
+    """1 for a cloth over nose and mouth, else 0."""
+    mask_color: Float[Tensor, "b 3"]
+    mask_top: Float[Tensor, "b"]
+    """Height of the cloth's upper edge on the nose below the eyes, metres."""
     teeth: Float[Tensor, "b 3"]
     teeth_alpha: Float[Tensor, "b"]
     noise: Float[Tensor, "b 4 h w"]
@@ -97,7 +105,10 @@ class Painter:
         color = _mix(color, dark, (brows * _wide(look.brow_alpha) * strands).clamp(0, 1))
         x, y, z = points.split(1, dim=-1)
         line = scalp + torch.sigmoid((y - 0.075 + _wide(look.hairline)) / 0.004)
-        sides = torch.sigmoid((x.abs() - 0.066) / 0.002) * torch.sigmoid((0.075 - z) / 0.003)
+        begin, front = (part[:, None, None, None] for part in look.side_line.unbind(-1))
+        # Long hair falls outwards: what it leaves free of the face is wider at the chin than at the forehead.
+        begin = begin + 0.06 * (self.eyes.mean(0)[1] - y).clamp(min=0)
+        sides = torch.sigmoid((x.abs() - begin) / 0.002) * torch.sigmoid((front - z) / 0.003)
         line = line + sides * _wide(look.side_hair)
         color = _mix(color, hair, (line.clamp(0, 1) * _wide(look.hair_alpha)).clamp(0, 1))
         color = _mix(color, _wide(look.cloth), torch.sigmoid((_wide(look.collar) - y) / 0.002))
@@ -108,6 +119,7 @@ class Painter:
             color, _wide(look.teeth), tongue * torch.sigmoid((z - 0.108) / 0.002) * _wide(look.teeth_alpha)
         )
         color = _mix(color, self._eye_color(points, look), (eyeball > 0.5).float())
+        color = _mix(color, _wide(look.mask_color), self._mask(points, look))
         frames = self._glasses(points, look)
         color = _mix(color, _wide(look.glasses_color), frames)
         gloss = 0.25 + 0.5 * lips + 0.75 * eyeball - 0.2 * line.clamp(0, 1)
@@ -119,6 +131,16 @@ class Painter:
         white = points.new_tensor((0.80, 0.76, 0.74)).expand_as(points)
         color = torch.where(gaze > IRIS_COSINE, _wide(look.iris), white)
         return torch.where(gaze > PUPIL_COSINE, torch.full_like(color, 0.02), color)
+
+    def _mask(self, points: Tensor, look: Appearance) -> Tensor:
+        """A cloth from the nose to under the chin, with bands towards the ears."""
+        x, y, z = (points - self.eyes.mean(0)).split(1, dim=-1)
+        top = -_wide(look.mask_top) - 0.16 * x.abs()
+        cloth = torch.sigmoid((top - y) / 0.0008) * torch.sigmoid((y + 0.125) / 0.002)
+        cloth = cloth * torch.sigmoid((z + 0.062) / 0.002)
+        bands = ((y - top + 0.004).abs() < 0.002) | ((y + 0.088 - 0.5 * (x.abs() - 0.05)).abs() < 0.002)
+        bands = bands.float() * (x.abs() > 0.05).float() * (z > -0.10).float()
+        return torch.maximum(cloth, bands) * _wide(look.mask_alpha)
 
     def _glasses(self, points: Tensor, look: Appearance) -> Tensor:
         half_width, half_height, line = (part[:, None, None, None] for part in look.glasses_size.unbind(-1))
@@ -163,6 +185,10 @@ def random_appearance(generator: torch.Generator, count: int, *, plain: bool = F
         hair_alpha=chance(0.85) * uniform(0.8, 1.0) * dressed,
         hairline=uniform(-0.02, 0.03) * dressed - 0.05 * (1 - dressed),
         side_hair=chance(0.35) * dressed,
+        side_line=torch.stack((uniform(0.050, 0.070), uniform(0.065, 0.105)), -1),
+        mask_alpha=chance(MASK_SHARE) * dressed,
+        mask_color=(uniform(0.02, 0.9, 1) + uniform(-0.1, 0.15, 3)).clamp(0.01, 0.95),
+        mask_top=uniform(0.005, 0.022),
         cloth=(uniform(0, 0.9, 1) + uniform(-0.15, 0.15, 3)).clamp(0.01, 0.95),
         collar=-0.20 + chance(0.6) * uniform(0.06, 0.11) * dressed,
         rim_alpha=uniform(0.2, 0.9),

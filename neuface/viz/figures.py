@@ -17,7 +17,12 @@ DPI = 100
 
 
 def loss_curves(
-    history: Mapping[str, Sequence[float]], title: str, size_px: tuple[int, int] = (480, 720)
+    history: Mapping[str, Sequence[float]],
+    title: str,
+    size_px: tuple[int, int] = (480, 720),
+    *,
+    steps: Sequence[int] | None = None,
+    ylabel: str = "loss",
 ) -> UInt8[np.ndarray, "h w 3"]:
     """Loss over the steps on a logarithmic axis, the entry named `total` as a bold black line.
 
@@ -26,6 +31,8 @@ def loss_curves(
             a gap, since a logarithmic axis has no place for them.
         title: written above the curves.
         size_px: height and width of the picture.
+        steps: where on the axis the values lie; counted from 0 when None.
+        ylabel: what the values are.
 
     Raises:
         InputError: the history has no values.
@@ -43,6 +50,7 @@ def loss_curves(
         total = name == "total"
         # A single step is a point, which a line alone would not show.
         axes.plot(
+            range(len(drawn)) if steps is None else steps,
             drawn,
             label=name,
             color="black" if total else None,
@@ -52,7 +60,7 @@ def loss_curves(
         )
     axes.set_title(title, parse_math=False)
     axes.set_xlabel("step")
-    axes.set_ylabel("loss")
+    axes.set_ylabel(ylabel)
     axes.grid(True, which="major", alpha=0.3)
     axes.legend(loc="best", fontsize="small")
     canvas.draw()

@@ -1,4 +1,4 @@
-"""What the open encoder learns from pictures with known truth: crop jitter that keeps it, and the loss."""
+"""What the open encoder learns from: pictures with known truth, and real frames with landmarks only."""
 
 from __future__ import annotations
 
@@ -6,21 +6,20 @@ from dataclasses import replace
 
 import roma
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
+from neuface import losses
 from neuface.encoders.open_encoder import OpenEncoder, anchor_centre
 from neuface.geometry.rotations import rotation_angle_rad
 from neuface.head.model import HeadModel
-from neuface.structs import HEAD_TO_NDC_SIGNS, HeadParams, Prediction, WeakPerspective
+from neuface.landmarks.schemes import IBUG68, MEDIAPIPE_TO_IBUG68
+from neuface.structs import HeadParams, Prediction
+from neuface.training.footage import Footage
 
 DENSE_SCHEME = "mediapipe478"
 EXTRA_VERTICES = 200
 VERTEX_SEED = 7
-
-JITTER_TURN_RAD = 0.15
-JITTER_SHIFT = 0.06
-JITTER_SMALLEST, JITTER_LARGEST = 0.9, 1.12
 
 # Balanced so that every part is of order one half late in training. Identity and expression are compared by
 # squares: most units are at rest in most faces, and their median, zero, is where a sigmoid stops learning.
@@ -33,6 +32,16 @@ LOSS_WEIGHTS = {
     "identity_squared": 1.0,
     "expression_squared": 60.0,
 }
+# For real frames. The two priors hold what landmarks leave open near the population of the renders.
+FOOTAGE_WEIGHTS = {
+    "footage_image": 10.0,
+    "footage_closure": 10.0,
+    "footage_consistency": 0.3,
+    "footage_identity_prior": 0.05,
+    "footage_expression_prior": 2.0,
+}
+# Upper and lower points of the eyelids and of the inner lips, iBUG-68.
+CLOSING_PAIRS_IBUG68 = ((37, 41), (38, 40), (43, 47), (44, 46), (61, 67), (62, 66), (63, 65))
 
 
 class Supervision:
@@ -42,7 +51,7 @@ class Supervision:
         self.head = head
         skin = head.regions["skin"].nonzero()[:, 0]
         order = torch.randperm(len(skin), generator=torch.Generator().manual_seed(VERTEX_SEED))
-        chosen = skin[order[:EXTRA_VERTICES]]
+        chosen = skin[order[:EXTRA_VERTICES].to(skin.device)]
         self.sparse = replace(
             head,
             template=head.template[chosen],
@@ -80,51 +89,52 @@ class Supervision:
             "expression_squared": (prediction.params.expression - truth.params.expression).square().mean(),
         }
 
+    def footage_parts(self, prediction: Prediction, frames: Footage) -> dict[str, Float[Tensor, ""]]:
+        """The parts of the loss for real frames, whose landmarks are all that is known (as DECA's coarse stage).
+
+        Landmarks; the opening of eyes and lips, which depends on no pose; one identity per person; and two weak
+        priors. Image distances are in crop NDC.
+        """
+        seen = prediction.camera.project(self.head.landmarks(prediction.params, frames.scheme))
+        observed = frames.points_ndc, frames.confidence
+        identity = prediction.params.identity
+        return {
+            "footage_image": losses.landmark_loss(seen, *observed).mean() / 2,
+            "footage_closure": _closure_loss(seen, *observed, frames.scheme),
+            "footage_consistency": _spread_within(identity, frames.person),
+            "footage_identity_prior": losses.identity_prior(identity).mean(),
+            "footage_expression_prior": losses.expression_prior(prediction.params.expression).mean(),
+        }
+
     def _posed(self, points: Tensor, params: HeadParams) -> Tensor:
         joint = self.head.joints(params)[..., :1, :]
         return (points - joint) @ roma.rotvec_to_rotmat(params.root_rotvec).mT + joint
 
 
 def total_loss(parts: dict[str, Float[Tensor, ""]]) -> Float[Tensor, ""]:
-    """The weighted sum of `Supervision.parts`."""
-    return torch.stack([LOSS_WEIGHTS[name] * part for name, part in parts.items()]).sum()
+    """The weighted sum of the named parts."""
+    weights = LOSS_WEIGHTS | FOOTAGE_WEIGHTS
+    return torch.stack([weights[name] * part for name, part in parts.items()]).sum()
 
 
-def jitter_crops(
-    pictures: Float[Tensor, "n 3 s s"], truth: Prediction, head: HeadModel, generator: torch.Generator
-) -> tuple[Float[Tensor, "n 3 s s"], Prediction]:
-    """Turn, shift and scale the crops and their truth alike: new pictures at a fraction of a render's cost.
-
-    Turning an orthographic picture in its plane is turning the head about the line of sight.
-    """
-    count = len(pictures)
-    angle = JITTER_TURN_RAD * torch.randn(count, generator=generator)
-    shift = JITTER_SHIFT * (2 * torch.rand(count, 2, generator=generator) - 1)
-    grow = JITTER_SMALLEST + (JITTER_LARGEST - JITTER_SMALLEST) * torch.rand(count, generator=generator)
-    cosine, sine = angle.cos(), angle.sin()
-    turn = torch.stack((cosine, -sine, sine, cosine), dim=-1).unflatten(-1, (2, 2))
-    # grid_sample asks where each new pixel comes from.
-    back = turn.mT / grow[:, None, None]
-    source = torch.cat((back, -(back @ shift[..., None])), dim=-1)
-    grid = torch.nn.functional.affine_grid(source, list(pictures.shape), align_corners=False)
-    # Outside the video frame crops are black; a repeated border stands for more of the scene.
-    padding = "zeros" if float(torch.rand((), generator=generator)) < 0.3 else "border"
-    moved = torch.nn.functional.grid_sample(pictures, grid, padding_mode=padding, align_corners=False)
-    return moved, _moved_truth(truth, head, turn, grow, shift, angle)
+def _closure_loss(
+    seen: Float[Tensor, "n points 2"],
+    observed: Float[Tensor, "n points 2"],
+    confidence: Float[Tensor, "n points"],
+    scheme: str,
+) -> Float[Tensor, ""]:
+    """L1 distance between the predicted and the observed vector from lower to upper eyelid and lip."""
+    pairs = torch.tensor(CLOSING_PAIRS_IBUG68, device=seen.device)
+    if scheme != IBUG68:
+        pairs = torch.tensor(MEDIAPIPE_TO_IBUG68, device=seen.device)[pairs]
+    upper, lower = pairs.unbind(-1)
+    opening, observed_opening = seen[:, upper] - seen[:, lower], observed[:, upper] - observed[:, lower]
+    weight = torch.minimum(confidence[:, upper], confidence[:, lower])
+    return losses.landmark_loss(opening, observed_opening, weight).mean() / 2
 
 
-def _moved_truth(
-    truth: Prediction, head: HeadModel, turn: Tensor, grow: Tensor, shift: Tensor, angle: Tensor
-) -> Prediction:
-    """The head turns about its root joint, so it is that joint's image that the camera has to follow."""
-    joint = (head.joints(truth.params)[..., 0, :] * head.template.new_tensor(HEAD_TO_NDC_SIGNS))[..., :2]
-    pivot = truth.camera.scale[:, None] * joint + truth.camera.offset
-    pivot = (turn @ pivot[..., None])[..., 0] * grow[:, None] + shift
-    scale = truth.camera.scale * grow
-    # The image's y points down and the head frame's up, so the same turn has the opposite sign.
-    roll = torch.stack((torch.zeros_like(angle), torch.zeros_like(angle), -angle), dim=-1)
-    turned = roma.rotvec_composition((roll, truth.params.root_rotvec))
-    return Prediction(
-        params=replace(truth.params, root_rotvec=turned),
-        camera=WeakPerspective(scale=scale, offset=pivot - scale[:, None] * joint),
-    )
+def _spread_within(identity: Float[Tensor, "n identity"], person: Int[Tensor, "n"]) -> Float[Tensor, ""]:
+    """Mean squared distance of the identity codes from their person's mean."""
+    member = (person[:, None] == person[None]).to(identity)
+    mean = (member @ identity) / member.sum(-1, keepdim=True)
+    return (identity - mean).square().mean()

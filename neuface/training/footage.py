@@ -1,0 +1,133 @@
+"""Real frames as training material: their crops and landmarks, by person. Nothing else is known of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from neuface.clips import read_clip
+from neuface.cropping import iterate_crops
+from neuface.encoders.open_encoder import SHRINK
+from neuface.errors import InputError
+from neuface.head.model import HeadModel
+from neuface.io.training_folder import FootageFile
+from neuface.landmarks.schemes import IBUG68, MIRROR_IBUG68
+from neuface.structs import TensorStruct
+
+FRAMES_OF_A_PERSON = 4
+MIRRORED_SHARE = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Footage(TensorStruct):
+    """Frames with landmarks of one scheme; frames without usable landmarks are left out."""
+
+    pictures: UInt8[Tensor, "n 3 s s"]
+    """As the open encoder keeps crops."""
+    points_ndc: Float[Tensor, "n points 2"]
+    confidence: Float[Tensor, "n points"]
+    clip: Int[Tensor, "n"]
+    """Index into `clip_names`."""
+    person: Int[Tensor, "n"]
+    """Index into `persons`."""
+    scheme: str
+    clip_names: tuple[str, ...]
+    persons: tuple[str, ...]
+
+
+def read_footage(files: Sequence[FootageFile], max_frames: int | None = None) -> list[Footage]:
+    """Crops and landmarks of clips, one `Footage` per landmark scheme.
+
+    Args:
+        max_frames: Use only the first so many frames of each clip.
+
+    Raises:
+        InputError: A clip that `read_clip` refuses, or one without any usable frame.
+    """
+    persons = tuple(sorted({file.person for file in files}))
+    by_scheme: dict[str, list[tuple[FootageFile, Footage]]] = {}
+    for file in files:
+        piece = _read_clip(file, persons, max_frames)
+        by_scheme.setdefault(piece.scheme, []).append((file, piece))
+    return [
+        Footage(
+            pictures=torch.cat([piece.pictures for _, piece in pieces]),
+            points_ndc=torch.cat([piece.points_ndc for _, piece in pieces]),
+            confidence=torch.cat([piece.confidence for _, piece in pieces]),
+            clip=torch.cat([piece.clip + number for number, (_, piece) in enumerate(pieces)]),
+            person=torch.cat([piece.person for _, piece in pieces]),
+            scheme=scheme,
+            clip_names=tuple(file.name for file, _ in pieces),
+            persons=persons,
+        )
+        for scheme, pieces in by_scheme.items()
+    ]
+
+
+def _read_clip(file: FootageFile, persons: tuple[str, ...], max_frames: int | None) -> Footage:
+    clip = read_clip(file.video, file.landmarks, max_frames=max_frames)
+    if not bool(clip.valid.any()):
+        raise InputError(f"{file.video}: no frame has usable landmarks")
+    pictures = torch.cat(
+        [
+            (torch.nn.functional.avg_pool2d(crops, SHRINK) * 255).round().to(torch.uint8)
+            for _, crops in iterate_crops(clip.frames, clip.crops)
+        ]
+    )
+    usable = clip.valid.flatten()
+    person = persons.index(file.person)
+    return Footage(
+        pictures=pictures[usable],
+        points_ndc=clip.crops.frame_to_ndc(clip.landmarks.points_px).flatten(0, 1)[usable],
+        confidence=clip.landmarks.confidence.flatten(0, 1)[usable],
+        clip=torch.zeros(int(usable.sum()), dtype=torch.long),
+        person=torch.full((int(usable.sum()),), person),
+        scheme=clip.landmarks.scheme,
+        clip_names=(file.name,),
+        persons=persons,
+    )
+
+
+def draw_frames(footage: Sequence[Footage], count: int, generator: torch.Generator) -> Footage:
+    """Random frames of one scheme, four of each drawn person, so that few people with long clips do not win."""
+    sizes = torch.tensor([float(len(item.person.unique())) for item in footage])
+    chosen = footage[int(torch.multinomial(sizes, 1, generator=generator))]
+    people = chosen.person.unique()
+    drawn = []
+    for start in range(0, count, FRAMES_OF_A_PERSON):
+        person = people[torch.randint(len(people), (1,), generator=generator)]
+        rows = (chosen.person == person).nonzero()[:, 0]
+        wanted = min(FRAMES_OF_A_PERSON, count - start)
+        drawn.append(rows[torch.randint(len(rows), (wanted,), generator=generator)])
+    return chosen[torch.cat(drawn)]
+
+
+def mirror_some(footage: Footage, order: Int[Tensor, " points"], generator: torch.Generator) -> Footage:
+    """Half of the frames as seen in a mirror; `order` from `mirror_order`.
+
+    A person's mirrored face is another face, so these frames count as another person's.
+    """
+    flipped = torch.rand(len(footage.person), generator=generator) < MIRRORED_SHARE
+    points = footage.points_ndc[:, order] * footage.points_ndc.new_tensor((-1.0, 1.0))
+    return replace(
+        footage,
+        pictures=torch.where(flipped[:, None, None, None], footage.pictures.flip(-1), footage.pictures),
+        points_ndc=torch.where(flipped[:, None, None], points, footage.points_ndc),
+        confidence=torch.where(flipped[:, None], footage.confidence[:, order], footage.confidence),
+        person=footage.person + flipped * len(footage.persons),
+    )
+
+
+def mirror_order(head: HeadModel, scheme: str) -> Int[Tensor, " points"]:
+    """For every landmark the one that takes its place in a mirror, by one-to-one matching on the template."""
+    if scheme == IBUG68:
+        return torch.tensor(MIRROR_IBUG68)
+    points = head.landmarks(head.neutral(), scheme)
+    mirrored = points * points.new_tensor((-1.0, 1.0, 1.0))
+    _, order = linear_sum_assignment(torch.cdist(points, mirrored).square().cpu().numpy())
+    return torch.from_numpy(order)

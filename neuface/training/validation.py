@@ -1,0 +1,145 @@
+"""How good an encoder is on its own: on rendered people with exact truth, and on real clips with landmarks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from neuface.encoders.predictor import Predictor
+from neuface.geometry.alignment import align_points
+from neuface.geometry.rotations import rotation_angle_rad
+from neuface.head.model import HeadModel
+from neuface.landmarks.schemes import IBUG68, MEDIAPIPE_TO_IBUG68, OUTER_EYES_IBUG68
+from neuface.metrics import mpve_mm, nme_percent
+from neuface.structs import HeadParams, Prediction
+from neuface.synthetic.training import TrainingPictures
+from neuface.training.footage import Footage
+
+PICTURES_AT_ONCE = 100
+
+BatchT = TypeVar("BatchT", TrainingPictures, Footage)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyntheticFigures:
+    """An encoder on rendered people it was not trained on."""
+
+    nme68_percent: float
+    """Mean over pictures; of the outer-eye distance without foreshortening, which in a profile is close to 0."""
+    rotation_median_deg: float
+    mpve_face_mm: float
+    """Face vertices of the unposed heads with expression, after rigid alignment."""
+    mean_face_mpve_mm: float
+    """The same for the mean face at rest: what knowing nothing but the population gives."""
+    identity_variance_share: float
+    """Variance over people of the predicted face shape over that of the true one; see `shape_variance_mm2`."""
+    identity_error_share: float
+    """Mean squared error of the face shape over its true variance: 0 is perfect, 1 the mean face."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipFigures:
+    """An encoder on one real clip."""
+
+    name: str
+    nme68_percent: float
+    mean_face_nme68_percent: float
+    """The same pose and camera with the mean face at rest."""
+
+
+@torch.inference_mode()
+def measure_synthetic(head: HeadModel, encoder: Predictor, held_out: TrainingPictures) -> SyntheticFigures:
+    """Figures on rendered pictures, one per person."""
+    nme, angle, mpve, mean_face, shapes, true_shapes = [], [], [], [], [], []
+    for batch in _batches(held_out):
+        truth, answer = batch.truth(head), encoder(batch.pictures.to(head.template) / 255)
+        points = head.landmarks(truth.params, IBUG68)
+        seen = answer.camera.project(head.landmarks(answer.params, IBUG68))
+        right, left = OUTER_EYES_IBUG68
+        eyes = torch.linalg.vector_norm(points[:, right] - points[:, left], dim=-1) * truth.camera.scale
+        true_seen = truth.camera.project(points)
+        nme.append(nme_percent(seen, true_seen, torch.ones_like(seen[..., 0]), eyes))
+        angle.append(rotation_angle_rad(answer.params.root_rotvec, truth.params.root_rotvec).rad2deg())
+        true_vertices = head.vertices(truth.params.unposed())
+        answered = head.vertices(answer.params.unposed())
+        mpve.append(mpve_mm(answered, true_vertices, where=head.regions["face"]))
+        neutral = head.template.expand_as(true_vertices)
+        mean_face.append(mpve_mm(neutral, true_vertices, where=head.regions["face"]))
+        shapes.append(face_shapes_mm(head, answer.params))
+        true_shapes.append(face_shapes_mm(head, truth.params))
+    shape, true_shape = torch.cat(shapes), torch.cat(true_shapes)
+    true_variance = shape_variance_mm2(true_shape)
+    error = (shape - true_shape).square().sum(-1).mean()
+    return SyntheticFigures(
+        nme68_percent=float(torch.cat(nme).mean()),
+        rotation_median_deg=float(torch.cat(angle).median()),
+        mpve_face_mm=float(torch.stack(mpve).mean()),
+        mean_face_mpve_mm=float(torch.stack(mean_face).mean()),
+        identity_variance_share=float(shape_variance_mm2(shape) / true_variance),
+        identity_error_share=float(error / true_variance),
+    )
+
+
+def face_shapes_mm(head: HeadModel, params: HeadParams) -> Float[Tensor, "n vertices 3"]:
+    """Face vertices of the identities at rest, brought to the mean face by a similarity, millimetres.
+
+    A similarity, because a weak-perspective picture says nothing about a head's size.
+    """
+    at_rest = replace(head.neutral(len(params.identity)), identity=params.identity)
+    face = head.vertices(at_rest)[:, head.regions["face"]]
+    mean = head.template[head.regions["face"]].expand_as(face)
+    return 1000 * align_points(face, mean, with_scale=True)
+
+
+def shape_variance_mm2(shapes_mm: Float[Tensor, "n vertices 3"]) -> Float[Tensor, ""]:
+    """Variance over people, summed over the axes and averaged over vertices, mm^2."""
+    return shapes_mm.var(0).sum(-1).mean()
+
+
+@torch.inference_mode()
+def measure_footage(head: HeadModel, encoder: Predictor, footage: Sequence[Footage]) -> list[ClipFigures]:
+    """Landmark errors of real clips, each next to what its own pose gives with the mean face."""
+    figures = []
+    for item in footage:
+        for number, name in enumerate(item.clip_names):
+            clip = item[item.clip == number]
+            errors, mean_face_errors = [], []
+            for batch in _batches(clip):
+                answer = encoder(batch.pictures.to(head.template) / 255)
+                errors.append(footage_nme_percent(head, answer, batch))
+                mean_face_errors.append(footage_nme_percent(head, with_mean_face(head, answer), batch))
+            figures.append(
+                ClipFigures(
+                    name=name,
+                    nme68_percent=float(torch.cat(errors).nanmean()),
+                    mean_face_nme68_percent=float(torch.cat(mean_face_errors).nanmean()),
+                )
+            )
+    return figures
+
+
+def with_mean_face(head: HeadModel, prediction: Prediction) -> Prediction:
+    """The same poses and cameras with the mean identity at rest."""
+    neutral = head.neutral(len(prediction.params.identity))
+    return replace(prediction, params=replace(neutral, root_rotvec=prediction.params.root_rotvec))
+
+
+def footage_nme_percent(head: HeadModel, prediction: Prediction, frames: Footage) -> Float[Tensor, "n"]:
+    """Error of the 68 landmarks (or their dense counterparts) over the seen distance of the outer eye corners."""
+    chosen = list(range(68)) if frames.scheme == IBUG68 else list(MEDIAPIPE_TO_IBUG68)
+    seen = prediction.camera.project(head.landmarks(prediction.params, frames.scheme))[:, chosen]
+    observed, confidence = frames.points_ndc[:, chosen], frames.confidence[:, chosen]
+    right, left = OUTER_EYES_IBUG68
+    eyes = torch.linalg.vector_norm(observed[:, right] - observed[:, left], dim=-1)
+    both = (confidence[:, right] > 0) & (confidence[:, left] > 0)
+    return nme_percent(seen, observed, confidence, eyes * both)
+
+
+def _batches(items: BatchT) -> Iterator[BatchT]:
+    for start in range(0, len(items.pictures), PICTURES_AT_ONCE):
+        yield items[start : start + PICTURES_AT_ONCE]

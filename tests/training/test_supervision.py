@@ -1,0 +1,103 @@
+"""The losses are zero at the truth and know their units."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from neuface.encoders.open_encoder import OpenEncoder, OpenEncoderConfig
+from neuface.head.model import HeadModel
+from neuface.structs import Prediction, WeakPerspective
+from neuface.synthetic.people import sample_expressions
+from neuface.synthetic.training import crop_camera, sample_rotations
+from neuface.training.footage import Footage
+from neuface.training.supervision import FOOTAGE_WEIGHTS, LOSS_WEIGHTS, Supervision, total_loss
+
+COUNT, SIZE = 5, 112
+
+
+@pytest.fixture
+def truth(open_head: HeadModel) -> Prediction:
+    generator = torch.Generator().manual_seed(2)
+    params = replace(
+        open_head.neutral(COUNT),
+        identity=torch.randn(COUNT, 100, generator=generator),
+        expression=sample_expressions(open_head.expression_names, COUNT, generator),
+        root_rotvec=sample_rotations(generator, COUNT),
+    )
+    return Prediction(params=params, camera=crop_camera(open_head, params, generator))
+
+
+def test_loss_is_zero_at_the_truth_and_grows_away_from_it(open_head: HeadModel, truth: Prediction) -> None:
+    supervision = Supervision(open_head)
+    config = OpenEncoderConfig(widths=(4, 4, 8, 8), reduced_channels=4, hidden=16)
+    encoder = OpenEncoder(open_head, config)
+    parts = supervision.parts(encoder, truth, truth)
+    assert parts.keys() == LOSS_WEIGHTS.keys()
+    assert float(total_loss(parts)) < 1e-2
+    shifted = WeakPerspective(scale=truth.camera.scale, offset=truth.camera.offset + 0.1)
+    parts = supervision.parts(encoder, replace(truth, camera=shifted), truth)
+    assert float(parts["image"]) == pytest.approx(0.1, abs=1e-4)
+    assert float(parts["shape_mm"]) == pytest.approx(0.0, abs=1e-4)
+
+
+def test_compared_points_are_where_the_head_puts_them(open_head: HeadModel, truth: Prediction) -> None:
+    supervision = Supervision(open_head)
+    posed = supervision._posed(supervision.points(truth.params), truth.params)
+    assert torch.allclose(posed[:, :478], open_head.landmarks(truth.params, "mediapipe478"), atol=1e-5)
+
+
+def observed_as(head: HeadModel, answer: Prediction, scheme: str) -> Footage:
+    """Frames in which exactly the answer was observed, two of each person."""
+    points = answer.camera.project(head.landmarks(answer.params, scheme))
+    return Footage(
+        pictures=torch.zeros(COUNT, 3, 8, 8, dtype=torch.uint8),
+        points_ndc=points,
+        confidence=torch.ones(points.shape[:2]),
+        clip=torch.zeros(COUNT, dtype=torch.long),
+        person=torch.arange(COUNT) // 2,
+        scheme=scheme,
+        clip_names=("clip",),
+        persons=("a", "b", "c"),
+    )
+
+
+@pytest.mark.parametrize("scheme", ["ibug68", "mediapipe478"])
+def test_footage_losses_are_zero_where_the_landmarks_are_met(
+    open_head: HeadModel, truth: Prediction, scheme: str
+) -> None:
+    supervision = Supervision(open_head)
+    frames = observed_as(open_head, truth, scheme)
+    parts = supervision.footage_parts(truth, frames)
+    assert parts.keys() == FOOTAGE_WEIGHTS.keys()
+    assert float(parts["footage_image"]) == pytest.approx(0, abs=1e-6)
+    assert float(parts["footage_closure"]) == pytest.approx(0, abs=1e-6)
+    moved = replace(frames, points_ndc=frames.points_ndc + 0.1)
+    parts = supervision.footage_parts(truth, moved)
+    # L1 per coordinate; a shift of the whole face opens neither eyes nor lips.
+    assert float(parts["footage_image"]) == pytest.approx(0.1, abs=1e-5)
+    assert float(parts["footage_closure"]) == pytest.approx(0, abs=1e-6)
+
+
+def test_a_shut_eye_is_seen_by_the_closure_loss_alone(open_head: HeadModel, truth: Prediction) -> None:
+    supervision = Supervision(open_head)
+    shut = observed_as(open_head, truth, "ibug68")
+    points = shut.points_ndc.clone()
+    points[:, [37, 38]] = points[:, [41, 40]]
+    parts = supervision.footage_parts(truth, replace(shut, points_ndc=points))
+    opening = (shut.points_ndc[:, [37, 38]] - shut.points_ndc[:, [41, 40]]).abs().sum() / (2 * 7 * COUNT)
+    assert float(parts["footage_closure"]) == pytest.approx(float(opening), rel=1e-4)
+
+
+def test_consistency_is_the_spread_within_each_person(open_head: HeadModel, truth: Prediction) -> None:
+    supervision = Supervision(open_head)
+    frames = observed_as(open_head, truth, "ibug68")
+    identity = truth.params.identity
+    spread = float(supervision.footage_parts(truth, frames)["footage_consistency"])
+    # Two people with two frames each, and one with one, which has no spread.
+    pairs = [(identity[0] - identity[1]).square() / 2, (identity[2] - identity[3]).square() / 2]
+    assert spread == pytest.approx(float(sum(pair.sum() for pair in pairs)) / identity.numel(), rel=1e-4)
+    everyone_else = replace(frames, person=torch.arange(COUNT))
+    assert float(supervision.footage_parts(truth, everyone_else)["footage_consistency"]) == 0

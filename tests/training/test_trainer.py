@@ -1,0 +1,178 @@
+"""Training: learns, goes on where it stopped, gives the same weights for the same seed, refuses bad input."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from neuface.encoders.open_encoder import OpenEncoder, OpenEncoderConfig
+from neuface.encoders.predictor import Predictor
+from neuface.errors import InputError
+from neuface.head.model import HeadModel
+from neuface.io.training_folder import TrainingFolder
+from neuface.io.weights import read_encoder
+from neuface.structs import Prediction
+from neuface.synthetic.training import TrainingPictures
+from neuface.training.pictures import HELD_OUT_SHARD, draw_shards, read_shards
+from neuface.training.trainer import TrainingOptions, learning_rate_share, train_encoder
+from neuface.training.validation import face_shapes_mm, measure_synthetic, shape_variance_mm2
+
+OPTIONS = TrainingOptions(
+    widths=(4, 4, 8, 8), shards=1, shard_pictures=24, workers=1, threads=1, steps=6, batch=8, footage_batch=0,
+    warm_up_steps=2, steps_per_check=3,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a drawn shard and a held-out one, and nothing else yet."""
+    path = tmp_path_factory.mktemp("training")
+    draw_shards(TrainingFolder(path), [0, HELD_OUT_SHARD], 24, 1, progress=False)
+    return path
+
+
+@pytest.fixture
+def folder(drawn: Path, tmp_path: Path) -> Path:
+    for shard in drawn.glob("shard_*.npz"):
+        (tmp_path / shard.name).symlink_to(shard)
+    return tmp_path
+
+
+def weights(encoder: OpenEncoder) -> torch.Tensor:
+    return torch.cat([value.double().flatten() for value in encoder.state_dict().values()])
+
+
+def test_a_run_leaves_weights_log_and_curves(folder: Path, open_head: HeadModel) -> None:
+    encoder = train_encoder(folder, OPTIONS, progress=False)
+    rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [3, 6]
+    assert (folder / "curves.png").stat().st_size > 1000
+    best = read_encoder(folder / "best.safetensors", open_head)
+    assert best.config.widths == OPTIONS.widths
+    if rows[1]["nme68_percent"] <= rows[0]["nme68_percent"]:
+        # The file keeps half precision.
+        assert torch.allclose(weights(best), weights(encoder), atol=2e-3)
+
+
+def test_a_continued_run_is_the_unbroken_one(folder: Path, tmp_path: Path) -> None:
+    unbroken = train_encoder(folder, OPTIONS, progress=False)
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    for shard in folder.glob("shard_*.npz"):
+        (broken / shard.name).symlink_to(shard.resolve())
+
+    class Stop(Exception):
+        pass
+
+    def stop_after_first_checkpoint(self: TrainingFolder, state: dict[str, object]) -> None:
+        write(self, state)
+        raise Stop
+
+    write = TrainingFolder.write_checkpoint
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TrainingFolder, "write_checkpoint", stop_after_first_checkpoint)
+        with pytest.raises(Stop):
+            train_encoder(broken, OPTIONS, progress=False)
+    continued = train_encoder(broken, OPTIONS, progress=False)
+    assert torch.equal(weights(continued), weights(unbroken))
+    other = train_encoder(broken, OPTIONS, progress=False)  # finished: nothing left to do
+    assert torch.equal(weights(other), weights(unbroken))
+
+
+def test_another_seed_gives_other_weights(folder: Path) -> None:
+    first = train_encoder(folder, replace(OPTIONS, steps=3), progress=False)
+    (folder / "checkpoint.pt").unlink()
+    second = train_encoder(folder, replace(OPTIONS, steps=3, seed=1), progress=False)
+    assert not torch.equal(weights(first), weights(second))
+
+
+def test_a_folder_of_another_run_is_not_continued(folder: Path) -> None:
+    train_encoder(folder, replace(OPTIONS, steps=3), progress=False)
+    with pytest.raises(InputError, match=r"other options: learning_rate 0\.004 \(now 0\.1\)"):
+        train_encoder(folder, replace(OPTIONS, steps=3, learning_rate=0.1), progress=False)
+
+
+def test_a_damaged_checkpoint_is_an_error_that_says_what_to_do(folder: Path) -> None:
+    (folder / "checkpoint.pt").write_bytes(b"PK\x03\x04 nothing useful")
+    with pytest.raises(InputError, match="delete it to begin anew"):
+        train_encoder(folder, OPTIONS, progress=False)
+
+
+def test_a_shard_of_another_size_is_refused(folder: Path) -> None:
+    with pytest.raises(InputError, match="expected 30 each"):
+        train_encoder(folder, replace(OPTIONS, shard_pictures=30), progress=False)
+
+
+def test_training_lowers_the_error(folder: Path, open_head: HeadModel) -> None:
+    """On the pictures it learns by heart: that gradients reach every part and point the right way."""
+    longer = replace(OPTIONS, steps=60, batch=24, widths=(8, 8, 16, 32), ema_decay=0.5, steps_per_check=60)
+    encoder = train_encoder(folder, longer, progress=False)
+    training = read_shards(TrainingFolder(folder), [0], 24)
+    untrained = OpenEncoder(open_head, OpenEncoderConfig(widths=longer.widths)).eval()
+    before = measure_synthetic(open_head, untrained, training)
+    after = measure_synthetic(open_head, encoder, training)
+    assert after.nme68_percent < 0.6 * before.nme68_percent
+    assert after.rotation_median_deg < 0.8 * before.rotation_median_deg
+
+
+def test_the_learning_rate_warms_up_and_ends_at_zero() -> None:
+    options = TrainingOptions(steps=1000, warm_up_steps=100)
+    assert learning_rate_share(0, options) == pytest.approx(0.01)
+    assert learning_rate_share(99, options) == pytest.approx(1, abs=0.03)
+    assert learning_rate_share(1000, options) == pytest.approx(0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"steps": 0}, "steps must be at least 1"),
+        ({"footage_weight": -1.0}, "must not be negative"),
+        ({"ema_decay": 1.0}, "ema_decay"),
+    ],
+)
+def test_senseless_options_are_refused(change: dict[str, float], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        replace(OPTIONS, **change)
+
+
+class Oracle(Predictor):
+    """Answers every batch with the truth, or with the mean face in the true pose."""
+
+    def __init__(self, truth: Prediction, identity_share: float) -> None:
+        super().__init__()
+        shrunk = replace(truth.params, identity=identity_share * truth.params.identity)
+        self.answer = replace(truth, params=shrunk)
+
+    def prepare(self, crops: torch.Tensor) -> torch.Tensor:
+        return crops
+
+    def forward(self, inputs: torch.Tensor, index: torch.Tensor | None = None) -> Prediction:
+        return self.answer[: len(inputs)]
+
+
+def test_figures_of_perfect_and_of_collapsed_encoders(drawn: Path, open_head: HeadModel) -> None:
+    held_out: TrainingPictures = read_shards(TrainingFolder(drawn), [HELD_OUT_SHARD], 24)
+    truth = held_out.truth(open_head)
+    perfect = measure_synthetic(open_head, Oracle(truth, 1.0), held_out)
+    assert perfect.nme68_percent == pytest.approx(0, abs=1e-3)
+    assert perfect.mpve_face_mm == pytest.approx(0, abs=1e-2)
+    assert perfect.identity_variance_share == pytest.approx(1, abs=1e-4)
+    assert perfect.identity_error_share == pytest.approx(0, abs=1e-4)
+    collapsed = measure_synthetic(open_head, Oracle(truth, 0.0), held_out)
+    assert collapsed.identity_variance_share == pytest.approx(0, abs=1e-6)
+    assert collapsed.identity_error_share == pytest.approx(1, abs=0.2)
+    assert 0 < collapsed.mpve_face_mm < collapsed.mean_face_mpve_mm
+
+
+def test_shape_variance_counts_shape_and_not_size(open_head: HeadModel) -> None:
+    identity = torch.randn(40, 100, generator=torch.Generator().manual_seed(0))
+    params = replace(open_head.neutral(40), identity=identity)
+    variance = shape_variance_mm2(face_shapes_mm(open_head, params))
+    raw = 1000 * open_head.vertices(params)[:, open_head.regions["face"]]
+    assert 0 < float(variance) < float(shape_variance_mm2(raw))
+    half = shape_variance_mm2(face_shapes_mm(open_head, replace(params, identity=identity / 2)))
+    assert float(half / variance) == pytest.approx(0.25, rel=0.1)
