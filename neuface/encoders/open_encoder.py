@@ -33,7 +33,7 @@ TYPICAL_EXPRESSION = 0.06
 class OpenEncoderConfig:
     """The network's size."""
 
-    widths: tuple[int, int, int, int] = (16, 32, 64, 128)
+    widths: tuple[int, int, int, int] = (24, 48, 96, 192)
     """Channels of the backbone's stages."""
     reduced_channels: int = 64
     """Channels to which the last feature map is reduced before it is flattened."""

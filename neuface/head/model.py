@@ -67,6 +67,7 @@ class HeadModel:
     regions: Mapping[str, Bool[Tensor, "vertices"]]
     embeddings: Mapping[str, LandmarkEmbedding]
     _subsets: dict[str, _Subset] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _size_gradient: list[Tensor] = field(default_factory=list, init=False, repr=False, compare=False)
 
     @property
     def num_vertices(self) -> int:
@@ -136,6 +137,20 @@ class HeadModel:
         row = nearest_row(embedding.contour_yaw_rad, facing_yaw_rad(params))
         contour = _sliding_points(vertices, subset.contour_corners[row], embedding.contour_barycentric[row])
         return torch.cat((contour, points[..., contour.shape[-2] :, :]), dim=-2)
+
+    def log_size(self, identity: Float[Tensor, "*batch identity"]) -> Float[Tensor, "*batch"]:
+        """Logarithm of the face's size relative to the template's, to first order in the identity code.
+
+        Size is the root mean square distance of the face's vertices (all vertices, if the model names no face) from
+        their centroid.
+        """
+        if not self._size_gradient:
+            face = self.regions.get("face", torch.ones_like(self.template[:, 0], dtype=torch.bool))
+            centred = self.template[face] - self.template[face].mean(0)
+            growth = einsum(centred, self.identity_basis[face], "v c, v c i -> i")
+            self._size_gradient.append(growth / centred.square().sum())
+        code = torch.nn.functional.pad(identity, (0, self.num_identity - identity.shape[-1]))
+        return code @ self._size_gradient[0]
 
     def content_hash(self) -> str:
         """SHA-256 over every number of the model: equal hashes mean interchangeable parameters."""

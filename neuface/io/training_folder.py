@@ -82,8 +82,9 @@ class TrainingFolder:
         with atomic_path(self.path / "log.jsonl") as temporary:
             temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
-    def write_curves(self, picture: Any) -> None:
-        write_image(self.path / "curves.png", picture)
+    def write_picture(self, name: str, picture: Any) -> None:
+        """Write a picture that is not needed to go on."""
+        write_image(self.path / name, picture)
 
     @property
     def _checkpoint(self) -> Path:

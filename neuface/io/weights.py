@@ -20,7 +20,9 @@ from neuface.io.cache import atomic_path
 
 ENCODER_FORMAT = "neuface-encoder-1"
 SHIPPED_ENCODER = "open_encoder.safetensors"
-MOST_NAMED = 5
+MOST_NAMED = 20
+# A file that asks for a wider network than this is not one of ours, and building it would fill the memory.
+LARGEST_WIDTH = 4096
 
 
 def write_encoder(path: str | os.PathLike[str], encoder: OpenEncoder, metadata: Mapping[str, str]) -> None:
@@ -45,7 +47,7 @@ def read_encoder(path: str | os.PathLike[str], head: HeadModel) -> OpenEncoder:
     """Read weights written by `write_encoder` into an encoder for `head`, in evaluation mode.
 
     Raises:
-        InputError: Not such a file, or missing, unexpected or misshapen tensors (all of them are named).
+        InputError: Not such a file, or missing, unexpected, misshapen or infinite tensors (they are named).
         ModelMismatchError: The weights were trained for another head model.
     """
     try:
@@ -77,11 +79,12 @@ def read_open_encoder(head: HeadModel) -> OpenEncoder:
 def _config(path: str | os.PathLike[str], metadata: Mapping[str, str]) -> OpenEncoderConfig:
     try:
         stored = json.loads(metadata["config"])
-        first, second, third, fourth = (int(width) for width in stored["widths"])
+        sizes = [int(size) for size in (*stored["widths"], stored["reduced_channels"], stored["hidden"])]
+        first, second, third, fourth, reduced, hidden = sizes
+        if not all(1 <= size <= LARGEST_WIDTH for size in sizes):
+            raise ValueError(f"sizes {sizes} are not all in 1..{LARGEST_WIDTH}")
         return OpenEncoderConfig(
-            widths=(first, second, third, fourth),
-            reduced_channels=int(stored["reduced_channels"]),
-            hidden=int(stored["hidden"]),
+            widths=(first, second, third, fourth), reduced_channels=reduced, hidden=hidden
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{path}: its description of the network cannot be read ({error})") from error
@@ -98,6 +101,7 @@ def _refuse_misfits(
             for name in sorted(wanted.keys() & found.keys())
             if found[name].shape != wanted[name].shape
         ],
+        "not finite": [name for name, tensor in sorted(found.items()) if not bool(tensor.isfinite().all())],
     }
     if any(problems.values()):
         listed = "; ".join(f"{kind}: {_some(names)}" for kind, names in problems.items() if names)

@@ -34,14 +34,15 @@ from neuface.training.augment import random_moves, random_padding, reexpose
 from neuface.training.footage import Footage, draw_frames, mirror_order, mirror_some, read_footage
 from neuface.training.optimizer import TrainingOptimizer
 from neuface.training.pictures import HELD_OUT_SHARD, draw_shards, read_shards
+from neuface.training.showcase import showcase
 from neuface.training.supervision import Supervision, total_loss
 from neuface.training.validation import measure_footage, measure_synthetic
 from neuface.viz.figures import loss_curves
 
 GRADIENT_NORM_LIMIT = 5.0
 SEEDS_PER_RUN = 1_000_003
-# What may change between a run and its continuation without changing what is learnt.
-FREE_TO_CHANGE = ("workers", "threads", "device", "steps_per_check", "compiled")
+# What may change between a run and its continuation: how it is computed, and when it is to end.
+FREE_TO_CHANGE = ("steps", "workers", "threads", "device", "steps_per_check", "compiled")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,21 +63,21 @@ class TrainingOptions:
     """Where to train, such as cuda."""
     compiled: bool = False
     """Compile the backbone first; faster, but needs a C++ compiler."""
-    steps: int = 20_000
+    steps: int = 8_500
     batch: int = 64
     """Rendered pictures per step."""
     footage_batch: int = 16
     """Real frames per step, if there are any."""
-    footage_weight: float = 0.25
-    """Weight of the loss on real frames; their share of the pictures by default."""
-    matrix_learning_rate: float = 4e-3
+    footage_weight: float = 0.3
+    """Weight of the loss on real frames, whose landmarks say less than a render's truth."""
+    matrix_learning_rate: float = 5e-3
     """Step size for kernels and matrices (Muon), in the units of AdamW's."""
     learning_rate: float = 4e-3
     """Step size for all other weights (AdamW)."""
     warm_up_steps: int = 300
     ema_decay: float = 0.998
     """The shipped weights are a moving average of the trained ones."""
-    steps_per_check: int = 500
+    steps_per_check: int = 1000
     """Steps between measurements on held-out people; each one also writes a checkpoint."""
     seed: int = 0
 
@@ -104,7 +105,8 @@ def train_encoder(
     weights.
 
     Args:
-        folder: Takes the drawn shards, `checkpoint.pt`, `log.jsonl`, `curves.png` and `best.safetensors`.
+        folder: Takes the drawn shards, `checkpoint.pt`, `log.jsonl`, `curves.png`,
+            `best.safetensors` and `showcase.png`.
         footage: Folder of real clips with landmarks to learn from (layout: `neuface.io.training_folder`).
         held_out_footage: The same layout; other people, only measured.
         progress: Show progress bars.
@@ -138,9 +140,11 @@ def train_encoder(
             if row["nme68_percent"] <= min(item["nme68_percent"] for item in trainer.rows):
                 home.write_best(averaged, {"training": str(row)})
             home.write_log(trainer.rows)
-            home.write_curves(_curves(trainer.rows))
+            home.write_picture("curves.png", _curves(trainer.rows))
             home.write_checkpoint(trainer.state())
-    return trainer.averaged()
+    finished = trainer.averaged()
+    home.write_picture("showcase.png", showcase(head, finished, held_out))
+    return finished
 
 
 class Trainer:

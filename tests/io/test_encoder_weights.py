@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -60,6 +61,29 @@ def test_all_misfits_are_named_at_once(written: tuple[Path, OpenEncoder], open_h
     assert "missing: hidden.bias" in message
     assert "unexpected: extra" in message
     assert "misshapen: readout.bias (3,) instead of (158,)" in message
+
+
+def test_weights_that_are_not_finite_are_refused(
+    written: tuple[Path, OpenEncoder], open_head: HeadModel
+) -> None:
+    path, encoder = written
+    rewrite(path, {"hidden.bias": torch.full_like(encoder.hidden.bias, torch.nan)})
+    with pytest.raises(InputError, match=r"not finite: hidden\.bias"):
+        read_encoder(path, open_head)
+
+
+@pytest.mark.parametrize("width", [0, 10**9])
+def test_a_network_of_absurd_size_is_not_built(
+    written: tuple[Path, OpenEncoder], open_head: HeadModel, width: int
+) -> None:
+    path, _ = written
+    with safe_open(path, framework="pt") as archive:
+        metadata = archive.metadata()
+    config = json.loads(metadata["config"])
+    config["widths"][3] = width
+    save_file(load_file(path), path, metadata={**metadata, "config": json.dumps(config)})
+    with pytest.raises(InputError, match="sizes"):
+        read_encoder(path, open_head)
 
 
 def test_another_head_is_refused(written: tuple[Path, OpenEncoder], open_head: HeadModel) -> None:

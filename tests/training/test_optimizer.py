@@ -7,7 +7,7 @@ import copy
 import torch
 from torch import nn
 
-from neuface.training.optimizer import TrainingOptimizer
+from neuface.training.optimizer import TrainingOptimizer, orthogonalized
 
 
 def network() -> nn.Sequential:
@@ -67,3 +67,20 @@ def test_state_survives() -> None:
     take_step(resumed, restored, 2)
     for one, other in zip(straight.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(one, other)
+
+
+def test_orthogonalized_is_the_orthogonal_factor_loosely() -> None:
+    """The polynomial written out on the matrix itself, and the singular vectors left alone."""
+    for shape in ((6, 20), (20, 6)):
+        matrix = torch.randn(shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+        stretched = matrix / torch.linalg.matrix_norm(matrix)
+        for _ in range(5):
+            cube = stretched @ stretched.mT @ stretched
+            stretched = 3.4445 * stretched - 4.775 * cube + 2.0315 * stretched @ stretched.mT @ cube
+        found = orthogonalized(matrix)
+        assert torch.allclose(found, stretched, atol=1e-9)
+        left, _, right = torch.linalg.svd(matrix, full_matrices=False)
+        inner = left.mT @ found @ right.mT
+        assert torch.allclose(inner, inner.diagonal().diag(), atol=1e-9)
+        assert inner.diagonal().min() > 0.6
+        assert inner.diagonal().max() < 1.3

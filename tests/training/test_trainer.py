@@ -51,6 +51,7 @@ def test_a_run_leaves_weights_log_and_curves(folder: Path, open_head: HeadModel)
     rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [3, 6]
     assert (folder / "curves.png").stat().st_size > 1000
+    assert (folder / "showcase.png").stat().st_size > 1000
     best = read_encoder(folder / "best.safetensors", open_head)
     assert best.config.widths == OPTIONS.widths
     if rows[1]["nme68_percent"] <= rows[0]["nme68_percent"]:
