@@ -84,7 +84,7 @@ class TrainEncoder:
     """Train the open encoder from nothing; run it again to go on from the last checkpoint."""
 
     folder: Path
-    """Takes the drawn pictures (2 GB by default), checkpoint.pt, log.jsonl, curves.png, best.safetensors."""
+    """Takes the drawn pictures (2 GB), checkpoint.pt, log.jsonl, curves.png, and at last encoder.safetensors."""
     footage: Path | None = None
     """Folder of real clips to learn from: PERSON/NAME.mp4 with PERSON/NAME.landmarks.npz beside it."""
     held_out_footage: Path | None = None
@@ -101,7 +101,7 @@ class TrainEncoder:
             held_out_footage=self.held_out_footage,
             progress=self.progress,
         )
-        print(f"written to {self.folder}: best.safetensors, log.jsonl, curves.png")
+        print(f"written to {self.folder}: encoder.safetensors, log.jsonl, curves.png, showcase.png")
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from itertools import combinations
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from neuface.geometry.alignment import align_points
+from neuface.geometry.closest_points import closest_on_mesh
+from neuface.geometry.icp import align_mesh_to_points
 
 # Accelerations below a micrometre per frame^2 are rounding, not motion; they bound the stability index.
 MSI_FLOOR_MM = 1e-3
@@ -66,13 +68,51 @@ def mpve_mm(
     vertices: Float[Tensor, "*batch vertices 3"],
     truth: Float[Tensor, "*batch vertices 3"],
     where: Bool[Tensor, "vertices"] | None = None,
+    *,
+    with_scale: bool = False,
 ) -> Float[Tensor, ""]:
     """Mean per-vertex error after the best rigid alignment of each mesh, in millimetres.
 
     Args:
+        vertices, truth: metres.
         where: the vertices that are aligned and counted; all when None.
+        with_scale: align by the best similarity, so that size does not count; millimetres of the truth.
     """
     if where is not None:
         vertices, truth = vertices[..., where, :], truth[..., where, :]
-    aligned = align_points(vertices, truth)
+    aligned = align_points(vertices, truth, with_scale=with_scale)
     return 1000 * torch.linalg.vector_norm(aligned - truth, dim=-1).mean()
+
+
+def scan_to_mesh_mm(
+    scan_points: Float[Tensor, "points 3"],
+    scan_landmarks: Float[Tensor, "landmarks 3"],
+    vertices: Float[Tensor, "vertices 3"],
+    faces: Int[Tensor, "faces 3"],
+    mesh_landmarks: Float[Tensor, "landmarks 3"],
+    *,
+    with_scale: bool = False,
+) -> Float[Tensor, "points"]:
+    """Distance of every scan point to the surface of a predicted mesh, in millimetres.
+
+    As in the NoW benchmark (Sanyal et al., CVPR 2019): the mesh is aligned to the scan by a few landmarks, then by
+    all scan points (iterative closest points), then the exact distance from each point to the nearest triangle
+    is taken. The mesh moves, not the scan, so the millimetres are the scan's.
+
+    Args:
+        scan_points: metres; the part of the scan that counts, such as the face.
+        scan_landmarks, mesh_landmarks: metres, the same points in the same order on both; NoW takes the corners of
+            both eyes, the base of the nose and the corners of the mouth.
+        vertices: metres, in any position.
+        faces: corner indices.
+        with_scale: also find the mesh's size, in both steps; else it counts as it is, as in "metrical" comparisons.
+
+    Raises:
+        InputError: fewer than 7 scan points, no triangles, or a coordinate that is not finite.
+    """
+    source = torch.cat((mesh_landmarks, vertices)).double()
+    target = torch.cat((scan_landmarks, torch.zeros_like(vertices))).double()
+    deciding = (torch.arange(len(source), device=source.device) < len(mesh_landmarks)).double()
+    started = align_points(source, target, with_scale=with_scale, fit_on=deciding)[len(mesh_landmarks) :]
+    near = align_mesh_to_points(started, faces, scan_points.double(), with_scale=with_scale)
+    return 1000 * closest_on_mesh(scan_points.double(), near, faces).distance.to(scan_points)

@@ -20,9 +20,9 @@ FLOORS = (
     ("evaluation", "fitting"),
     ("io", "viz"),
     ("models", "clips", "synthetic"),
-    ("results",),
+    ("results", "training"),
     ("pipeline", "outputs"),
-    ("demo",),
+    ("demo", "benchmark"),
     ("cli",),
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

@@ -15,10 +15,11 @@ import torch
 
 from neuface.encoders.open_encoder import OpenEncoder
 from neuface.errors import InputError
+from neuface.head.model import HeadModel
 from neuface.io.archives import read_arrays
 from neuface.io.cache import atomic_path
 from neuface.io.video import write_image
-from neuface.io.weights import write_encoder
+from neuface.io.weights import read_encoder, write_encoder
 
 VIDEO_ENDINGS = (".mp4", ".mpg", ".mpeg", ".mkv", ".mov", ".avi", ".webm", ".gif")
 LANDMARK_ENDING = ".landmarks.npz"
@@ -76,6 +77,13 @@ class TrainingFolder:
 
     def write_best(self, encoder: OpenEncoder, metadata: Mapping[str, str]) -> None:
         write_encoder(self.best_weights, encoder, metadata)
+
+    def read_best(self, head: HeadModel) -> OpenEncoder:
+        """The weights of the last `write_best`. Raises InputError when there are none."""
+        return read_encoder(self.best_weights, head)
+
+    def write_finished(self, encoder: OpenEncoder, metadata: Mapping[str, str]) -> None:
+        write_encoder(self.path / "encoder.safetensors", encoder, metadata)
 
     def write_log(self, rows: list[dict[str, Any]]) -> None:
         """The figures of every check so far, one JSON object per line."""

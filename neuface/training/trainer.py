@@ -10,6 +10,7 @@ FIGURES_GO_HERE
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import time
@@ -31,6 +32,7 @@ from neuface.models import load_head
 from neuface.structs import Prediction
 from neuface.synthetic.training import TrainingPictures
 from neuface.training.augment import random_moves, random_padding, reexpose
+from neuface.training.calibration import widened
 from neuface.training.footage import Footage, draw_frames, mirror_order, mirror_some, read_footage
 from neuface.training.optimizer import TrainingOptimizer
 from neuface.training.pictures import HELD_OUT_SHARD, draw_shards, read_shards
@@ -41,8 +43,9 @@ from neuface.viz.figures import loss_curves
 
 GRADIENT_NORM_LIMIT = 5.0
 SEEDS_PER_RUN = 1_000_003
+PICTURES_TO_WIDEN_BY = 2000
 # What may change between a run and its continuation: how it is computed, and when it is to end.
-FREE_TO_CHANGE = ("steps", "workers", "threads", "device", "steps_per_check", "compiled")
+FREE_TO_CHANGE = ("steps", "identity_variance", "workers", "threads", "device", "steps_per_check", "compiled")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +79,9 @@ class TrainingOptions:
     """Step size for all other weights (AdamW)."""
     warm_up_steps: int = 300
     ema_decay: float = 0.998
-    """The shipped weights are a moving average of the trained ones."""
+    """The weights that are measured and kept are a moving average of the trained ones."""
+    identity_variance: float = 0.62
+    """Share of the true variance of face shapes over people that the finished encoder's answers have at least."""
     steps_per_check: int = 1000
     """Steps between measurements on held-out people; each one also writes a checkpoint."""
     seed: int = 0
@@ -99,14 +104,16 @@ def train_encoder(
     held_out_footage: str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> OpenEncoder:
-    """Draw what is missing, train, and leave the best weights in the folder; returns them.
+    """Draw what is missing, train, and leave the finished weights in the folder; returns them.
+
+    Finished are the best averaged weights (by the landmark error on held-out people), widened (see `widened`).
 
     A second call on the same folder goes on from its last checkpoint. Same options, seed and thread count: same
     weights.
 
     Args:
         folder: Takes the drawn shards, `checkpoint.pt`, `log.jsonl`, `curves.png`,
-            `best.safetensors` and `showcase.png`.
+            `best.safetensors`, `encoder.safetensors` (finished) and `showcase.png`.
         footage: Folder of real clips with landmarks to learn from (layout: `neuface.io.training_folder`).
         held_out_footage: The same layout; other people, only measured.
         progress: Show progress bars.
@@ -138,11 +145,14 @@ def train_encoder(
             row = trainer.record(parts, averaged, held_out, measured_on)
             bar.set_postfix(nme68=f"{row['nme68_percent']:.2f} %", loss=f"{row['loss']:.2f}")
             if row["nme68_percent"] <= min(item["nme68_percent"] for item in trainer.rows):
-                home.write_best(averaged, {"training": str(row)})
+                home.write_best(averaged, {"training": json.dumps(row)})
             home.write_log(trainer.rows)
             home.write_picture("curves.png", _curves(trainer.rows))
             home.write_checkpoint(trainer.state())
-    finished = trainer.averaged()
+    best = home.read_best(head)
+    finished, gain = widened(head, best, trainer.training[:PICTURES_TO_WIDEN_BY], chosen.identity_variance)
+    figures = _figures(head, finished, held_out, measured_on)
+    home.write_finished(finished, {"training": json.dumps({**figures, "identity_gain": round(gain, 3)})})
     home.write_picture("showcase.png", showcase(head, finished, held_out))
     return finished
 
@@ -229,11 +239,7 @@ class Trainer:
         minutes = earlier + (time.monotonic() - self._began) / 60
         row = {"step": self.step, "minutes": round(minutes, 2)}
         row |= {name: round(float(value), 4) for name, value in parts.items()}
-        figures = asdict(measure_synthetic(self.head, averaged, held_out))
-        row |= {name: round(value, 3) for name, value in figures.items()}
-        for clip in measure_footage(self.head, averaged, measured_on):
-            row[f"{clip.name} nme68_percent"] = round(clip.nme68_percent, 3)
-            row[f"{clip.name} mean_face_nme68_percent"] = round(clip.mean_face_nme68_percent, 3)
+        row |= _figures(self.head, averaged, held_out, measured_on)
         self.rows.append(row)
         self._began = time.monotonic()
         return row
@@ -266,6 +272,17 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.average = {name: value.to(self.device) for name, value in state["average"].items()}
         self.rows, self.step = list(state["rows"]), int(state["step"])
+
+
+def _figures(
+    head: HeadModel, encoder: OpenEncoder, held_out: TrainingPictures, measured_on: Sequence[Footage]
+) -> dict[str, float]:
+    """All figures of one encoder by name."""
+    figures = asdict(measure_synthetic(head, encoder, held_out))
+    for clip in measure_footage(head, encoder, measured_on):
+        figures[f"{clip.name} nme68_percent"] = clip.nme68_percent
+        figures[f"{clip.name} mean_face_nme68_percent"] = clip.mean_face_nme68_percent
+    return {name: round(value, 3) for name, value in figures.items()}
 
 
 def learning_rate_share(step: int, options: TrainingOptions) -> float:

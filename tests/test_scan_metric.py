@@ -1,0 +1,107 @@
+"""Scan-to-mesh distance and MPVE with scale, on examples worked out by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import roma
+import torch
+from torch import Tensor
+
+from neuface.errors import InputError
+from neuface.metrics import mpve_mm, scan_to_mesh_mm
+
+Ball = Callable[[int, int], tuple[Tensor, Tensor]]
+
+
+def potato(ball: Ball) -> tuple[Tensor, Tensor, Tensor]:
+    """A closed surface of 5 to 8 cm, its triangles, and seven of its vertices as landmarks."""
+    vertices, faces = ball(20, 30)
+    vertices = vertices * torch.tensor([0.05, 0.08, 0.06], dtype=torch.float64)
+    return vertices, faces, torch.arange(0, 595, 85)
+
+
+def turned(points: Tensor, scale: float = 1.0) -> Tensor:
+    turn = roma.rotvec_to_rotmat(torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64))
+    return scale * points @ turn.mT + torch.tensor([0.3, 0.1, -0.2], dtype=torch.float64)
+
+
+def test_concentric_balls_are_apart_by_the_difference_of_their_radii(ball: Ball) -> None:
+    vertices, faces = ball(30, 60)
+    scan = 0.052 * vertices
+    marks = torch.arange(0, 1750, 250)
+    found = scan_to_mesh_mm(scan, scan[marks], 0.050 * vertices, faces, 0.050 * vertices[marks])
+    # A ball of triangles lies up to 50 mm * (1 - cos(4.2 degrees)) = 0.14 mm under its circumscribed ball.
+    torch.testing.assert_close(found, torch.full_like(found, 2.0), rtol=0, atol=0.14)
+    scaled = scan_to_mesh_mm(
+        scan, scan[marks], 0.050 * vertices, faces, 0.050 * vertices[marks], with_scale=True
+    )
+    torch.testing.assert_close(scaled, torch.zeros_like(scaled), rtol=0, atol=1e-6)
+
+
+def test_neither_the_scans_nor_the_meshs_position_counts(ball: Ball) -> None:
+    vertices, faces, marks = potato(ball)
+    noise = 0.002 * torch.randn(vertices.shape, generator=torch.Generator().manual_seed(0)).double()
+    scan = vertices + noise
+    still = scan_to_mesh_mm(scan, scan[marks], vertices, faces, vertices[marks])
+    assert 0.5 < float(still.mean()) < 2.0
+    for with_scale in (False, True):
+        still = scan_to_mesh_mm(scan, scan[marks], vertices, faces, vertices[marks], with_scale=with_scale)
+        far = turned(vertices, 1.3 if with_scale else 1.0)
+        by_mesh = scan_to_mesh_mm(scan, scan[marks], far, faces, far[marks], with_scale=with_scale)
+        elsewhere = turned(scan)
+        by_scan = scan_to_mesh_mm(
+            elsewhere, elsewhere[marks], vertices, faces, vertices[marks], with_scale=with_scale
+        )
+        torch.testing.assert_close(by_mesh, still, rtol=0, atol=1e-3)
+        torch.testing.assert_close(by_scan, still, rtol=0, atol=1e-3)
+
+
+def test_millimetres_are_the_scans(ball: Ball) -> None:
+    vertices, faces, marks = potato(ball)
+    scan = vertices.clone()
+    scan[::3] *= 1.05
+    small = scan_to_mesh_mm(scan, scan[marks], vertices, faces, vertices[marks], with_scale=True)
+    large = scan_to_mesh_mm(2 * scan, 2 * scan[marks], vertices, faces, vertices[marks], with_scale=True)
+    torch.testing.assert_close(large, 2 * small, rtol=1e-3, atol=1e-3)
+
+
+def test_landmarks_off_their_place_do_not_decide_the_result(ball: Ball) -> None:
+    """They only start the alignment; the surface finishes it."""
+    vertices, faces, marks = potato(ball)
+    wrong = vertices[marks] + 0.004 * torch.randn(7, 3, generator=torch.Generator().manual_seed(1)).double()
+    found = scan_to_mesh_mm(vertices, vertices[marks], turned(vertices), faces, turned(wrong))
+    assert float(found.max()) < 0.01
+
+
+def test_a_hole_in_the_scan_costs_nothing(ball: Ball) -> None:
+    vertices, faces, marks = potato(ball)
+    part = vertices[vertices[:, 2] > 0]
+    found = scan_to_mesh_mm(part, vertices[marks], turned(vertices), faces, turned(vertices[marks]))
+    assert float(found.max()) < 1e-3
+
+
+def test_single_precision_is_enough_for_the_caller(ball: Ball) -> None:
+    vertices, faces, marks = (item.float() if item.is_floating_point() else item for item in potato(ball))
+    found = scan_to_mesh_mm(vertices, vertices[marks], vertices, faces, vertices[marks])
+    assert found.dtype == torch.float32
+    assert float(found.max()) < 1e-3
+
+
+def test_a_scan_of_too_few_points_is_refused(ball: Ball) -> None:
+    vertices, faces, marks = potato(ball)
+    with pytest.raises(InputError, match="at least 7"):
+        scan_to_mesh_mm(vertices[:3], vertices[marks], vertices, faces, vertices[marks])
+
+
+def test_mpve_with_scale_does_not_see_size() -> None:
+    cross = torch.tensor([[1.0, 0, 0], [-1, 0, 0], [0, 1, 0], [0, -1, 0], [0, 0, 1], [0, 0, -1]]) / 10
+    # Every point lies 100 mm from the middle; 10 % larger, each is off by 10 mm.
+    assert float(mpve_mm(1.1 * cross, cross)) == pytest.approx(10.0, rel=1e-4)
+    assert float(mpve_mm(1.1 * cross, cross, with_scale=True)) == pytest.approx(0.0, abs=1e-3)
+    # In the truth's millimetres: the prediction's size makes no difference.
+    bent = cross.clone()
+    bent[0, 0] = 0.15
+    small = mpve_mm(bent, cross, with_scale=True)
+    torch.testing.assert_close(mpve_mm(7 * bent, cross, with_scale=True), small, rtol=1e-4, atol=1e-4)

@@ -1,0 +1,71 @@
+"""Widening gives the asked-for variance, keeps size and everything but identity, and leaves wide encoders alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from neuface.encoders.open_encoder import OpenEncoder, OpenEncoderConfig
+from neuface.head.model import HeadModel
+from neuface.synthetic.training import TrainingPictures
+from neuface.training.calibration import widened
+from neuface.training.validation import face_shapes_mm, shape_variance_mm2
+
+COUNT = 40
+
+
+@pytest.fixture
+def encoder(open_head: HeadModel) -> OpenEncoder:
+    """Answers that differ from picture to picture, but little."""
+    torch.manual_seed(0)
+    config = OpenEncoderConfig(widths=(4, 4, 8, 8), reduced_channels=4, hidden=16)
+    network = OpenEncoder(open_head, config).eval()
+    torch.nn.init.normal_(network.readout.weight, std=0.3)
+    return network
+
+
+@pytest.fixture
+def pictures() -> TrainingPictures:
+    generator = torch.Generator().manual_seed(1)
+    return TrainingPictures(
+        pictures=torch.randint(0, 256, (COUNT, 3, 112, 112), generator=generator, dtype=torch.uint8),
+        identity=torch.randn(COUNT, 100, generator=generator),
+        expression=torch.zeros(COUNT, 52),
+        root_rotvec=torch.zeros(COUNT, 3),
+        scale=torch.ones(COUNT),
+        offset=torch.zeros(COUNT, 2),
+    )
+
+
+@torch.no_grad()
+def variance(head: HeadModel, identity: torch.Tensor) -> float:
+    return float(shape_variance_mm2(face_shapes_mm(head, replace(head.neutral(COUNT), identity=identity))))
+
+
+def test_the_variance_asked_for_is_reached_and_the_rest_stays(
+    open_head: HeadModel, encoder: OpenEncoder, pictures: TrainingPictures
+) -> None:
+    before = encoder(pictures.pictures / 255)
+    true = variance(open_head, pictures.identity)
+    assert variance(open_head, before.params.identity) < 0.5 * true
+    wide, gain = widened(open_head, encoder, pictures, 0.6)
+    after = wide(pictures.pictures / 255)
+    assert gain > 1
+    assert variance(open_head, after.params.identity) / true == pytest.approx(0.6, abs=0.01)
+    for name in ("expression", "root_rotvec"):
+        assert torch.equal(getattr(after.params, name), getattr(before.params, name))
+    assert torch.equal(after.camera.scale, before.camera.scale)
+    sizes = [open_head.log_size(item.params.identity) for item in (before, after)]
+    assert torch.allclose(sizes[0], sizes[1], atol=1e-5)
+    assert torch.allclose(before.params.identity.mean(0), after.params.identity.mean(0), atol=1e-4)
+
+
+def test_an_encoder_that_is_wide_enough_is_left_alone(
+    open_head: HeadModel, encoder: OpenEncoder, pictures: TrainingPictures
+) -> None:
+    same, gain = widened(open_head, encoder, pictures, 0.0)
+    assert gain == 1
+    for one, other in zip(same.parameters(), encoder.parameters(), strict=True):
+        assert torch.allclose(one, other, atol=1e-6)
