@@ -33,7 +33,10 @@ class FitConfig:
     """A vertex is hidden if it lies further than this behind the head's centre (tau_z)."""
 
     learning_rate: float = 1e-3
-    """Adam's step size at the start; it falls each time the loss stalls."""
+    """Adam's largest step size; it falls each time the loss stalls."""
+    warm_up_steps: int = 20
+    """Gradient steps over which the step size grows to its largest: Adam's first steps, which know no gradient's
+    usual size yet, otherwise throw the encoder off. 0 starts at the largest."""
     batch_size: int = 64
     """Images per gradient step. Every image is used in every pass, whatever the size."""
     max_passes: int = 150

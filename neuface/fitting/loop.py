@@ -70,6 +70,7 @@ def fit(
             "the predictor has no parameters to optimise, other than those of normalisation layers"
         )
     optimiser = torch.optim.Adam(trainable, lr=config.learning_rate)
+    step_size = _StepSize(config)
     initial = predict_clip(tuned, problem.inputs, config.batch_size)
     progress = _Progress(config)
     best_state = copy.deepcopy(tuned.state_dict())
@@ -87,10 +88,11 @@ def fit(
             break
         if progress.improved:
             best_state = copy.deepcopy(tuned.state_dict())
-        if progress.stalled and not progress.lower_step_size(optimiser):
+        if progress.stalled and not progress.start_again(step_size):
             stop_reason = CONVERGED
             break
         for index in _batches(problem, config, shuffler):
+            step_size.set_next(optimiser)
             _gradient_step(tuned, head, problem, targets, index, config, optimiser, trainable)
         current = predict_clip(tuned, problem.inputs, config.batch_size)
     else:
@@ -231,6 +233,25 @@ def _better_of_last(
     return copy.deepcopy(tuned.state_dict()) if progress.improved else best_state
 
 
+class _StepSize:
+    """Grows linearly over the first steps, and falls on demand."""
+
+    def __init__(self, config: FitConfig) -> None:
+        self.warm_up_steps = config.warm_up_steps
+        self.largest = config.learning_rate
+        self.taken = 0
+
+    def set_next(self, optimiser: torch.optim.Optimizer) -> None:
+        """The size of the step that is about to be taken."""
+        self.taken += 1
+        share = min(1.0, self.taken / max(1, self.warm_up_steps))
+        for group in optimiser.param_groups:
+            group["lr"] = share * self.largest
+
+    def drop(self) -> None:
+        self.largest *= STEP_SIZE_DROP
+
+
 @dataclass(kw_only=True)
 class _Progress:
     """Watches the loss: keeps its history, knows the best pass, and notices a stall."""
@@ -262,12 +283,11 @@ class _Progress:
     def stalled(self) -> bool:
         return self._waited >= self.config.patience
 
-    def lower_step_size(self, optimiser: torch.optim.Optimizer) -> bool:
+    def start_again(self, step_size: _StepSize) -> bool:
         """Lower the step size after a stall; False once it has been lowered as often as allowed."""
         if self._drops >= self.config.step_size_drops:
             return False
         self._drops += 1
         self._waited = 0
-        for group in optimiser.param_groups:
-            group["lr"] *= STEP_SIZE_DROP
+        step_size.drop()
         return True

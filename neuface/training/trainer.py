@@ -80,8 +80,8 @@ class TrainingOptions:
     warm_up_steps: int = 300
     ema_decay: float = 0.998
     """The weights that are measured and kept are a moving average of the trained ones."""
-    identity_variance: float = 0.62
-    """Share of the true variance of face shapes over people that the finished encoder's answers have at least."""
+    identity_variance: float = 0.65
+    """Share of the true variance of face shapes over people that the finished encoder's answers have on training people."""
     steps_per_check: int = 1000
     """Steps between measurements on held-out people; each one also writes a checkpoint."""
     seed: int = 0

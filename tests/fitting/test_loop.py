@@ -103,6 +103,19 @@ def test_a_known_pose_is_recovered(tiny_head) -> None:
     assert torch.equal(found.params.identity, truth.params.identity)
 
 
+@pytest.mark.parametrize(("warm_up_steps", "largest_move"), [(0, 1e-3), (1, 1e-3), (10, 1e-4)])
+def test_the_first_step_is_as_long_as_the_warm_up_allows(
+    tiny_head, warm_up_steps: int, largest_move: float
+) -> None:
+    """Adam's first step moves every number by the step size, here a share of the largest."""
+    head = tiny_head()
+    truth = turning_heads(head, 1, 4)
+    config = FitConfig(learning_rate=1e-3, max_passes=1, warm_up_steps=warm_up_steps)
+    outcome = fit(FreeParameters(disturbed(truth), POSE), head, problem_of(head, truth), config)
+    moved = (outcome.prediction.camera.scale - outcome.initial.camera.scale).abs()
+    assert float(moved.max()) == pytest.approx(largest_move, rel=1e-3)
+
+
 def test_the_loss_falls_and_the_best_pass_is_returned(tiny_head) -> None:
     head = tiny_head()
     truth = turning_heads(head, 2, 5)
@@ -139,7 +152,7 @@ def test_two_views_are_drawn_together(tiny_head, random_params) -> None:
 
 def test_the_open_head_follows_landmarks(open_head: HeadModel) -> None:
     truth = turning_heads(open_head, 1, 3)
-    config = FitConfig(learning_rate=1e-2, max_passes=40)
+    config = FitConfig(learning_rate=1e-2, max_passes=40, warm_up_steps=0)
     problem = problem_of(open_head, truth, "ibug68")
     outcome = fit(FreeParameters(disturbed(truth, 0.1)), open_head, problem, config)
     assert outcome.history["landmark"][-1] < 0.1 * outcome.history["landmark"][0]
@@ -294,7 +307,7 @@ def test_a_step_is_scaled_to_the_clip_and_not_to_the_batch(
     monkeypatch.setattr(loop, "GRADIENT_NORM_LIMIT", math.inf)
 
     def moved(batch_size: int) -> Tensor:
-        config = FitConfig(batch_size=batch_size, max_passes=1, learning_rate=1e-5)
+        config = FitConfig(batch_size=batch_size, max_passes=1, learning_rate=1e-5, warm_up_steps=0)
         outcome = fit(FreeParameters(start), head, problem_of(head, truth), config)
         return outcome.prediction.camera.offset - start.camera.offset
 
