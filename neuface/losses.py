@@ -1,4 +1,4 @@
-"""The objective on one page: Eq. 1-4 of NeuFace (TMLR 2024), and three weak priors.
+"""The objective on one page: Eq. 1-4 of NeuFace (TMLR 2024), and two weak priors.
 
 Every term returns one value per image, so that a batch of any size adds up to the same clip-wide mean. Targets
 come from the E-step (`neuface.fitting.targets`) and carry no gradient.
@@ -54,15 +54,6 @@ def identity_prior(identity: Float[Tensor, "images identity"]) -> Float[Tensor, 
 def expression_prior(expression: Float[Tensor, "images expression"]) -> Float[Tensor, "images"]:
     """Mean squared expression coefficient."""
     return expression.square().mean(-1)
-
-
-def size_prior(log_size: Float[Tensor, "images"]) -> Float[Tensor, "images"]:
-    """Squared logarithm of the head's size relative to the mean head's.
-
-    A weak-perspective image is the same for a larger head and a smaller scale, so that nothing else in the objective
-    keeps the size from drifting, and with it every distance in millimetres.
-    """
-    return log_size.square()
 
 
 def weighted_sum(parts: dict[str, Tensor], weights: dict[str, float]) -> Float[Tensor, "images"]:

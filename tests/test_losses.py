@@ -168,30 +168,6 @@ def test_priors_are_mean_squares() -> None:
         torch.testing.assert_close(prior(code), torch.tensor([14 / 4, 0.0]))
 
 
-def test_the_size_prior_is_the_squared_log_size(tiny_head, random_params) -> None:
-    """Of a head that grew by 5 % about its centroid: log(1.05)^2, to first order."""
-    head = tiny_head()
-    face = head.regions["face"]
-    growth = head.template - head.template[face].mean(0)
-    basis = torch.cat((head.identity_basis[..., :5], growth[..., None]), dim=-1)
-    head = replace(head, identity_basis=basis)
-    code = torch.zeros(2, 6, dtype=torch.float64)
-    code[1, 5] = 0.05
-    torch.testing.assert_close(head.log_size(code), torch.tensor([0.0, 0.05], dtype=torch.float64))
-    assert float(losses.size_prior(head.log_size(code))[1]) == pytest.approx(0.05**2)
-    # To first order it is the logarithm of the root mean square radius, for every identity.
-    small = 1e-3 * random_params(head, 7).identity
-    vertices = head.vertices(replace(head.neutral(7), identity=small))[:, face]
-    radius, mean = (
-        (points - points.mean(-2, keepdim=True)).square().sum((-1, -2)).sqrt()
-        for points in (vertices, head.template[face])
-    )
-    torch.testing.assert_close(head.log_size(small), (radius / mean).log(), atol=1e-6, rtol=1e-3)
-    # Shorter codes mean zeros, as everywhere.
-    padded = torch.cat((small[:, :3], 0 * small[:, 3:]), dim=-1)
-    torch.testing.assert_close(head.log_size(small[:, :3]), head.log_size(padded))
-
-
 def test_weighted_sum_takes_the_terms_there_are() -> None:
     parts = {"landmark": torch.tensor([1.0, 2.0]), "temporal": torch.tensor([10.0, 20.0])}
     total = losses.weighted_sum(parts, {"landmark": 3.0, "temporal": 0.5, "multiview": 7.0})
@@ -207,7 +183,6 @@ def test_gradients_of_every_term() -> None:
     assert check(lambda x: losses.multiview_loss(x, merged), normal(2, 5, 3).requires_grad_())
     assert check(losses.identity_prior, normal(2, 6).requires_grad_())
     assert check(losses.expression_prior, normal(2, 6).requires_grad_())
-    assert check(losses.size_prior, normal(3).requires_grad_())
     weights = {"a": 2.0, "b": -0.5}
     assert check(
         lambda a, b: losses.weighted_sum({"a": a, "b": b}, weights),

@@ -45,16 +45,16 @@ class StudySettings:
     """Test clips of the scan, if there is one, shared out in the same way."""
     tuning_clips: int = 2
     """Rendered clips of further people on which the learning rates are chosen, shared out in the same way."""
-    frames: int = 24
+    frames: int = 16
     """Of a clip from one camera."""
-    frames_of_three: int = 12
+    frames_of_three: int = 8
     """Of a clip from three cameras, each."""
     size_px: int = 320
     """Side of the frames."""
-    direct_rates: tuple[float, ...] = (3e-3, 1e-2, 3e-2, 1e-1)
+    direct_rates: tuple[float, ...] = (3e-3, 1e-2, 3e-2)
     """Learning rates to choose from, for direct fitting, bounded or not."""
-    neural_rates: tuple[float, ...] = (1e-4, 3e-4, 1e-3, 3e-3)
-    max_passes: int = 500
+    neural_rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3)
+    max_passes: int = 300
     """Enough for the stopping rule to end the fits."""
     patience: int = 20
     """As FitConfig's, but longer: a fit whose loss jumps at first, or creeps, has not converged."""

@@ -22,8 +22,6 @@ class FitConfig:
     """Weight of the squared identity code, against shapes outside the population. Not in the paper."""
     expression_prior_weight: float = 1e-3
     """Weight of the squared expression code. Not in the paper."""
-    size_prior_weight: float = 10.0
-    """Weight of the squared log size of the head, which one weak-perspective camera cannot see. Not in the paper."""
 
     temporal_window: int = 5
     """Frames in the moving average of head orientations, odd."""
@@ -82,5 +80,4 @@ class FitConfig:
             "multiview": self.multiview_weight,
             "identity_prior": self.identity_prior_weight,
             "expression_prior": self.expression_prior_weight,
-            "size_prior": self.size_prior_weight,
         }

@@ -166,7 +166,6 @@ def loss_parts(
         / everything,
         "identity_prior": losses.identity_prior(params.identity) / everything,
         "expression_prior": losses.expression_prior(params.expression) / everything,
-        "size_prior": losses.size_prior(head.log_size(params.identity)) / everything,
     }
     if len(targets.vertices):
         merged = targets.vertices[index % problem.time]

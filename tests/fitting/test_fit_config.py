@@ -57,7 +57,7 @@ def test_good_values_are_kept() -> None:
 def test_every_term_has_its_weight() -> None:
     config = FitConfig(
         landmark_weight=1.5, temporal_weight=2.5, multiview_weight=3.5,
-        identity_prior_weight=4.5, expression_prior_weight=5.5, size_prior_weight=6.5,
+        identity_prior_weight=4.5, expression_prior_weight=5.5,
     )  # fmt: skip
     assert config.term_weights() == {
         "landmark": 1.5,
@@ -65,5 +65,4 @@ def test_every_term_has_its_weight() -> None:
         "multiview": 3.5,
         "identity_prior": 4.5,
         "expression_prior": 5.5,
-        "size_prior": 6.5,
     }

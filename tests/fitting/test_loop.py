@@ -139,7 +139,7 @@ def test_two_views_are_drawn_together(tiny_head, random_params) -> None:
     start = Prediction(params=params, camera=camera_for(params))
     config = FitConfig(
         landmark_weight=0.0, temporal_weight=0.0, identity_prior_weight=0.0, expression_prior_weight=0.0,
-        size_prior_weight=0.0, learning_rate=3e-2, max_passes=60,
+        learning_rate=3e-2, max_passes=60,
     )  # fmt: skip
     outcome = fit(FreeParameters(start, ("identity", "expression")), head, problem_of(head, start), config)
 
@@ -344,7 +344,7 @@ def test_the_history_adds_up(tiny_head, views: int, names: set[str]) -> None:
     truth = turning_heads(head, views, 5)
     config = FitConfig(
         max_passes=5, landmark_weight=1.5, temporal_weight=0.7, multiview_weight=3.0,
-        identity_prior_weight=0.2, expression_prior_weight=0.1, size_prior_weight=0.3,
+        identity_prior_weight=0.2, expression_prior_weight=0.1,
     )  # fmt: skip
     reported: list[tuple[int, dict[str, float]]] = []
     outcome = fit(
@@ -355,7 +355,7 @@ def test_the_history_adds_up(tiny_head, views: int, names: set[str]) -> None:
         lambda number, parts: reported.append((number, parts)),
     )
     history = outcome.history
-    names = names | {"total", "landmark", "temporal", "identity_prior", "expression_prior", "size_prior"}
+    names = names | {"total", "landmark", "temporal", "identity_prior", "expression_prior"}
     assert set(history) == names
     weights = config.term_weights()
     for number, total in enumerate(history["total"]):

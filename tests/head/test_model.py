@@ -274,3 +274,24 @@ def test_cuda_gives_the_same_numbers(open_head: HeadModel, random_params: Callab
         torch.testing.assert_close(
             on_device.landmarks(moved, scheme).cpu(), open_head.landmarks(params, scheme), atol=2e-6, rtol=0
         )
+
+
+def test_log_size_is_the_logarithm_of_the_mean_radius_to_first_order(tiny_head, random_params) -> None:
+    head = tiny_head()
+    face = head.regions["face"]
+    growth = head.template - head.template[face].mean(0)
+    basis = torch.cat((head.identity_basis[..., :5], growth[..., None]), dim=-1)
+    head = replace(head, identity_basis=basis)
+    code = torch.zeros(2, 6, dtype=torch.float64)
+    code[1, 5] = 0.05
+    torch.testing.assert_close(head.log_size(code), torch.tensor([0.0, 0.05], dtype=torch.float64))
+    small = 1e-3 * random_params(head, 7).identity
+    vertices = head.vertices(replace(head.neutral(7), identity=small))[:, face]
+    radius, mean = (
+        (points - points.mean(-2, keepdim=True)).square().sum((-1, -2)).sqrt()
+        for points in (vertices, head.template[face])
+    )
+    torch.testing.assert_close(head.log_size(small), (radius / mean).log(), atol=1e-6, rtol=1e-3)
+    # Shorter codes mean zeros, as everywhere.
+    padded = torch.cat((small[:, :3], 0 * small[:, 3:]), dim=-1)
+    torch.testing.assert_close(head.log_size(small[:, :3]), head.log_size(padded))
