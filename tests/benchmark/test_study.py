@@ -83,7 +83,7 @@ def study() -> Study:
         scan_hash=None,
         threads=2,
         trials=trials,
-        learning_rates={"direct": 0.01, "bounded": 0.01, "neural": 1e-4},
+        learning_rates={"direct": 0.01, "bounded": 0.01, "neural": 3e-4},
         cases=three_cases(),
     )
 
