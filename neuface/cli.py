@@ -15,7 +15,8 @@ from neuface.errors import InputError, NeufaceError
 from neuface.fitting.config import FitConfig
 from neuface.outputs import make_folder, table, write_outputs
 from neuface.pipeline import optimize
-from neuface.training.trainer import TrainingOptions, train_encoder
+from neuface.training.options import TrainingOptions
+from neuface.training.run import train_encoder
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ class Demo:
 
 @dataclass(frozen=True)
 class TrainEncoder:
-    """Train the open encoder from nothing; run it again to go on from the last checkpoint."""
+    """Train the open encoder; run it again to go on from the last checkpoint."""
 
     folder: Path
     """Takes the drawn pictures (2 GB), checkpoint.pt, log.jsonl, curves.png, and at last encoder.safetensors."""
@@ -89,6 +90,8 @@ class TrainEncoder:
     """Folder of real clips to learn from: PERSON/NAME.mp4 with PERSON/NAME.landmarks.npz beside it."""
     held_out_footage: Path | None = None
     """The same, of other people, only to be measured."""
+    start: Path | None = None
+    """Weights to begin with, such as another folder's best.safetensors; otherwise it begins from nothing."""
     progress: bool = True
     """Show progress bars."""
     options: TrainingOptions = field(default_factory=TrainingOptions)
@@ -99,6 +102,7 @@ class TrainEncoder:
             self.options,
             footage=self.footage,
             held_out_footage=self.held_out_footage,
+            start=self.start,
             progress=self.progress,
         )
         print(f"written to {self.folder}: encoder.safetensors, log.jsonl, curves.png, showcase.png")

@@ -7,11 +7,12 @@ import time
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from tqdm import tqdm
 
 from neuface.clips import read_clip
 from neuface.cropping import iterate_crops
-from neuface.errors import InputError
+from neuface.devices import checked_device
 from neuface.evaluation import image_nme_percent
 from neuface.fitting.config import FitConfig
 from neuface.fitting.loop import fit
@@ -52,13 +53,13 @@ def optimize(
     """
     settings = FitConfig() if config is None else config
     loaded = load_model(model) if isinstance(model, str) else model
-    place = _checked_device(device)
+    place = checked_device(device)
     clip = read_clip(frames, landmarks, progress=progress)
     started = time.perf_counter()
     head = loaded.head.to(place)
     # A module moves in place; the loaded one is to stay where and as it is.
     encoder = copy.deepcopy(loaded.encoder).to(place)
-    problem = make_problem(_inputs(loaded, clip), clip.landmarks, clip.crops, clip.valid).to(place)
+    problem = make_problem(encoder_inputs(loaded, clip), clip.landmarks, clip.crops, clip.valid).to(place)
     with _Bar(settings.max_passes, enabled=progress) as bar:
         outcome = fit(encoder, head, problem, settings, bar.show)
     prediction, initial = outcome.prediction.to("cpu"), outcome.initial.to("cpu")
@@ -86,20 +87,10 @@ def optimize(
     )
 
 
-def _inputs(model: Model, clip: Clip) -> torch.Tensor:
+def encoder_inputs(model: Model, clip: Clip) -> Float[torch.Tensor, "views time c h w"]:
     """The clip's crops as the encoder keeps them; the crops themselves are never all in memory."""
     pieces = [model.encoder.prepare(crops) for _, crops in iterate_crops(clip.frames, clip.crops)]
     return torch.cat(pieces).unflatten(0, (clip.views, clip.time))
-
-
-def _checked_device(device: str | torch.device | None) -> torch.device:
-    try:
-        place = torch.device("cpu" if device is None else device)
-    except RuntimeError as error:
-        raise InputError(f"unknown device {device!r}: expected 'cpu', 'cuda' or 'cuda:0'") from error
-    if place.type == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"device {str(place)!r} was asked for, but this machine or torch build has no CUDA")
-    return place
 
 
 class _Bar:

@@ -84,10 +84,7 @@ def test_four_uncalibrated_cameras(full: bool) -> None:
     after = report["after"]
     assert after["cvd_mm"] <= 0.5 * report["before"]["cvd_mm"]
     assert after["cvd_mm"] <= 0.5 * alone["after"]["cvd_mm"]
-    assert after["nme_percent"] <= 5.0
-    if full:
-        # Of so few moments the fit ends at the pass limit, unsettled: 1.09 to 1.24 times, by the number of threads.
-        assert after["nme_percent"] <= 1.1 * alone["after"]["nme_percent"]
+    assert after["nme_percent"] <= min(5.0, 1.1 * alone["after"]["nme_percent"])
 
 
 def test_demo() -> None:

@@ -12,8 +12,8 @@ import neuface
 
 PACKAGE = Path(str(neuface.__file__)).parent
 FLOORS = (
-    ("errors", "structs"),
-    ("geometry",),
+    ("errors", "structs", "hashing"),
+    ("geometry", "devices"),
     ("head", "render"),
     ("losses", "metrics"),
     ("landmarks", "cropping", "encoders"),

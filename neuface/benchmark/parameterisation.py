@@ -28,20 +28,18 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from neuface.benchmark.cases import Case
 from neuface.benchmark.judging import Scores, score
-from neuface.cropping import iterate_crops
 from neuface.encoders.predictor import Predictor
 from neuface.errors import InputError
 from neuface.fitting.config import FitConfig
 from neuface.fitting.free import FreeParameters
 from neuface.fitting.loop import predict_clip
 from neuface.models import Model
-from neuface.pipeline import optimize
+from neuface.pipeline import encoder_inputs, optimize
 from neuface.results import FitResult
 from neuface.structs import Prediction
 
@@ -150,9 +148,7 @@ def compare(
 def encoder_answer(case: Case, model: Model, config: FitConfig) -> Prediction:
     """The pretrained encoder's answer for the clip, batch axes `views time`: where every arm starts."""
     encoder = copy.deepcopy(model.encoder).eval()
-    pieces = [encoder.prepare(crops) for _, crops in iterate_crops(case.clip.frames, case.clip.crops)]
-    inputs = torch.cat(pieces).unflatten(0, (case.clip.views, case.clip.time))
-    return predict_clip(encoder, inputs, config.batch_size)
+    return predict_clip(encoder, encoder_inputs(model, case.clip), config.batch_size)
 
 
 def fit_arm(arm: str, case: Case, model: Model, start: Prediction, config: FitConfig) -> FitResult:

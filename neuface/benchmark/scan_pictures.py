@@ -17,10 +17,10 @@ from neuface.landmarks.schemes import GROUPS_IBUG68
 from neuface.render import TorchRasterizer, interpolate, interpolate_corners, lambert, rasterize
 from neuface.structs import WeakPerspective
 from neuface.synthetic.backdrop import random_backgrounds
+from neuface.synthetic.clips import head_motion
 
 SCAN_SCALE = 6.0
 """Frame half-widths per metre: the face is about as large as in the synthetic clips."""
-LARGEST_TURN_DEG = (5.0, 12.0, 4.0)
 SUPERSAMPLE = 2
 PICTURES_AT_ONCE = 4
 # Normals of a scan are rough: a contour point's is the mean over this neighbourhood.
@@ -62,15 +62,6 @@ def film_scan(
         noisy = clean + noise_px * torch.randn(clean.shape, generator=generator)
         marks.append(noisy.masked_fill(~_landmarks_shown(scan, turn)[..., None], torch.nan))
     return torch.stack(films), torch.stack(marks)
-
-
-def head_motion(time: int, generator: torch.Generator, fps: float = 25.0) -> Float[Tensor, "time 3"]:
-    """Slow nods and turns as rotation vectors: two sines per axis."""
-    seconds = torch.arange(time) / fps
-    rate = 0.4 + 0.6 * torch.rand(2, 3, generator=generator)
-    phase = 2 * torch.pi * torch.rand(2, 3, generator=generator)
-    waves = torch.sin(2 * torch.pi * rate * seconds[:, None, None] + phase)
-    return torch.tensor(LARGEST_TURN_DEG).deg2rad() * (waves * torch.tensor(((0.7,), (0.3,)))).sum(1)
 
 
 def paint_scan(

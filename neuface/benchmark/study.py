@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -24,6 +23,7 @@ from neuface.benchmark.parameterisation import (
 )
 from neuface.errors import InputError
 from neuface.fitting.config import FitConfig
+from neuface.hashing import tensors_hash
 from neuface.io.scans import Scan
 from neuface.models import Model
 
@@ -172,7 +172,7 @@ def run_study(
         "head": model.head.content_hash(),
         "config": asdict(settings.config()),
     }
-    scan_hash = None if scan is None else _tensors_hash(vars(scan))
+    scan_hash = None if scan is None else tensors_hash(vars(scan))
     tuning, tests = settings.tuning_specs(), settings.test_specs(with_scan=scan is not None)
     grids = settings.grids()
     with tqdm(total=len(tuning) + len(tests), unit="clip", disable=not progress) as bar:
@@ -219,7 +219,7 @@ def case_from_json(kept: Json) -> CaseResult:
 
 def weights_hash(model: Model) -> str:
     """SHA-256 over every number of the model's encoder."""
-    return _tensors_hash(model.encoder.state_dict())
+    return tensors_hash(model.encoder.state_dict())
 
 
 def _tried(spec: CaseSpec, model: Model, settings: StudySettings) -> Json:
@@ -243,11 +243,3 @@ def _compared(
 
 def _forget(name: str, key: Json, make: Callable[[], Json]) -> Json:
     return make()
-
-
-def _tensors_hash(tensors: Mapping[str, Any]) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()

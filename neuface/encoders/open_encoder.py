@@ -76,7 +76,7 @@ class OpenEncoder(Predictor):
             raise InputError(
                 f"the open encoder takes (n, 3, {CROP_PX}, {CROP_PX}) crops, got {tuple(crops.shape)}"
             )
-        return torch.nn.functional.avg_pool2d(crops, SHRINK)
+        return shrunk(crops)
 
     def forward(self, inputs: Float[Tensor, "n 3 h w"], index: Int[Tensor, "n"] | None = None) -> Prediction:
         """Heads and cameras for prepared crops; `index` is not used."""
@@ -117,6 +117,11 @@ class OpenEncoder(Predictor):
             logit = math.log(TYPICAL_EXPRESSION / (1 - TYPICAL_EXPRESSION))
             self.readout.bias[identity : identity + expression] = logit
             self.readout.bias[-3] = math.log(TYPICAL_SCALE)
+
+
+def shrunk(crops: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 h2 w2"]:
+    """Crops as the network sees them: averaged over squares of SHRINK pixels."""
+    return torch.nn.functional.avg_pool2d(crops, SHRINK)
 
 
 def face_anchor(head: HeadModel) -> Float[Tensor, "3"]:

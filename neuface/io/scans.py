@@ -25,6 +25,8 @@ IBUG68_GROUPS = (
 )  # fmt: skip
 PICTURE_ENDINGS = (".jpg", ".jpeg", ".png")
 MOST_NAMED = 5
+# Beyond float32's range; NaN fails the comparison, too.
+LARGEST_COORDINATE = 3e38
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,13 +120,13 @@ def read_ljson(path: str | os.PathLike[str]) -> dict[str, Float[Tensor, "_ 3"]]:
     file = Path(path)
     try:
         content = json.loads(_text(file))
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise InputError(f"{file}: is not JSON ({error}); expected a Menpo landmark file") from error
     group = _only_group(file, content)
     try:
         listed = group["landmarks"]["points"]
         labels = [(str(item["label"]), [int(index) for index in item["mask"]]) for item in group["labels"]]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise InputError(
             f"{file}: is not a Menpo landmark file (no usable {error}); "
             "expected 'labels' with 'label' and 'mask', and 'landmarks' with 'points'"
@@ -187,12 +189,12 @@ def _only_group(file: Path, content: Any) -> dict[str, Any]:
 def _checked_points(file: Path, listed: Any) -> Float[Tensor, "points 3"]:
     try:
         points = torch.tensor(listed, dtype=torch.float64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
         raise InputError(f"{file}: its points cannot be read as numbers ({error})") from error
     if points.ndim != 2 or points.shape[-1] != 3:
         raise InputError(f"{file}: expected points of shape (n, 3), got {tuple(points.shape)}")
-    if not bool(points.isfinite().all()):
-        raise InputError(f"{file}: has points that are not finite numbers")
+    if not bool(points.float().isfinite().all()):
+        raise InputError(f"{file}: has points that are not finite numbers, or too large")
     return points.float()
 
 
@@ -239,7 +241,7 @@ class _ObjParser:
             values = tuple(float(word) for word in words[1 : count + 1])
         except ValueError as error:
             raise self._error(number, f"{error}, in {' '.join(words)!r}") from error
-        if len(values) < count or not all(math.isfinite(value) for value in values):
+        if len(values) < count or not all(abs(value) < LARGEST_COORDINATE for value in values):
             raise self._error(number, f"expected {count} finite numbers after {words[0]!r}, got {words[1:]}")
         return values
 

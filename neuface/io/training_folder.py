@@ -111,6 +111,11 @@ class FootageFile:
     video: Path
     landmarks: Path
 
+    @property
+    def title(self) -> str:
+        """Unlike `name`, different for the clips of different people."""
+        return self.name if self.name == self.person else f"{self.person}/{self.name}"
+
 
 def list_footage(folder: str | os.PathLike[str]) -> list[FootageFile]:
     """The clips of a folder of real footage, in alphabetical order.
@@ -132,8 +137,8 @@ def list_footage(folder: str | os.PathLike[str]) -> list[FootageFile]:
         landmarks = video.with_suffix(LANDMARK_ENDING)
         if not landmarks.is_file():
             raise InputError(
-                f"{video} has no landmarks: expected {landmarks.name} beside it. Fit it once with "
-                "`neuface optimize`, or write landmarks with `neuface.io.landmarks.write_landmarks`"
+                f"{video} has no landmarks: expected {landmarks.name} beside it. Make it with "
+                "neuface.io.landmarks.write_landmarks(PATH, neuface.read_clip(VIDEO).landmarks)"
             )
         person = video.stem if video.parent == root else video.parent.name
         clips.append(FootageFile(person=person, name=video.stem, video=video, landmarks=landmarks))

