@@ -10,8 +10,9 @@ step is taken per pass, on all images at once. What differs is only what the gra
               stays within 0..1, and scale through an exponential; tells what these bounds alone bring
     neural    the encoder's weights, which answer for all images
 
-Neck, jaw and eyes stay at rest in every arm. Identity is one code per image in every arm: none shares it over time
-or views, except by what the multi-view term asks for and by what a network answers to similar pictures.
+Neck, jaw and eyes stay at rest in every arm. Identity is one code per clip in every arm, the mean over its images,
+and the face keeps the size that the encoder answered on average (`neuface.fitting.shape`). A rival that fits one
+code per image, as the paper's baseline does, has a harder problem; it is not what is compared here.
 
 The priors are FitConfig's in every arm. The paper's direct fit has further regularisers towards the mean and goes
 from coarse to fine (pose and camera first); both are left out, so that the objective is the same. Direct fitting

@@ -120,7 +120,8 @@ def markdown(study: Study) -> str:
         "Same clips, objective, E-step, stopping rule and initial values (the encoder's answers); what differs is "
         "what the gradient moves. *direct*: every image's scale, offset, orientation, identity and expression, "
         "freely. *direct, bounded*: the same with expression kept within 0..1, as the encoder's output is. "
-        "*neural*: the encoder's weights. Identity is one code per image in every arm.",
+        "*neural*: the encoder's weights. Identity is one code per clip in every arm, of the "
+        "size that the encoder answered.",
         "",
         "Less is better, but for MSI3D. NME and the loss are taken against the noisy landmarks that were fitted, so "
         'a lower value may mean that noise was fitted. "Scaled" errors are taken after an alignment with scale, '

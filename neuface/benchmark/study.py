@@ -27,7 +27,7 @@ from neuface.hashing import tensors_hash
 from neuface.io.scans import Scan
 from neuface.models import Model
 
-STUDY_FORMAT = 1
+STUDY_FORMAT = 2
 """Raise when the meaning of kept results changes: older ones are then computed again."""
 
 Json = dict[str, Any]
@@ -51,7 +51,7 @@ class StudySettings:
     """Of a clip from three cameras, each."""
     size_px: int = 320
     """Side of the frames."""
-    direct_rates: tuple[float, ...] = (3e-3, 1e-2, 3e-2)
+    direct_rates: tuple[float, ...] = (3e-3, 1e-2, 3e-2, 1e-1)
     """Learning rates to choose from, for direct fitting, bounded or not."""
     neural_rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3)
     max_passes: int = 300

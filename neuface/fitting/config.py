@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
+from typing import Literal
 
 from neuface.errors import InputError
 
@@ -22,6 +23,12 @@ class FitConfig:
     """Weight of the squared identity code, against shapes outside the population. Not in the paper."""
     expression_prior_weight: float = 1e-3
     """Weight of the squared expression code. Not in the paper."""
+
+    identity_per: Literal["clip", "image"] = "clip"
+    """One identity code for the whole clip, all views, or one for every image, as in the paper."""
+    hold_size: bool = True
+    """Keep the face's size at the pretrained encoder's mean answer: the cameras of this package (weak perspective)
+    cannot tell it, so that it would drift. Not in the paper."""
 
     temporal_window: int = 5
     """Frames in the moving average of head orientations, odd."""
@@ -53,6 +60,8 @@ class FitConfig:
     def __post_init__(self) -> None:
         for item in fields(self):
             value = getattr(self, item.name)
+            if item.name in ("identity_per", "hold_size"):
+                continue
             if not isinstance(value, int | float) or isinstance(value, bool):
                 raise InputError(f"FitConfig.{item.name} must be a number, got {value!r}")
             if not math.isfinite(value):
@@ -61,6 +70,10 @@ class FitConfig:
                 raise InputError(f"FitConfig.{item.name} must be a whole number, got {value}")
             if value < 0 and item.name not in ("visible_depth_m", "seed"):
                 raise InputError(f"FitConfig.{item.name} must not be negative, got {value}")
+        if self.identity_per not in ("clip", "image"):
+            raise InputError(f"FitConfig.identity_per must be 'clip' or 'image', got {self.identity_per!r}")
+        if not isinstance(self.hold_size, bool):
+            raise InputError(f"FitConfig.hold_size must be True or False, got {self.hold_size!r}")
         for name in ("temporal_window", "batch_size", "max_passes", "patience"):
             value = getattr(self, name)
             if value < 1:

@@ -19,6 +19,7 @@ from neuface.encoders.predictor import Predictor
 from neuface.errors import InputError
 from neuface.fitting.config import FitConfig
 from neuface.fitting.problem import Problem
+from neuface.fitting.shape import clip_shape
 from neuface.fitting.targets import Targets, estimate_targets
 from neuface.head.model import HeadModel
 from neuface.structs import Prediction
@@ -76,8 +77,10 @@ def fit(
     best_state = copy.deepcopy(tuned.state_dict())
     shuffler = torch.Generator().manual_seed(config.seed)
     stop_reason = PASS_LIMIT
-    current = initial
+    shape = clip_shape(head, initial, problem.valid, config)
+    answer = initial
     for number in range(config.max_passes):
+        current = shape.of_clip(answer)
         targets = estimate_targets(head, current.params, problem.valid, config)
         before = clip_parts(head, current, problem, targets, config)
         progress.record(before)
@@ -93,14 +96,17 @@ def fit(
             break
         for index in _batches(problem, config, shuffler):
             step_size.set_next(optimiser)
-            _gradient_step(tuned, head, problem, targets, index, config, optimiser, trainable)
-        current = predict_clip(tuned, problem.inputs, config.batch_size)
+            prediction = tuned(problem.inputs.flatten(0, 1)[index], index)
+            prediction = shape.of_images(prediction, index, answer.params.identity)
+            _gradient_step(head, prediction, problem, targets, index, config, optimiser, trainable)
+        answer = predict_clip(tuned, problem.inputs, config.batch_size)
     else:
+        current = shape.of_clip(answer)
         best_state = _better_of_last(tuned, head, problem, current, config, progress, best_state)
         if not math.isfinite(progress.history["total"][-1]):
             stop_reason = DIVERGED
     tuned.load_state_dict(best_state)
-    prediction = predict_clip(tuned, problem.inputs, config.batch_size)
+    prediction = shape.of_clip(predict_clip(tuned, problem.inputs, config.batch_size))
     return FitOutcome(
         initial=initial, prediction=prediction, history=progress.history, stop_reason=stop_reason
     )
@@ -190,8 +196,8 @@ def clip_parts(
 
 
 def _gradient_step(
-    tuned: Predictor,
     head: HeadModel,
+    prediction: Prediction,
     problem: Problem,
     targets: Targets,
     index: Tensor,
@@ -200,7 +206,6 @@ def _gradient_step(
     trainable: list[nn.Parameter],
 ) -> None:
     """One M-step on some images, scaled to the size of the clip so that the step does not depend on it."""
-    prediction = tuned(problem.inputs.flatten(0, 1)[index], index)
     parts = loss_parts(head, prediction, problem, targets, index)
     share = problem.views * problem.time / len(index)
     loss = losses.weighted_sum(parts, config.term_weights()).sum() * share

@@ -1,0 +1,82 @@
+"""What all images of a clip have in common: one person, hence one identity code, of a size that no camera tells."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from neuface.fitting.config import FitConfig
+from neuface.head.model import HeadModel
+from neuface.structs import Prediction
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipShape:
+    """Makes the answers for single images those for one person; `FitConfig` says how far.
+
+    With `identity_per="clip"` every image gets the mean identity code of the images with landmarks. With
+    `hold_size`, codes are moved along the direction in which the face grows (the shortest way, hence the most
+    probable one) until its size is what the pretrained encoder answered on average: before a weak-perspective
+    camera a large head far away and a small one nearby are the same picture, so a fit could only let it drift.
+    """
+
+    shared: bool
+    valid: Bool[Tensor, "views time"]
+    growth: Float[Tensor, "identity"]
+    """Change of the logarithm of the face's size per unit of every coefficient."""
+    log_size: Float[Tensor, ""] | None
+    """The size to hold; None holds nothing."""
+
+    def of_clip(self, answer: Prediction) -> Prediction:
+        """The whole clip's answers, batch axes `views time`, for one person."""
+        identity = answer.params.identity
+        if self.shared:
+            identity = identity[self.valid].mean(0).expand_as(identity)
+        return _with_identity(answer, self._held(identity))
+
+    def of_images(
+        self,
+        answer: Prediction,
+        index: Int[Tensor, "images"],
+        last: Float[Tensor, "views time identity"],
+    ) -> Prediction:
+        """The answers for some images of the clip, with gradient, for one person.
+
+        A shared code is the mean over the clip at the last E-step plus what the mean over these images has moved
+        since; its gradient is that of their mean.
+
+        Args:
+            index: which images of the flattened (views, time) clip these are.
+            last: the codes of all images at the last E-step, as answered.
+        """
+        identity = answer.params.identity
+        if not self.shared:
+            return _with_identity(answer, self._held(identity))
+        shared = last[self.valid].mean(0)
+        counted = self.valid.flatten()[index]
+        if bool(counted.any()):
+            shared = shared + identity[counted].mean(0) - last.flatten(0, 1)[index][counted].mean(0)
+        return _with_identity(answer, self._held(shared).expand_as(identity))
+
+    def _held(self, identity: Float[Tensor, "*batch identity"]) -> Float[Tensor, "*batch identity"]:
+        if self.log_size is None:
+            return identity
+        missing = self.log_size - identity @ self.growth
+        return identity + missing[..., None] * (self.growth / self.growth.square().sum())
+
+
+def clip_shape(
+    head: HeadModel, initial: Prediction, valid: Bool[Tensor, "views time"], config: FitConfig
+) -> ClipShape:
+    """What the images of this clip share, by the pretrained encoder's answers, batch axes `views time`."""
+    identity = initial.params.identity
+    growth = head.log_size(torch.eye(identity.shape[-1]).to(identity))
+    size = identity[valid].mean(0) @ growth if config.hold_size and bool(growth.any()) else None
+    return ClipShape(shared=config.identity_per == "clip", valid=valid, growth=growth, log_size=size)
+
+
+def _with_identity(answer: Prediction, identity: Tensor) -> Prediction:
+    return replace(answer, params=replace(answer.params, identity=identity))
