@@ -53,9 +53,11 @@ class TrainingOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("shards", "shard_pictures", "workers", "threads", "steps", "batch", "steps_per_check"):
+        for name in ("shards", "shard_pictures", "workers", "threads", "batch", "steps_per_check"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.steps < 0:
+            raise InputError(f"steps must not be negative, got {self.steps}")
         if self.shards > HELD_OUT_SHARD:
             raise InputError(f"shards must be at most {HELD_OUT_SHARD}: the next one is held out")
         if min(self.widths) < 1:

@@ -42,7 +42,7 @@ from neuface.training.footage import Footage, read_footage
 from neuface.training.options import TrainingOptions
 from neuface.training.pictures import HELD_OUT_SHARD, draw_shards, read_shards
 from neuface.training.showcase import showcase
-from neuface.training.trainer import Trainer
+from neuface.training.trainer import Trainer, mean_encoder
 from neuface.training.validation import figures
 from neuface.viz.figures import loss_curves
 
@@ -55,7 +55,7 @@ def train_encoder(
     *,
     footage: str | os.PathLike[str] | None = None,
     held_out_footage: str | os.PathLike[str] | None = None,
-    start: str | os.PathLike[str] | None = None,
+    start: Sequence[str | os.PathLike[str]] = (),
     progress: bool = True,
 ) -> OpenEncoder:
     """Draw what is missing, train, and leave the finished weights in the folder; returns them.
@@ -70,7 +70,8 @@ def train_encoder(
             `best.safetensors`, `encoder.safetensors` (finished) and `showcase.png`.
         footage: Folder of real clips with landmarks to learn from (layout: `neuface.io.training_folder`).
         held_out_footage: The same layout; other people, only measured.
-        start: Weights to begin with, such as another folder's `best.safetensors`; None begins from nothing.
+        start: Weights to begin with, such as another folder's `best.safetensors`, or the mean of several; none begins
+            from nothing. They are measured first and count among the best. With `steps=0` they are only widened.
         progress: Show progress bars.
 
     Raises:
@@ -85,12 +86,14 @@ def train_encoder(
     draw_shards(home, [*numbers, HELD_OUT_SHARD], size, chosen.workers, progress=progress)
     torch.set_num_threads(chosen.threads)
     head = load_head("open")
-    begin_with = None if start is None else read_encoder(start, head)
+    begin_with = mean_encoder([read_encoder(path, head) for path in start]) if start else None
     trainer = Trainer(head, read_shards(home, numbers, size), trained_on, chosen, begin_with)
     held_out = read_shards(home, [HELD_OUT_SHARD], size)
     saved = home.read_checkpoint()
     if saved is not None:
         _go_on(trainer, saved, home)
+    if begin_with is not None and not trainer.rows:
+        _check(trainer, {}, held_out, measured_on, home)
     with tqdm(initial=trainer.step, total=chosen.steps, unit="step", disable=not progress) as bar:
         while trainer.step < chosen.steps:
             parts = trainer.take_step()
@@ -131,13 +134,18 @@ def _check(
     measured_on: Sequence[Footage],
     home: TrainingFolder,
 ) -> dict[str, Any]:
-    """Measure the averaged weights, and write what a person and a continuation need."""
+    """Measure the averaged weights, and write what a person and a continuation need.
+
+    Args:
+        parts: of the last step's loss; empty before the first.
+    """
     averaged = trainer.averaged()
     row = trainer.record(parts, averaged, held_out, measured_on)
     if row["nme68_percent"] <= min(item["nme68_percent"] for item in trainer.rows):
         home.write_best(averaged, {"training": json.dumps(row)})
     home.write_log(trainer.rows)
-    home.write_picture("curves.png", _curves(trainer.rows))
+    if parts:
+        home.write_picture("curves.png", _curves([item for item in trainer.rows if "loss" in item]))
     home.write_checkpoint(trainer.state())
     return row
 

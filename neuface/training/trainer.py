@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -186,3 +187,23 @@ def draw_real(
     moves = random_moves(count, generator)
     pictures = moves.pictures(drawn.pictures.float() / 255, random_padding(generator))
     return reexpose(pictures, generator), replace(drawn, points_ndc=moves.points(drawn.points_ndc))
+
+
+def mean_encoder(encoders: Sequence[OpenEncoder]) -> OpenEncoder:
+    """The encoder whose weights are the mean of others', such as continuations of one training (a "model soup",
+    Wortsman et al. 2022). Raises InputError when they differ in size.
+    """
+    first = encoders[0]
+    if any(item.config != first.config for item in encoders):
+        raise InputError(f"weights of different networks have no mean: {[item.config for item in encoders]}")
+    states = [item.state_dict() for item in encoders]
+    mean = copy.deepcopy(first)
+    mean.load_state_dict(
+        {
+            name: torch.stack([state[name] for state in states]).mean(0)
+            if value.is_floating_point()
+            else value
+            for name, value in states[0].items()
+        }
+    )
+    return mean

@@ -130,7 +130,7 @@ def test_begins_with_given_weights(folder: Path, tmp_path: Path, open_head: Head
     path = tmp_path / "given.safetensors"
     write_encoder(path, given, {})
     still = replace(OPTIONS, steps=1, learning_rate=1e-12, matrix_learning_rate=1e-12)
-    train_encoder(folder, still, start=path, progress=False)
+    train_encoder(folder, still, start=[path], progress=False)
     trained = dict(read_encoder(folder / "best.safetensors", open_head).named_parameters())
     for name, value in given.named_parameters():
         assert torch.allclose(trained[name], value, rtol=1e-3, atol=2e-3), name
@@ -138,7 +138,27 @@ def test_begins_with_given_weights(folder: Path, tmp_path: Path, open_head: Head
         train_encoder(folder, still, progress=False)
     (folder / "checkpoint.pt").unlink()
     with pytest.raises(InputError, match="network with"):
-        train_encoder(folder, replace(still, widths=(4, 4, 8, 16)), start=path, progress=False)
+        train_encoder(folder, replace(still, widths=(4, 4, 8, 16)), start=[path], progress=False)
+
+
+def test_several_weights_begin_as_their_mean_and_are_only_widened_without_steps(
+    folder: Path, tmp_path: Path, open_head: HeadModel
+) -> None:
+    torch.manual_seed(0)
+    config = OpenEncoderConfig(widths=OPTIONS.widths)
+    pair = [OpenEncoder(open_head, config) for _ in range(2)]
+    paths = [tmp_path / "first.safetensors", tmp_path / "second.safetensors"]
+    for path, encoder in zip(paths, pair, strict=True):
+        write_encoder(path, encoder, {})
+    train_encoder(folder, replace(OPTIONS, steps=0), start=paths, progress=False)
+    best = dict(read_encoder(folder / "best.safetensors", open_head).named_parameters())
+    for name, value in pair[0].named_parameters():
+        other = dict(pair[1].named_parameters())[name]
+        assert torch.allclose(best[name], (value + other) / 2, rtol=1e-3, atol=2e-3), name
+    assert [json.loads(line)["step"] for line in (folder / "log.jsonl").read_text().splitlines()] == [0]
+    write_encoder(paths[1], OpenEncoder(open_head, replace(config, widths=(4, 4, 8, 16))), {})
+    with pytest.raises(InputError, match="different networks"):
+        train_encoder(folder, OPTIONS, start=paths, progress=False)
 
 
 def test_a_checkpoint_of_other_footage_or_another_version_is_not_continued(folder: Path) -> None:
@@ -192,7 +212,7 @@ def test_the_learning_rate_warms_up_and_ends_at_zero() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"steps": 0}, "steps must be at least 1"),
+        ({"steps": -1}, "steps must not be negative"),
         ({"footage_weight": -1.0}, "must not be negative"),
         ({"ema_decay": 1.0}, "ema_decay"),
         ({"shards": 901}, "shards must be at most 900"),
