@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, field
+from json import dumps
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
+from neuface.assets import assets_report, convert_assets, report_text
 from neuface.clips import read_clip
 from neuface.demo import run_demo
 from neuface.errors import InputError, NeufaceError
@@ -90,8 +92,8 @@ class TrainEncoder:
     """Folder of real clips to learn from: PERSON/NAME.mp4 with PERSON/NAME.landmarks.npz beside it."""
     held_out_footage: Path | None = None
     """The same, of other people, only to be measured."""
-    start: Path | None = None
-    """Weights to begin with, such as another folder's best.safetensors; otherwise it begins from nothing."""
+    start: tuple[Path, ...] = ()
+    """Weights to begin with, such as another folder's best.safetensors, or the mean of several."""
     progress: bool = True
     """Show progress bars."""
     options: TrainingOptions = field(default_factory=TrainingOptions)
@@ -108,11 +110,40 @@ class TrainEncoder:
         print(f"written to {self.folder}: encoder.safetensors, log.jsonl, curves.png, showcase.png")
 
 
+@dataclass(frozen=True)
+class Assets:
+    """Say which official files of FLAME, DECA, EMOCA and SMIRK are needed and which are there, or convert them."""
+
+    action: Annotated[Literal["report", "convert"], tyro.conf.Positional] = "report"
+    """report: what is there and what is wrong with it. convert: write verified copies that load many times faster."""
+    assets: Path | None = None
+    """Folder with the files; the default is NEUFACE_ASSETS, else a per-user data folder."""
+    json: bool = False
+    """report: print JSON."""
+    out: Path | None = None
+    """convert: folder for the copies; the default is beside each original."""
+    overwrite: bool = False
+    """convert: replace copies that are there."""
+
+    def run(self) -> None:
+        if self.action == "convert":
+            if self.json:
+                raise InputError("--json is for 'neuface assets', not for 'neuface assets convert'")
+            for copy in convert_assets(self.assets, out=self.out, overwrite=self.overwrite):
+                print(f"{copy.source} -> {copy.copy} (verified)")
+            return
+        if self.out is not None or self.overwrite:
+            raise InputError("--out and --overwrite are for: neuface assets convert")
+        report = assets_report(self.assets)
+        print(dumps(report.as_dict(), indent=2) if self.json else report_text(report))
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of the `neuface` command. Errors meant for the user are one line and exit status 2."""
     command = tyro.cli(
         Annotated[Optimize, tyro.conf.subcommand("optimize")]
         | Annotated[Demo, tyro.conf.subcommand("demo")]
+        | Annotated[Assets, tyro.conf.subcommand("assets")]
         | Annotated[TrainEncoder, tyro.conf.subcommand("train-encoder")],
         prog="neuface",
         description=__doc__,

@@ -10,14 +10,14 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from neuface.cropping import steady_crops
+from neuface.cropping import OPEN_CROP, CropRule, steady_crops
 from neuface.errors import InputError
 from neuface.io.landmarks import read_landmarks
 from neuface.io.video import DEFAULT_FPS, ArraySource, FirstFrames, MultiSource, VideoSource
 from neuface.landmarks.arrays import as_landmarks
 from neuface.landmarks.detectors import Detector, FaceAlignmentDetector
 from neuface.landmarks.schemes import to_ibug68
-from neuface.structs import Clip, FrameSource, Landmarks
+from neuface.structs import Clip, Crop, FrameSource, Landmarks
 
 # Fewer points than this do not determine a head's pose, so the frame cannot be fitted.
 FEWEST_USABLE_POINTS = 6
@@ -85,11 +85,21 @@ def read_clip(
     return Clip(
         frames=frames,
         landmarks=points,
-        crops=steady_crops(to_ibug68(points), _sizes_hw(frames)),
+        crops=_crops(points, frames, OPEN_CROP),
         valid=(points.confidence > 0).sum(-1) >= FEWEST_USABLE_POINTS,
         fps=float(rate),
         names=view_names,
     )
+
+
+def recropped(clip: Clip, rule: CropRule) -> Clip:
+    """The same clip with the crops that a model wants to see; `read_clip` gives those of the open model."""
+    return replace(clip, crops=_crops(clip.landmarks, clip.frames, rule))
+
+
+def _crops(landmarks: Landmarks, frames: FrameSource, rule: CropRule) -> Crop:
+    points = to_ibug68(landmarks) if rule.dense_margin is None else landmarks
+    return steady_crops(points, _sizes_hw(frames), rule)
 
 
 def _is_path(value: Any) -> bool:

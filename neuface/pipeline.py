@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import copy
 import time
+from dataclasses import replace
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from tqdm import tqdm
 
-from neuface.clips import read_clip
+from neuface.clips import read_clip, recropped
 from neuface.cropping import iterate_crops
 from neuface.devices import checked_device
 from neuface.evaluation import image_nme_percent
 from neuface.fitting.config import FitConfig
 from neuface.fitting.loop import fit
 from neuface.fitting.problem import make_problem
+from neuface.landmarks.schemes import to_ibug68
 from neuface.models import Model, load_model
 from neuface.results import FITTED, NO_LANDMARKS, POOR_FIT, FitResult
 from neuface.structs import Clip
@@ -54,7 +56,7 @@ def optimize(
     settings = FitConfig() if config is None else config
     loaded = load_model(model) if isinstance(model, str) else model
     place = checked_device(device)
-    clip = read_clip(frames, landmarks, progress=progress)
+    clip = _for_model(read_clip(frames, landmarks, progress=progress), loaded)
     started = time.perf_counter()
     head = loaded.head.to(place)
     # A module moves in place; the loaded one is to stay where and as it is.
@@ -79,17 +81,30 @@ def optimize(
         config=settings,
         model=loaded.name,
         head_name=head.name,
-        head_hash=loaded.head.content_hash(),
+        head_hash=loaded.head.parameter_hash(),
         fps=clip.fps,
         names=clip.names,
         seconds=time.perf_counter() - started,
         frames=clip.frames,
+        head_model=loaded.head,
     )
+
+
+def _for_model(clip: Clip, model: Model) -> Clip:
+    """The clip with the model's own crops, and landmarks that its head has.
+
+    A head without MediaPipe's dense landmarks is fitted to the 68 of them that stand for the iBUG points.
+    """
+    fitting = recropped(clip, model.crop_rule)
+    if clip.landmarks.scheme in model.head.embeddings:
+        return fitting
+    return replace(fitting, landmarks=to_ibug68(clip.landmarks))
 
 
 def encoder_inputs(model: Model, clip: Clip) -> Float[torch.Tensor, "views time c h w"]:
     """The clip's crops as the encoder keeps them; the crops themselves are never all in memory."""
-    pieces = [model.encoder.prepare(crops) for _, crops in iterate_crops(clip.frames, clip.crops)]
+    pictures = iterate_crops(clip.frames, clip.crops, antialias=model.crop_rule.antialias)
+    pieces = [model.encoder.prepare(crops) for _, crops in pictures]
     return torch.cat(pieces).unflatten(0, (clip.views, clip.time))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -60,6 +60,8 @@ class FitResult:
     """Wall time of the fit, without reading the video."""
     frames: FrameSource | None = None
     """The frames that were fitted; not saved, so None after `load`."""
+    head_model: HeadModel | None = None
+    """The head model of these parameters, if it is at hand; not saved."""
 
     @property
     def params(self) -> HeadParams:
@@ -78,9 +80,8 @@ class FitResult:
 
     def head(self) -> HeadModel:
         """The head model of these parameters; raises ModelMismatchError if it is another one by now."""
-        head = load_head(self.head_name)
-        if head.content_hash() != self.head_hash:
-            raise ModelMismatchError(_other_head(self.head_name, self.head_hash, head.content_hash()))
+        head = self.head_model or load_head(self.model)
+        _refuse_other_head(head, self.head_name, self.head_hash)
         return head
 
     def vertices(self, *, posed: bool = True) -> Float[Tensor, "views time vertices 3"]:
@@ -166,8 +167,11 @@ class FitResult:
         write_arrays(path, arrays)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> FitResult:
+    def load(cls, path: str | os.PathLike[str], *, head: HeadModel | None = None) -> FitResult:
         """Read a result written by `save`.
+
+        Args:
+            head: The head model it belongs to; None takes `neuface.load_head` of the model that was fitted.
 
         Raises:
             InputError: the file is missing, damaged, or not a result of a format this version reads.
@@ -175,13 +179,10 @@ class FitResult:
         """
         arrays = read_arrays(path)
         meta = _read_meta(path, arrays)
-        head = load_head(meta["head_name"])
-        if head.content_hash() != meta["head_hash"]:
-            raise ModelMismatchError(
-                f"{path}: " + _other_head(meta["head_name"], meta["head_hash"], head.content_hash())
-            )
+        head = head or load_head(meta["model"])
+        _refuse_other_head(head, meta["head_name"], meta["head_hash"], f"{path}: ")
         try:
-            result = cls._from_arrays(arrays, meta)
+            result = replace(cls._from_arrays(arrays, meta), head_model=head)
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"{path} is an incomplete neuface result ({error!r})") from error
         _check_shapes(path, result, head)
@@ -209,7 +210,7 @@ class FitResult:
             image_nme_percent=torch.from_numpy(arrays["image_nme_percent"]),
             history=history,
             stop_reason=meta["stop_reason"],
-            config=FitConfig(**meta["config"]),
+            config=FitConfig(**{**_BEFORE_THEY_WERE_OPTIONS, **meta["config"]}),
             model=meta["model"],
             head_name=meta["head_name"],
             head_hash=meta["head_hash"],
@@ -229,14 +230,19 @@ class FitResult:
         }
 
 
+# What a result did that does not name these options, for it is older than they are.
+_BEFORE_THEY_WERE_OPTIONS = {"identity_per": "image", "hold_size": False, "warm_up_steps": 0}
 _PLAIN_FIELDS = ("stop_reason", "model", "head_name", "head_hash", "fps", "seconds")
 
 
-def _other_head(name: str, expected: str, found: str) -> str:
-    return (
-        f"these parameters belong to head model {name!r} with hash {expected[:12]}, but {name!r} is "
-        f"{found[:12]} in this version of neuface; their numbers mean another shape here. "
-        "Fit the clip again, or use the version that wrote the file"
+def _refuse_other_head(head: HeadModel, name: str, expected: str, prefix: str = "") -> None:
+    # Results of earlier versions hold the hash of everything, landmarks and masks included.
+    if expected in (head.parameter_hash(), head.content_hash()):
+        return
+    raise ModelMismatchError(
+        f"{prefix}these parameters belong to head model {name!r} with hash {expected[:12]}, but {head.name!r} here "
+        f"is {head.parameter_hash()[:12]}; their numbers mean another shape with it. "
+        "Fit the clip again, give the head that was fitted, or use the version that wrote the file"
     )
 
 
@@ -275,7 +281,8 @@ def _check_shapes(path: str | os.PathLike[str], result: FitResult, head: HeadMod
         for part in (prediction.params, prediction.camera):
             for item in fields(part):
                 shape, size = tuple(getattr(part, item.name).shape), sizes.get(item.name)
-                if shape[:2] != clip or (size is not None and shape[2:] != (size,)):
+                # Shorter codes are allowed: the head pads them with zeros.
+                if shape[:2] != clip or (size is not None and not 0 < shape[2] <= size):
                     wrong.append(f"{stage}.{item.name} {shape}")
     if len(clip) != 2 or len(result.names) != clip[0] or wrong:
         raise InputError(
@@ -286,7 +293,7 @@ def _check_shapes(path: str | os.PathLike[str], result: FitResult, head: HeadMod
 def _read_meta(path: str | os.PathLike[str], arrays: dict[str, np.ndarray]) -> dict[str, Any]:
     try:
         meta = json.loads(str(arrays["meta"]))
-        found, _, _ = meta["format"], meta["head_name"], meta["head_hash"]
+        found, *_ = (meta[name] for name in ("format", "model", "head_name", "head_hash"))
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{path} is not a neuface result: it has no readable 'meta' entry (keys: {', '.join(arrays) or 'none'})"

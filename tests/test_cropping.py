@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neuface.cropping import crop_images, source_crops, steady_crops
+from neuface.cropping import OPEN_CROP, crop_images, source_crops, steady_crops
 from neuface.errors import InputError
 from neuface.io.video import ArraySource
 from neuface.landmarks.schemes import MEDIAPIPE_TO_IBUG68, to_ibug68
@@ -29,7 +29,7 @@ def scaled(scale: float, x: float, y: float) -> torch.Tensor:
 
 
 def test_static_clip_gives_one_crop_around_the_face() -> None:
-    crops = steady_crops(landmarks_of(torch.tensor([[150.0, 120.0]] * 9)), [SIZE_HW], 224)
+    crops = steady_crops(landmarks_of(torch.tensor([[150.0, 120.0]] * 9)), [SIZE_HW])
     torch.testing.assert_close(crops.T_crop_frame, crops.T_crop_frame[:, :1].expand(-1, 9, -1, -1))
     corners = crops.ndc_to_frame(torch.tensor([[-1.0, -1.0], [1.0, 1.0]]).expand(1, 9, 2, 2))
     half = 1.45 * 60 / 2
@@ -54,7 +54,7 @@ def test_missing_frames_are_interpolated_and_the_ends_repeated() -> None:
     )
     landmarks.confidence[0, [0, 2, 4]] = 0
     landmarks.confidence[0, 2, :10] = 1  # a small part of the face: its box says nothing
-    crops = steady_crops(landmarks, [SIZE_HW], sigma_frames=0)
+    crops = steady_crops(landmarks, [SIZE_HW], replace(OPEN_CROP, sigma_frames=0))
     centres = crops.ndc_to_frame(torch.zeros(1, 5, 1, 2))[0, :, 0]
     expected = torch.tensor([[100.0, 100.0], [100, 100], [110, 105], [120, 110], [120, 110]])
     torch.testing.assert_close(centres, expected)
@@ -67,7 +67,7 @@ def test_a_view_without_landmarks_shows_the_whole_frame() -> None:
         confidence=torch.cat([seen.confidence, torch.zeros_like(seen.confidence)]),
         scheme="ibug68",
     )
-    crops = steady_crops(both, [SIZE_HW, SIZE_HW], 100)
+    crops = steady_crops(both, [SIZE_HW, SIZE_HW], replace(OPEN_CROP, size_px=100))
     edges = crops[1].ndc_to_frame(torch.tensor([[-1.0, 0.0], [1.0, 0.0]]).expand(2, 2, 2))
     torch.testing.assert_close(edges[0], torch.tensor([[-0.5, 119.5], [319.5, 119.5]]))
 
@@ -86,19 +86,22 @@ def test_both_schemes_give_the_same_crop() -> None:
 def test_unusable_numbers() -> None:
     landmarks = landmarks_of(torch.tensor([[150.0, 120.0]]))
     with pytest.raises(InputError, match="margin"):
-        steady_crops(landmarks, [SIZE_HW], margin=0.0)
+        replace(OPEN_CROP, margin=0.0)
     with pytest.raises(InputError, match="size_px"):
-        steady_crops(landmarks, [SIZE_HW], 0)
+        replace(OPEN_CROP, size_px=0)
     with pytest.raises(InputError, match="sigma_frames"):
-        steady_crops(landmarks, [SIZE_HW], sigma_frames=-1.0)
+        replace(OPEN_CROP, sigma_frames=-1.0)
     assert steady_crops(replace(landmarks, points_px=landmarks.points_px * 0), [SIZE_HW]).to_frame_px(
         torch.zeros(1, 1, 1, 2)
     ).isfinite().all()  # fmt: skip
 
 
+@settings(deadline=None)
 @given(x=st.floats(-50, 400), y=st.floats(-50, 400), width=st.floats(5, 500), size_px=st.integers(16, 512))
 def test_crop_and_frame_are_inverse(x: float, y: float, width: float, size_px: int) -> None:
-    crops = steady_crops(landmarks_of(torch.tensor([[x, y]]), width), [SIZE_HW], size_px)
+    crops = steady_crops(
+        landmarks_of(torch.tensor([[x, y]]), width), [SIZE_HW], replace(OPEN_CROP, size_px=size_px)
+    )
     points = torch.tensor([[[[3.0, 5.0], [100.0, 7.0], [-20.0, 300.0]]]])
     torch.testing.assert_close(crops.to_frame_px(crops.to_crop_px(points)), points, atol=2e-2, rtol=1e-3)
     torch.testing.assert_close(crops.ndc_to_frame(crops.frame_to_ndc(points)), points, atol=2e-2, rtol=1e-3)

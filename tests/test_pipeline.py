@@ -103,6 +103,30 @@ def test_save_and_load(result: neuface.FitResult, tmp_path: Path) -> None:
         assert not any(archive[name].dtype.hasobject for name in archive.files)
 
 
+def test_a_result_is_read_with_the_head_it_is_given(result: neuface.FitResult, tmp_path: Path) -> None:
+    path = tmp_path / "talk.npz"
+    open_head = neuface.load_head()
+    head = replace(open_head, name="someone's own", template=1.1 * open_head.template)
+    replace(result, head_name=head.name, head_hash=head.parameter_hash()).save(path)
+    with pytest.raises(neuface.ModelMismatchError, match="someone's own"):
+        neuface.FitResult.load(path)
+    again = neuface.FitResult.load(path, head=head)
+    assert again.head() is head
+    assert float(again.vertices().sub(result.vertices()).abs().max()) > 1e-3
+
+
+def test_an_older_result_says_how_it_was_fitted(result: neuface.FitResult, tmp_path: Path) -> None:
+    path = tmp_path / "old.npz"
+    result.save(path)
+    arrays = read_arrays(path)
+    meta = json.loads(str(arrays["meta"]))
+    for name in ("identity_per", "hold_size", "warm_up_steps"):
+        del meta["config"][name]
+    write_arrays(path, arrays | {"meta": np.array(json.dumps(meta))})
+    config = neuface.FitResult.load(path).config
+    assert (config.identity_per, config.hold_size, config.warm_up_steps) == ("image", False, 0)
+
+
 def test_vertices_project_into_the_frame(clip: SyntheticClip, result: neuface.FitResult) -> None:
     """Crop transforms lead back to original pixels: the fitted landmarks lie near the true ones there."""
     points = result.head().landmarks(result.params, "ibug68")

@@ -5,10 +5,9 @@ A head model is data. One forward pass serves the open head and any other model 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import Any, Literal
 
 import roma
 import torch
@@ -17,9 +16,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from neuface.errors import InputError
+from neuface.hashing import tensors_hash
 from neuface.structs import HeadParams
 
 JOINT_NAMES = ("root", "neck", "jaw", "left_eye", "right_eye")
+
+ContourAngle = Literal["forward_azimuth", "lateral_depth"]
+"""Which angle of the turned head chooses the row of a sliding contour: see `contour_angle_rad`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +39,9 @@ class LandmarkEmbedding:
     """Ascending yaw of each contour row; empty for a static scheme."""
     contour_triangles: Int[Tensor, "rows contour"]
     contour_barycentric: Float[Tensor, "rows contour 3"]
+    contour_angle: ContourAngle = "forward_azimuth"
+    mesh_points: Int[Tensor, "points"] | None = None
+    """Numbers of these points in the detector's own order, where the embedding has only some of its points."""
 
     def to(self, *args: Any, **kwargs: Any) -> LandmarkEmbedding:
         return _move_tensors(self, *args, **kwargs)
@@ -62,10 +68,20 @@ class HeadModel:
     faces: Int[Tensor, "faces 3"]
     """Counter-clockwise seen from outside."""
     uv: Float[Tensor, "texture_vertices 2"]
-    uv_faces: Int[Tensor, "faces 3"]
+    """0..1 from the picture's lower left corner; no rows in a head without texture coordinates."""
+    uv_faces: Int[Tensor, "textured_faces 3"]
+    """Rows of `uv` for the corners of every face; no rows in a head without texture coordinates."""
     expression_names: tuple[str, ...]
     regions: Mapping[str, Bool[Tensor, "vertices"]]
     embeddings: Mapping[str, LandmarkEmbedding]
+    pose_basis: Float[Tensor, "vertices 3 pose"] | None = None
+    """Pose correctives: displacement in metres for every entry of R - 1 of the joints behind the root, row by row,
+    added before skinning."""
+    posed_basis: Float[Tensor, "vertices 3 posed"] | None = None
+    """Displacement in metres for the last coefficients of the expression code, those behind `expression_basis`.
+    It is added after skinning and does not turn with the head: this is how the authors of eyelid offsets use them."""
+    absent: Mapping[str, str] = field(default_factory=dict)
+    """What else a head of this kind could have (regions, landmark schemes), each with what to do to have it."""
     _subsets: dict[str, _Subset] = field(default_factory=dict, init=False, repr=False, compare=False)
     _size_gradient: list[Tensor] = field(default_factory=list, init=False, repr=False, compare=False)
 
@@ -79,7 +95,10 @@ class HeadModel:
 
     @property
     def num_expression(self) -> int:
-        return self.expression_basis.shape[-1]
+        """Coefficients of `expression_basis` and, behind them, of `posed_basis`."""
+        return self.expression_basis.shape[-1] + (
+            0 if self.posed_basis is None else self.posed_basis.shape[-1]
+        )
 
     def to(self, *args: Any, **kwargs: Any) -> HeadModel:
         """A copy moved as `Tensor.to` would; integer and boolean tensors keep their dtype."""
@@ -105,17 +124,14 @@ class HeadModel:
 
         Raises InputError when the codes are longer than the model's bases; shorter codes mean zeros.
         """
-        whole = _Subset(
-            template=self.template,
-            identity_basis=self.identity_basis,
-            expression_basis=self.expression_basis,
-            skinning_weights=self.skinning_weights,
-        )
-        return self._posed(params, whole)
+        if _WHOLE not in self._subsets:
+            with torch.inference_mode(False):
+                self._subsets[_WHOLE] = _Subset(self, slice(None))
+        return self._posed(params, self._subsets[_WHOLE])
 
     def joints(self, params: HeadParams) -> Float[Tensor, "*batch joints 3"]:
         """Rest positions of the joints for this identity and expression, metres."""
-        identity, expression = self._codes(params)
+        identity, expression, _ = self._codes(params)
         return (
             self.joint_template
             + einsum(self.joint_identity_basis, identity, "j c i, ... i -> ... j c")
@@ -125,7 +141,7 @@ class HeadModel:
     def landmarks(self, params: HeadParams, scheme: str) -> Float[Tensor, "*batch points 3"]:
         """3D landmarks of a scheme, metres; only the vertices they need are computed.
 
-        A yaw-dependent contour follows the head's orientation towards the camera (root and neck rotation).
+        A sliding contour follows the head's orientation towards the camera (root and neck rotation).
         Raises InputError for a scheme this head has no embedding for.
         """
         subset = self._landmark_subset(scheme)
@@ -134,9 +150,17 @@ class HeadModel:
         embedding = self.embeddings[scheme]
         if embedding.contour_yaw_rad.numel() == 0:
             return points
-        row = nearest_row(embedding.contour_yaw_rad, facing_yaw_rad(params))
+        row = contour_row(embedding, params)
         contour = _sliding_points(vertices, subset.contour_corners[row], embedding.contour_barycentric[row])
         return torch.cat((contour, points[..., contour.shape[-2] :, :]), dim=-2)
+
+    def region(self, name: str) -> Bool[Tensor, "vertices"]:
+        """The vertices of a named region. Raises InputError, saying what would bring it, if there is none."""
+        if name not in self.regions:
+            raise InputError(
+                f"head model {self.name!r} has no region {name!r}; {self._what_there_is(name, self.regions)}"
+            )
+        return self.regions[name]
 
     def log_size(self, identity: Float[Tensor, "*batch identity"]) -> Float[Tensor, "*batch"]:
         """Logarithm of the face's size relative to the template's, to first order in the identity code.
@@ -154,12 +178,24 @@ class HeadModel:
 
     def content_hash(self) -> str:
         """SHA-256 over every number of the model: equal hashes mean interchangeable parameters."""
-        digest = hashlib.sha256()
-        for name, tensor in sorted(self.named_tensors().items()):
-            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
-            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-        digest.update(repr((self.name, self.parents, self.expression_names)).encode())
-        return digest.hexdigest()
+        also = repr((self.name, self.parents, self.expression_names))
+        for scheme, embedding in sorted(self.embeddings.items()):
+            if embedding.contour_angle != "forward_azimuth":
+                also += repr((scheme, embedding.contour_angle))
+        return tensors_hash(self.named_tensors(), also.encode())
+
+    def parameter_hash(self) -> str:
+        """SHA-256 over what gives parameters their meaning: shape, bases, joints, skinning and triangles.
+
+        Unlike `content_hash`, it does not depend on the name, the regions, the texture coordinates or the landmarks,
+        so a licensed model keeps it whichever of its companion files were at hand.
+        """
+        shape = {
+            name: tensor
+            for name, tensor in self.named_tensors().items()
+            if "." not in name and name not in ("uv", "uv_faces")
+        }
+        return tensors_hash(shape, repr(self.parents).encode())
 
     def named_tensors(self) -> dict[str, Tensor]:
         """Every tensor under a flat name, the form in which a model is stored and hashed."""
@@ -167,11 +203,13 @@ class HeadModel:
         tensors = {name: value for name, value in named.items() if isinstance(value, Tensor)}
         tensors |= {f"region.{name}": mask for name, mask in self.regions.items()}
         for scheme, embedding in self.embeddings.items():
-            for item in fields(embedding):
-                tensors[f"embedding.{scheme}.{item.name}"] = getattr(embedding, item.name)
+            parts = {item.name: getattr(embedding, item.name) for item in fields(embedding)}
+            found = {name: part for name, part in parts.items() if isinstance(part, Tensor)}
+            tensors |= {f"embedding.{scheme}.{name}": part for name, part in found.items()}
         return tensors
 
-    def _codes(self, params: HeadParams) -> tuple[Tensor, Tensor]:
+    def _codes(self, params: HeadParams) -> tuple[Tensor, Tensor, Tensor]:
+        """Identity, the part of the expression that acts before skinning, and the part that acts after it."""
         codes = []
         for label, code, size in (
             ("identity", params.identity, self.num_identity),
@@ -183,26 +221,38 @@ class HeadModel:
                     "these parameters belong to another head model"
                 )
             codes.append(torch.nn.functional.pad(code, (0, size - code.shape[-1])))
-        return codes[0], codes[1]
+        shaping = self.expression_basis.shape[-1]
+        return codes[0], codes[1][..., :shaping], codes[1][..., shaping:]
 
     def _posed(self, params: HeadParams, subset: _Subset) -> Float[Tensor, "*batch subset 3"]:
-        identity, expression = self._codes(params)
-        code = torch.cat((identity, expression), dim=-1)
-        # One matrix product for both bases is the whole cost of the blend shapes.
-        shaped = subset.template + (code @ subset.basis.mT).unflatten(-1, (-1, 3))
-        rotation, translation = self._joint_transforms(params)
+        identity, expression, posed = self._codes(params)
+        local = self._local_rotations(params)
+        parts = [identity, expression]
+        if self.pose_basis is not None:
+            behind_root = local[..., 1:, :, :]
+            parts.append((behind_root - torch.eye(3).to(behind_root)).flatten(-3))
+        # One matrix product for all bases is the whole cost of the blend shapes.
+        shaped = subset.template + (torch.cat(parts, dim=-1) @ subset.basis.mT).unflatten(-1, (-1, 3))
+        rotation, translation = self._joint_transforms(local, self.joints(params))
         moved = einsum(subset.skinning_weights, rotation.flatten(-2), "v j, ... j r -> ... v r")
         moved = moved.unflatten(-1, (3, 3))
         shift = einsum(subset.skinning_weights, translation, "v j, ... j c -> ... v c")
-        return (moved @ shaped[..., None])[..., 0] + shift
+        vertices = (moved @ shaped[..., None])[..., 0] + shift
+        if subset.posed_basis is not None:
+            vertices = vertices + (posed @ subset.posed_basis.mT).unflatten(-1, (-1, 3))
+        return vertices
 
-    def _joint_transforms(self, params: HeadParams) -> tuple[Tensor, Tensor]:
-        """Rotation and translation of each joint, as they act on points of the rest pose."""
-        joints = self.joints(params)
+    @staticmethod
+    def _local_rotations(params: HeadParams) -> Float[Tensor, "*batch joints 3 3"]:
         rotvec = torch.stack(
             (params.root_rotvec, params.neck_rotvec, params.jaw_rotvec, *params.eyes_rotvec.unbind(-2)), -2
         )
-        local = roma.rotvec_to_rotmat(rotvec)
+        return roma.rotvec_to_rotmat(rotvec)
+
+    def _joint_transforms(
+        self, local: Float[Tensor, "*batch joints 3 3"], joints: Float[Tensor, "*batch joints 3"]
+    ) -> tuple[Tensor, Tensor]:
+        """Rotation and translation of each joint, as they act on points of the rest pose."""
         rotations: list[Tensor] = []
         translations: list[Tensor] = []
         for joint, parent in enumerate(self.parents):
@@ -216,52 +266,89 @@ class HeadModel:
             translations.append(shift)
         return torch.stack(rotations, -3), torch.stack(translations, -2)
 
+    def _what_there_is(self, name: str, found: Mapping[str, Any]) -> str:
+        listed = f"it has {', '.join(sorted(found)) or 'none'}"
+        return f"{listed}. {self.absent[name]}" if name in self.absent else listed
+
     def _landmark_subset(self, scheme: str) -> _Subset:
         if scheme not in self.embeddings:
             raise InputError(
                 f"head model {self.name!r} has no landmark embedding {scheme!r}; "
-                f"it has {', '.join(sorted(self.embeddings))}"
+                f"{self._what_there_is(scheme, self.embeddings)}"
             )
         if scheme not in self._subsets:
-            embedding = self.embeddings[scheme]
-            corners = self.faces[embedding.triangles]
-            contour_corners = self.faces[embedding.contour_triangles]
-            used, index = torch.unique(
-                torch.cat((corners.flatten(), contour_corners.flatten())), return_inverse=True
-            )
-            self._subsets[scheme] = _Subset(
-                template=self.template[used],
-                identity_basis=self.identity_basis[used],
-                expression_basis=self.expression_basis[used],
-                skinning_weights=self.skinning_weights[used],
-                corners=index[: corners.numel()].view_as(corners),
-                contour_corners=index[corners.numel() :].view_as(contour_corners),
-                barycentric=embedding.barycentric,
-            )
+            # Tensors made in inference mode could not serve a fit that begins later.
+            with torch.inference_mode(False):
+                self._subsets[scheme] = self._rows_of(self.embeddings[scheme])
         return self._subsets[scheme]
+
+    def _rows_of(self, embedding: LandmarkEmbedding) -> _Subset:
+        corners = self.faces[embedding.triangles]
+        contour_corners = self.faces[embedding.contour_triangles]
+        used, index = torch.unique(
+            torch.cat((corners.flatten(), contour_corners.flatten())), return_inverse=True
+        )
+        return _Subset(
+            self,
+            used,
+            corners=index[: corners.numel()].view_as(corners),
+            contour_corners=index[corners.numel() :].view_as(contour_corners),
+            barycentric=embedding.barycentric,
+        )
+
+
+# The key of the rows of all vertices among those of the landmark schemes.
+_WHOLE = ""
 
 
 class _Subset:
-    """The rows of a model that a set of points needs, with both bases as one matrix."""
+    """The rows of a model that a set of points needs, with all bases that act before skinning as one matrix."""
 
     def __init__(
         self,
+        head: HeadModel,
+        rows: Tensor | slice,
         *,
-        template: Tensor,
-        identity_basis: Tensor,
-        expression_basis: Tensor,
-        skinning_weights: Tensor,
         corners: Tensor | None = None,
         contour_corners: Tensor | None = None,
         barycentric: Tensor | None = None,
     ) -> None:
-        empty = template.new_zeros(0)
-        self.template = template
-        self.basis = torch.cat((identity_basis, expression_basis), dim=-1).flatten(0, 1)
-        self.skinning_weights = skinning_weights
+        empty = head.template.new_zeros(0)
+        bases = (head.identity_basis, head.expression_basis, head.pose_basis)
+        self.template = head.template[rows]
+        self.basis = torch.cat([basis[rows] for basis in bases if basis is not None], dim=-1).flatten(0, 1)
+        self.skinning_weights = head.skinning_weights[rows]
+        self.posed_basis = None if head.posed_basis is None else head.posed_basis[rows].flatten(0, 1)
         self.corners = corners if corners is not None else empty
         self.contour_corners = contour_corners if contour_corners is not None else empty
         self.barycentric = barycentric if barycentric is not None else empty
+
+
+def contour_angle_rad(params: HeadParams, angle: ContourAngle) -> Float[Tensor, "*batch"]:
+    """The angle of a turned head that chooses the row of a sliding contour, radians; root and neck turn the head.
+
+    Convention:
+        `forward_azimuth`: how far the face's forward axis is turned to the subject's left, seen from above.
+        `lateral_depth`: how far the axis to the subject's left points away from the camera, within a quarter turn.
+            With the turn R this is atan2(-R[2, 0], hypot(R[0, 0], R[1, 0])), as in DECA, EMOCA and SMIRK.
+        A head turned by 0.5 about y has 0.5 in both. A turned and nodding head differs.
+    """
+    if angle == "forward_azimuth":
+        return facing_yaw_rad(params)
+    turn = roma.rotvec_to_rotmat(params.root_rotvec) @ roma.rotvec_to_rotmat(params.neck_rotvec)
+    left = turn[..., :, 0]
+    return torch.atan2(-left[..., 2], torch.hypot(left[..., 0], left[..., 1]))
+
+
+def contour_row(embedding: LandmarkEmbedding, params: HeadParams) -> Int[Tensor, "*batch"]:
+    """The row of an embedding's sliding contour for each head: the one whose yaw is nearest.
+
+    `lateral_depth` is first rounded to whole degrees, halves to the even one, as the table of its authors is read.
+    """
+    angle = contour_angle_rad(params, embedding.contour_angle)
+    if embedding.contour_angle == "lateral_depth":
+        angle = angle.rad2deg().round().deg2rad()
+    return nearest_row(embedding.contour_yaw_rad, angle)
 
 
 def facing_yaw_rad(params: HeadParams) -> Float[Tensor, "*batch"]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import zlib
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
 
 from neuface.errors import InputError
+from neuface.io.archives import read_arrays
 from neuface.io.cache import atomic_path
 from neuface.landmarks.schemes import MEDIAPIPE478, MEDIAPIPE_MESH_POINTS, POINTS_BY_SCHEME, number_of_points
 from neuface.structs import Landmarks
@@ -60,18 +59,11 @@ def _load_archive(file: Path) -> dict[str, np.ndarray]:
     if file.is_dir():
         raise InputError(f"{file}: is a folder; expected a landmark file (.npz)")
     try:
-        archive = np.load(file, allow_pickle=False)
-        if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise InputError(f"{file}: a single array, not an archive (.npz). Expected {EXPECTED_KEYS}")
-        with archive:
-            wanted = (ALL_VIEWS_KEY, ONE_VIEW_KEY, "scheme")
-            # Foreign entries are listed, never read: they may be large, or objects.
-            return {key: archive[key] if key in wanted else np.empty(0) for key in archive.files}
-    except InputError:
-        raise
-    except (OSError, ValueError, EOFError, KeyError, BadZipFile, zlib.error, NotImplementedError) as error:
+        # Foreign entries are listed, never read: they may be large, or objects.
+        return read_arrays(file, (ALL_VIEWS_KEY, ONE_VIEW_KEY, "scheme"))
+    except InputError as error:
         raise InputError(
-            f"{file}: cannot be read as a numpy archive, it may be cut short or of another kind ({error}). "
+            f"{file}: cannot be read as landmarks, it may be cut short or of another kind ({error}). "
             f"Expected .npz with {EXPECTED_KEYS}"
         ) from error
 

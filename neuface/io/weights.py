@@ -17,10 +17,10 @@ from neuface.encoders.open_encoder import OpenEncoder, OpenEncoderConfig
 from neuface.errors import InputError, ModelMismatchError
 from neuface.head.model import HeadModel
 from neuface.io.cache import atomic_path
+from neuface.io.state_dicts import refuse_misfits
 
 ENCODER_FORMAT = "neuface-encoder-1"
 SHIPPED_ENCODER = "open_encoder.safetensors"
-MOST_NAMED = 20
 # A file that asks for a wider network than this is not one of ours, and building it would fill the memory.
 LARGEST_WIDTH = 4096
 
@@ -66,7 +66,7 @@ def read_encoder(path: str | os.PathLike[str], head: HeadModel) -> OpenEncoder:
             f"{encoder.head_hash[:12]}; use the weights that belong to this head"
         )
     wanted = encoder.state_dict()
-    _refuse_misfits(path, tensors, wanted)
+    refuse_misfits(path, tensors, wanted, "the open encoder")
     encoder.load_state_dict({name: tensor.to(wanted[name].dtype) for name, tensor in tensors.items()})
     return encoder.eval()
 
@@ -88,29 +88,6 @@ def _config(path: str | os.PathLike[str], metadata: Mapping[str, str]) -> OpenEn
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{path}: its description of the network cannot be read ({error})") from error
-
-
-def _refuse_misfits(
-    path: str | os.PathLike[str], found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]
-) -> None:
-    problems = {
-        "missing": sorted(wanted.keys() - found.keys()),
-        "unexpected": sorted(found.keys() - wanted.keys()),
-        "misshapen": [
-            f"{name} {tuple(found[name].shape)} instead of {tuple(wanted[name].shape)}"
-            for name in sorted(wanted.keys() & found.keys())
-            if found[name].shape != wanted[name].shape
-        ],
-        "not finite": [name for name, tensor in sorted(found.items()) if not bool(tensor.isfinite().all())],
-    }
-    if any(problems.values()):
-        listed = "; ".join(f"{kind}: {_some(names)}" for kind, names in problems.items() if names)
-        raise InputError(f"{path} does not fit the open encoder. {listed}. The file is damaged or altered")
-
-
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
-    return ", ".join(names[:MOST_NAMED]) + more
 
 
 def _packed(tensor: Tensor) -> Tensor:

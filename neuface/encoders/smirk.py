@@ -1,0 +1,103 @@
+"""SMIRK (Retsinas et al., CVPR 2024): three small networks for pose, shape and expression with eyelids."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from neuface.encoders.deca import FLAME2020
+from neuface.encoders.flame_encoder import CodeLayout, FlameEncoder, camera_from_code, flame_params
+from neuface.encoders.mobilenet import LARGE, SMALL, MobileNetTrunk
+from neuface.structs import Prediction
+
+IDENTITY, EXPRESSION, EYELIDS = 300, 50, 2
+# FLAME's own expression coefficients, behind which a head with eyelids has theirs.
+HEAD_EXPRESSION = 100
+LARGEST_JAW_TURN = 0.2
+# The official program cuts pixel values down to whole numbers. Interpolation leaves a whole number a few millionths
+# short of itself, which must not cost a step.
+WHOLE_NUMBER_SLACK = 1e-3
+
+
+class _Branch(nn.Module):
+    """A trunk; the branches add the linear layer under its official name."""
+
+    def __init__(self, trunk: MobileNetTrunk) -> None:
+        super().__init__()
+        self.encoder = trunk
+
+
+class PoseBranch(_Branch):
+    """Root rotation (radians) and camera code."""
+
+    def __init__(self) -> None:
+        super().__init__(MobileNetTrunk(SMALL))
+        self.pose_cam_layers = nn.Sequential(nn.Linear(SMALL.features, 6))
+
+    def forward(self, pictures: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 6"]:
+        return self.pose_cam_layers(self.encoder(pictures))
+
+
+class ShapeBranch(_Branch):
+    """300 shape coefficients."""
+
+    def __init__(self) -> None:
+        super().__init__(MobileNetTrunk(LARGE))
+        self.shape_layers = nn.Sequential(nn.Linear(LARGE.features, IDENTITY))
+
+    def forward(self, pictures: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 300"]:
+        return self.shape_layers(self.encoder(pictures))
+
+
+class ExpressionBranch(_Branch):
+    """50 expression coefficients, two eyelids and the jaw's rotation, before their limits."""
+
+    def __init__(self) -> None:
+        super().__init__(MobileNetTrunk(LARGE))
+        self.expression_layers = nn.Sequential(nn.Linear(LARGE.features, EXPRESSION + EYELIDS + 3))
+
+    def forward(self, pictures: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 55"]:
+        return self.expression_layers(self.encoder(pictures))
+
+
+class SmirkEncoder(FlameEncoder):
+    """The three branches as one `Predictor`.
+
+    The expression code has 102 numbers: 50 coefficients, 50 zeros, and the eyelids (left, right; 0 open, 1 closed)
+    that a FLAME head with eyelids adds after skinning.
+    """
+
+    layout: CodeLayout = CodeLayout(
+        head_version=FLAME2020, identity=IDENTITY, expression=HEAD_EXPRESSION, eyelids=EYELIDS
+    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pose_encoder = PoseBranch()
+        self.shape_encoder = ShapeBranch()
+        self.expression_encoder = ExpressionBranch()
+
+    def prepare(self, crops: Float[Tensor, "n 3 h w"]) -> Tensor:
+        """Crops as whole grey steps, 0 to 255, cut down like the official program's; half precision holds them.
+
+        Raises InputError for another size than 224 px.
+        """
+        self.check_size(crops)
+        return (crops * 255 + WHOLE_NUMBER_SLACK).floor().half()
+
+    def forward(self, inputs: Float[Tensor, "n 3 h w"], index: Int[Tensor, "n"] | None = None) -> Prediction:
+        """Heads and cameras for prepared crops; `index` is not used."""
+        pictures = self.as_weights(inputs) / 255
+        pose, cam = self.pose_encoder(pictures).split((3, 3), dim=-1)
+        answer = self.expression_encoder(pictures)
+        expression, eyelids, jaw = answer.split((EXPRESSION, EYELIDS, 3), dim=-1)
+        unused = expression.new_zeros(len(expression), HEAD_EXPRESSION - EXPRESSION)
+        opening, turn = jaw.split((1, 2), dim=-1)
+        params = flame_params(
+            identity=self.shape_encoder(pictures),
+            expression=torch.cat((expression, unused, eyelids.clamp(0, 1)), -1),
+            root_rotvec=pose,
+            jaw_rotvec=torch.cat((opening.relu(), turn.clamp(-LARGEST_JAW_TURN, LARGEST_JAW_TURN)), -1),
+        )
+        return Prediction(params=params, camera=camera_from_code(cam))

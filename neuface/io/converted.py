@@ -1,0 +1,163 @@
+"""Copies of official files as safetensors: they load many times faster, and nothing in them can run.
+
+A copy appears only after it was read back by the reader that will read it later and found equal bit by bit.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from neuface.encoders.deca import DecaEncoder
+from neuface.encoders.emoca import EmocaEncoder
+from neuface.encoders.flame_encoder import FlameEncoder
+from neuface.encoders.smirk import SmirkEncoder
+from neuface.errors import InputError
+from neuface.head.model import HeadModel
+from neuface.head.versions import UNTOLD_VERSION
+from neuface.io.asset_paths import Asset
+from neuface.io.cache import atomic_path
+from neuface.io.heads import read_head, write_head
+from neuface.io.state_dicts import load_strictly
+
+FLAME_ENCODER_FORMAT = "neuface-flame-encoder-1"
+HOW_MADE = "the official files, by: neuface assets convert"
+EYELIDS_SUFFIX = "_eyelids"
+TRAINED_WITH = "flame2020"
+PathLike = str | os.PathLike[str]
+
+COPIED_HEAD, COPIED_HEAD_WITH_EYELIDS = (
+    Asset(
+        what=f"a converted FLAME 2020{words}",
+        names=(f"{TRAINED_WITH}{suffix}.safetensors", f"{UNTOLD_VERSION}{suffix}.safetensors"),
+        source=HOW_MADE,
+    )
+    for suffix, words in (("", ""), (EYELIDS_SUFFIX, " with SMIRK's eyelids"))
+)
+COPIED_ENCODERS = {
+    name: Asset(what=f"{name.upper()}'s converted weights", names=(f"{name}.safetensors",), source=HOW_MADE)
+    for name in ("deca", "emoca", "smirk")
+}
+
+
+def head_copy_name(head: HeadModel) -> str:
+    """The file name of a head's copy: its version, and whether it has eyelids."""
+    return f"{head.name}{EYELIDS_SUFFIX if head.posed_basis is not None else ''}.safetensors"
+
+
+def write_head_copy(path: PathLike, head: HeadModel, *, overwrite: bool = False) -> None:
+    """Write a head model for `load_head` and `load_model`.
+
+    Raises InputError if the file exists and may not be overwritten, or cannot be written; nothing is changed then.
+    """
+    refuse_existing(path, overwrite)
+    with atomic_path(path) as temporary:
+        write_head(temporary, head)
+        again = read_head(temporary)
+        _refuse_differences(path, head.named_tensors(), again.named_tensors())
+        if (again.content_hash(), dict(again.absent)) != (head.content_hash(), dict(head.absent)):
+            raise _not_the_same(path, "the description of the head")
+        refuse_existing(path, overwrite)
+
+
+def write_encoder_copy(path: PathLike, encoder: FlameEncoder, *, overwrite: bool = False) -> None:
+    """Write the weights of a DECA, EMOCA or SMIRK encoder for `load_model`; raises as `write_head_copy` does."""
+    refuse_existing(path, overwrite)
+    model, settings = _described(encoder)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in encoder.state_dict().items()}
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, metadata={"format": FLAME_ENCODER_FORMAT, "model": model, **settings})
+        again = read_encoder_copy(temporary, model)
+        _refuse_differences(path, tensors, again.state_dict())
+        if _described(again) != (model, settings):
+            raise _not_the_same(path, "the description of the encoder")
+        refuse_existing(path, overwrite)
+
+
+def read_encoder_copy(path: PathLike, model: str, *, trainable: str = "both") -> FlameEncoder:
+    """The encoder that `write_encoder_copy` wrote, in evaluation mode.
+
+    Its weights are mapped from the file, not read twice; training them leaves the file as it is.
+
+    Args:
+        path: the file.
+        model: "deca", "emoca" or "smirk".
+        trainable: for "emoca", see `EmocaEncoder`.
+
+    Raises InputError for another file, another model's, or weights that do not fit (they are listed).
+    """
+    try:
+        with safe_open(path, framework="pt") as archive:
+            metadata = archive.metadata() or {}
+            stored = (metadata.get("format"), metadata.get("model"))
+            if stored != (FLAME_ENCODER_FORMAT, model):
+                raise InputError(
+                    f"{path}: holds no converted weights of {model!r} (its format and model are {stored}); "
+                    "remove it, or convert the official file again with --overwrite"
+                )
+            tensors = {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path}: is not a readable safetensors file ({error})") from error
+    with torch.device("meta"):
+        encoder = _empty_encoder(path, model, metadata, trainable)
+    load_strictly(path, encoder, tensors, f"the encoder {model!r}", copy=False)
+    return encoder.eval()
+
+
+def refuse_existing(path: PathLike, overwrite: bool) -> None:
+    """Raises InputError if there is a file that may not be overwritten."""
+    if Path(path).exists() and not overwrite:
+        raise InputError(f"{path}: exists already; give --overwrite (overwrite=True) to write it again")
+
+
+def _described(encoder: FlameEncoder) -> tuple[str, dict[str, str]]:
+    """The model's name and what beside its weights makes the encoder."""
+    if isinstance(encoder, DecaEncoder):
+        return "deca", {}
+    if isinstance(encoder, SmirkEncoder):
+        return "smirk", {}
+    if isinstance(encoder, EmocaEncoder):
+        return "emoca", {"jaw": str(encoder.jaw), "root": str(encoder.root)}
+    raise InputError(
+        f"{type(encoder).__name__} is no encoder that can be copied; expected DECA, EMOCA or SMIRK"
+    )
+
+
+def _empty_encoder(path: PathLike, model: str, metadata: Mapping[str, str], trainable: str) -> FlameEncoder:
+    if model == "deca":
+        return DecaEncoder()
+    if model == "smirk":
+        return SmirkEncoder()
+    said = {name: metadata.get(name) for name in ("jaw", "root")}
+    if not set(said.values()) <= {"True", "False"}:
+        raise InputError(f"{path}: does not say whether the expression network gives jaw and root rotation")
+    return EmocaEncoder(jaw=said["jaw"] == "True", root=said["root"] == "True", trainable=trainable)
+
+
+def _refuse_differences(path: PathLike, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+    different = sorted(wanted.keys() ^ found.keys())
+    different += [name for name in wanted.keys() & found.keys() if not _same_bits(wanted[name], found[name])]
+    if different:
+        raise _not_the_same(path, ", ".join(different[:10]))
+
+
+def _same_bits(one: Tensor, other: Tensor) -> bool:
+    if (one.dtype, one.shape) != (other.dtype, other.shape):
+        return False
+    first, second = (tensor.detach().contiguous().reshape(-1).view(torch.uint8) for tensor in (one, other))
+    return torch.equal(first, second)
+
+
+def _not_the_same(path: PathLike, what: str) -> InputError:
+    return InputError(
+        f"{path}: was not written, because what was read back differs from the original in {what}; "
+        "check the disk and try again"
+    )
