@@ -16,7 +16,7 @@ FREE_TO_CHANGE = ("steps", "identity_variance", "workers", "threads", "device", 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingOptions:
-    """How to train; the defaults are those of the shipped weights."""
+    """How to train; the defaults are those of the shipped weights' first run."""
 
     widths: tuple[int, int, int, int] = OpenEncoderConfig.widths
     """Channels of the network's four stages."""
@@ -46,7 +46,7 @@ class TrainingOptions:
     warm_up_steps: int = 300
     ema_decay: float = 0.998
     """The weights that are measured and kept are a moving average of the trained ones."""
-    identity_variance: float = 0.65
+    identity_variance: float = 0.63
     """Share of the true variance of face shapes over training people that the finished encoder answers with."""
     steps_per_check: int = 1000
     """Steps between measurements on held-out people; each one also writes a checkpoint."""
