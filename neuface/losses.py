@@ -46,9 +46,14 @@ def multiview_loss(
     return (vertices - target_vertices.detach()).abs().sum(-1).mean(-1)
 
 
-def identity_prior(identity: Float[Tensor, "images identity"]) -> Float[Tensor, "images"]:
-    """Mean squared identity coefficient: 1 for a typical member of the population."""
-    return identity.square().mean(-1)
+def identity_prior(
+    identity: Float[Tensor, "images identity"], expected: Float[Tensor, "identity"]
+) -> Float[Tensor, "images"]:
+    """Mean squared deviation of the identity coefficients from what is expected before looking at landmarks.
+
+    From the population's mean (zeros) it is 1 for a typical member of the population.
+    """
+    return (identity - expected).square().mean(-1)
 
 
 def expression_prior(expression: Float[Tensor, "images expression"]) -> Float[Tensor, "images"]:

@@ -164,8 +164,9 @@ def test_estimated_targets_carry_no_gradient(tiny_head, random_params) -> None:
 
 def test_priors_are_mean_squares() -> None:
     code = torch.tensor([[1.0, -2.0, 3.0, 0.0], [0.0, 0.0, 0.0, 0.0]])
-    for prior in (losses.identity_prior, losses.expression_prior):
-        torch.testing.assert_close(prior(code), torch.tensor([14 / 4, 0.0]))
+    torch.testing.assert_close(losses.expression_prior(code), torch.tensor([14 / 4, 0.0]))
+    expected = torch.tensor([1.0, 0.0, 0.0, 0.0])
+    torch.testing.assert_close(losses.identity_prior(code, expected), torch.tensor([13 / 4, 1 / 4]))
 
 
 def test_weighted_sum_takes_the_terms_there_are() -> None:
@@ -181,7 +182,7 @@ def test_gradients_of_every_term() -> None:
     assert check(lambda x: losses.landmark_loss(x, observed, confidence), normal(2, 5, 2).requires_grad_())
     assert check(lambda x: losses.temporal_loss(x, target), normal(2, 3).requires_grad_())
     assert check(lambda x: losses.multiview_loss(x, merged), normal(2, 5, 3).requires_grad_())
-    assert check(losses.identity_prior, normal(2, 6).requires_grad_())
+    assert check(losses.identity_prior, (normal(2, 6).requires_grad_(), normal(6, seed=1)))
     assert check(losses.expression_prior, normal(2, 6).requires_grad_())
     weights = {"a": 2.0, "b": -0.5}
     assert check(

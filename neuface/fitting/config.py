@@ -19,8 +19,9 @@ class FitConfig:
     """Weight of the temporal term (Eq. 3), which is in quaternion units (half the angle in radians)."""
     multiview_weight: float = 2.0
     """Weight of the multi-view term (Eq. 4), which is in metres. Without a second view the term is zero."""
-    identity_prior_weight: float = 1e-3
-    """Weight of the squared identity code, against shapes outside the population. Not in the paper."""
+    identity_prior_weight: float = 1e-2
+    """Weight of the squared deviation of the identity code from the pretrained encoder's mean answer for the clip: it
+    keeps what landmarks do not tell. Not in the paper."""
     expression_prior_weight: float = 1e-3
     """Weight of the squared expression code. Not in the paper."""
 

@@ -81,7 +81,7 @@ def fit(
     answer = initial
     for number in range(config.max_passes):
         current = shape.of_clip(answer)
-        targets = estimate_targets(head, current.params, problem.valid, config)
+        targets = estimate_targets(head, current.params, problem.valid, config, shape.expected)
         before = clip_parts(head, current, problem, targets, config)
         progress.record(before)
         if report is not None:
@@ -102,7 +102,10 @@ def fit(
         answer = predict_clip(tuned, problem.inputs, config.batch_size)
     else:
         current = shape.of_clip(answer)
-        best_state = _better_of_last(tuned, head, problem, current, config, progress, best_state)
+        targets = estimate_targets(head, current.params, problem.valid, config, shape.expected)
+        progress.record(clip_parts(head, current, problem, targets, config))
+        # At the pass limit the last steps have not been judged yet: keep them if they helped.
+        best_state = copy.deepcopy(tuned.state_dict()) if progress.improved else best_state
         if not math.isfinite(progress.history["total"][-1]):
             stop_reason = DIVERGED
     tuned.load_state_dict(best_state)
@@ -170,7 +173,7 @@ def loss_parts(
         "landmark": losses.landmark_loss(points, observed, confidence) / problem.valid.sum(),
         "temporal": losses.temporal_loss(params.root_rotvec, targets.quaternion.flatten(0, 1)[index])
         / everything,
-        "identity_prior": losses.identity_prior(params.identity) / everything,
+        "identity_prior": losses.identity_prior(params.identity, targets.identity) / everything,
         "expression_prior": losses.expression_prior(params.expression) / everything,
     }
     if len(targets.vertices):
@@ -220,21 +223,6 @@ def _batches(problem: Problem, config: FitConfig, shuffler: torch.Generator) -> 
     count = problem.views * problem.time
     order = torch.randperm(count, generator=shuffler).to(problem.inputs.device)
     yield from order.tensor_split(math.ceil(count / config.batch_size))
-
-
-def _better_of_last(
-    tuned: Predictor,
-    head: HeadModel,
-    problem: Problem,
-    current: Prediction,
-    config: FitConfig,
-    progress: _Progress,
-    best_state: dict[str, Tensor],
-) -> dict[str, Tensor]:
-    """At the pass limit the last steps have not been judged yet: keep them if they helped."""
-    targets = estimate_targets(head, current.params, problem.valid, config)
-    progress.record(clip_parts(head, current, problem, targets, config))
-    return copy.deepcopy(tuned.state_dict()) if progress.improved else best_state
 
 
 class _StepSize:

@@ -29,6 +29,8 @@ class ClipShape:
     """Change of the logarithm of the face's size per unit of every coefficient."""
     log_size: Float[Tensor, ""] | None
     """The size to hold; None holds nothing."""
+    expected: Float[Tensor, "identity"]
+    """The pretrained encoder's mean answer: from where the identity prior pulls."""
 
     def of_clip(self, answer: Prediction) -> Prediction:
         """The whole clip's answers, batch axes `views time`, for one person."""
@@ -74,8 +76,10 @@ def clip_shape(
     """What the images of this clip share, by the pretrained encoder's answers, batch axes `views time`."""
     identity = initial.params.identity
     growth = head.log_size(torch.eye(identity.shape[-1]).to(identity))
-    size = identity[valid].mean(0) @ growth if config.hold_size and bool(growth.any()) else None
-    return ClipShape(shared=config.identity_per == "clip", valid=valid, growth=growth, log_size=size)
+    expected = identity[valid].mean(0)
+    size = expected @ growth if config.hold_size and bool(growth.any()) else None
+    shared = config.identity_per == "clip"
+    return ClipShape(shared=shared, valid=valid, growth=growth, log_size=size, expected=expected)
 
 
 def _with_identity(answer: Prediction, identity: Tensor) -> Prediction:

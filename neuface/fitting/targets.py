@@ -31,17 +31,24 @@ class Targets(TensorStruct):
     """Smoothed head orientation of every view."""
     vertices: Float[Tensor, "merged vertices 3"]
     """The merged unposed mesh; no rows when there is a single view, which has nothing to agree with."""
+    identity: Float[Tensor, "identity"]
+    """The identity code that is expected before looking at landmarks."""
 
 
 @torch.no_grad()
 def estimate_targets(
-    head: HeadModel, params: HeadParams, valid: Bool[Tensor, "views time"], config: FitConfig
+    head: HeadModel,
+    params: HeadParams,
+    valid: Bool[Tensor, "views time"],
+    config: FitConfig,
+    expected_identity: Float[Tensor, "identity"] | None = None,
 ) -> Targets:
     """One E-step over the whole clip.
 
     Args:
         params: the encoder's answers, batch axes `views time`.
         valid: frames with landmarks; a frame without them has no say in the merged mesh if another view has.
+        expected_identity: the target of the identity prior; None is the population's mean.
     """
     quaternion = smooth_quaternions(rotvec_to_quaternion(params.root_rotvec), config.temporal_window)
     views, time = valid.shape
@@ -54,7 +61,8 @@ def estimate_targets(
             for start in range(0, time, chunk)
         ]
         vertices = torch.cat(pieces)
-    return Targets(quaternion=quaternion, vertices=vertices)
+    expected = torch.zeros_like(params.identity[0, 0]) if expected_identity is None else expected_identity
+    return Targets(quaternion=quaternion, vertices=vertices, identity=expected)
 
 
 def _merge_piece(

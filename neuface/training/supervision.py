@@ -102,7 +102,7 @@ class Supervision:
             "footage_image": losses.landmark_loss(seen, *observed).mean() / 2,
             "footage_closure": _closure_loss(seen, *observed, frames.scheme),
             "footage_consistency": _spread_within(identity, frames.person),
-            "footage_identity_prior": losses.identity_prior(identity).mean(),
+            "footage_identity_prior": losses.identity_prior(identity, torch.zeros_like(identity[0])).mean(),
             "footage_expression_prior": losses.expression_prior(prediction.params.expression).mean(),
         }
 

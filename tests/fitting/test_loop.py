@@ -127,7 +127,8 @@ def test_the_loss_falls_and_the_best_pass_is_returned(tiny_head) -> None:
     total = outcome.history["total"]
     assert len(total) == 26
     assert total[-1] < 0.5 * total[0]
-    targets = estimate_targets(head, outcome.prediction.params, problem.valid, config)
+    expected = outcome.initial.params.identity.mean((0, 1))
+    targets = estimate_targets(head, outcome.prediction.params, problem.valid, config, expected)
     returned = clip_parts(head, outcome.prediction, problem, targets, config)["total"]
     assert returned == pytest.approx(min(total), abs=1e-12)
 

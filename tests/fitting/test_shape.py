@@ -86,6 +86,25 @@ def test_a_batch_has_the_value_and_the_gradient_of_the_clip(tiny_head) -> None:
     assert float(found[1, 2].abs().max()) == 0
 
 
+@pytest.mark.parametrize("weight", [0.0, 10.0])
+def test_what_landmarks_do_not_tell_stays_as_the_encoder_answered(tiny_head, weight: float) -> None:
+    """Landmarks that pull the identity away: the prior holds it at the mean of the first answers, not at zero."""
+    head = tiny_head()
+    start = answers(head)
+    points = start.camera.project(head.landmarks(head.neutral(VIEWS, TIME), "mediapipe478"))
+    problem = Problem(
+        inputs=torch.zeros(VIEWS, TIME, 1, 1, 1, dtype=points.dtype),
+        observed_ndc=points,
+        confidence=torch.ones(points.shape[:-1], dtype=points.dtype),
+        valid=VALID,
+        scheme="mediapipe478",
+    )
+    config = replace(SHARED, learning_rate=0.02, max_passes=60, identity_prior_weight=weight)
+    found = fit(FreeParameters(start, ("identity",)), head, problem, config).prediction.params.identity[0, 0]
+    moved = float((found - start.params.identity[VALID].mean(0)).abs().max())
+    assert moved < 0.01 if weight else moved > 0.1
+
+
 def test_part_of_a_clip_moves_the_shared_code_by_what_it_moved(tiny_head) -> None:
     head = tiny_head()
     last = answers(head)
