@@ -15,6 +15,7 @@ from neuface.clips import read_clip
 from neuface.demo import run_demo
 from neuface.errors import InputError, NeufaceError
 from neuface.fitting.config import FitConfig
+from neuface.io.authors_results import write_authors_result
 from neuface.outputs import make_folder, table, write_outputs
 from neuface.pipeline import optimize
 from neuface.training.options import TrainingOptions
@@ -37,11 +38,15 @@ class Optimize:
     """Head and encoder."""
     device: str = "cpu"
     """Where to compute, such as cuda."""
+    authors_layout: bool = False
+    """Also write params.npz in the layout of the authors' program; for models with FLAME."""
     progress: bool = True
     """Show progress bars."""
     config: FitConfig = field(default_factory=FitConfig)
 
     def run(self) -> None:
+        if self.authors_layout and self.model == "open":
+            raise InputError("--authors-layout is for models with FLAME, such as --model deca")
         clip = read_clip(
             _one_or_all(self.input),
             _one_or_all(self.landmarks) if self.landmarks else None,
@@ -52,6 +57,10 @@ class Optimize:
         result = optimize(
             clip, model=self.model, config=self.config, device=self.device, progress=self.progress
         )
+        if self.authors_layout:
+            write_authors_result(
+                self.out / "params.npz", result.prediction, result.landmarks, result.crops, result.head_name
+            )
         report = write_outputs(result, self.out, progress=self.progress)
         print(table(report))
         print(f"written to {self.out}: result.npz, overlay.mp4, report.json, loss.png")

@@ -117,6 +117,7 @@ def write_flame_folder(folder: Path, arrays: dict[str, np.ndarray], seed: int = 
     np.save(folder / "landmark_embedding.npy", landmarks, allow_pickle=True)
     np.savez(
         folder / "mediapipe_landmark_embedding.npz",
+        allow_pickle=False,
         **points("lmk_face_idx", "lmk_b_coords", 105, kind=np.uint32),
         landmark_indices=np.arange(105),
     )

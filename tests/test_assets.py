@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from flame_files import flame_arrays, write_flame_folder
@@ -233,6 +232,5 @@ def test_emoca_keeps_what_its_package_says(tmp_path: Path) -> None:
     assert isinstance(again, EmocaEncoder)
     assert (again.jaw, again.root, again.trainable) == (True, False, "coarse")
     assert not any(parameter.requires_grad for parameter in again.E_expression.parameters())
-    np.testing.assert_array_equal(
-        again.E_flame.layers[2].weight.detach().numpy(), np.zeros((236, 1024), np.float32)
-    )
+    assert again.state_dict()["E_flame.layers.2.weight"].shape == (236, 1024)
+    assert not again.state_dict()["E_flame.layers.2.weight"].any()

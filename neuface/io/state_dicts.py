@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 
@@ -68,7 +69,9 @@ def load_strictly(
 
 def _all_finite(tensor: Tensor) -> bool:
     """Whether every number is finite. A finite sum proves it, several times faster than looking at each."""
-    return bool(tensor.sum().isfinite()) or bool(tensor.isfinite().all())
+    if not tensor.is_floating_point():
+        return True
+    return math.isfinite(tensor.sum().item()) or bool(tensor.isfinite().all())
 
 
 def _some(names: list[str]) -> str:

@@ -232,8 +232,8 @@ FALSE_HEADERS = (
     "'descr': 'nonsense', 'fortran_order': False, 'shape': (3,), ",
     "'descr': '<f8', 'shape': (3,), ",
 )
-NPZ_READERS = ("head", "embedding", "mediapipe", "masks", "result", "landmarks")
-MEMBERS = ("v_template", "static_lmk_faces_idx", "lmk_face_idx", "face", "meta", "points_px")
+NPZ_READERS = ("head", "embedding", "mediapipe", "masks", "result", "landmarks", "authors")
+MEMBERS = ("v_template", "static_lmk_faces_idx", "lmk_face_idx", "face", "meta", "points_px", "cam")
 
 
 def _hostile_archives() -> Iterator[tuple[str, str, bytes]]:

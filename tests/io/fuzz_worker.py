@@ -27,6 +27,7 @@ from safetensors import safe_open
 
 from neuface.errors import InputError, NeufaceError
 from neuface.io.array_files import checked_array, read_single_array
+from neuface.io.authors_results import read_authors_result
 from neuface.io.checkpoints import named_tensors, read_checkpoint
 from neuface.io.converted import read_encoder_copy
 from neuface.io.face_encoders import read_deca, read_emoca, read_smirk
@@ -127,6 +128,7 @@ def readers(folder: Path) -> dict[str, Callable[[Path], Any]]:
         "copy": lambda path: read_encoder_copy(path, "smirk"),
         "result": FitResult.load,
         "landmarks": read_landmarks,
+        "authors": read_authors_result,
         "careless": careless,
         "greedy": greedy,
         "endless": endless,

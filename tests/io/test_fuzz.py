@@ -60,7 +60,7 @@ def write_seeds(folder: Path, open_head: neuface.HeadModel) -> None:
     (folder / "flame_static_embedding.pkl").write_bytes(pickle.dumps(static, 2))
     np.save(folder / "flame_dynamic_embedding.npy", np.array(dynamic, dtype=object), allow_pickle=True)
     (folder / "plain.pkl").write_bytes(pickle.dumps(arrays, 4))
-    np.savez_compressed(folder / "model.npz", **arrays)
+    np.savez_compressed(folder / "model.npz", allow_pickle=False, **arrays)
     save_file(arrays, folder / "flame.safetensors")
     write_head(folder / "head.safetensors", neuface.load_head(folder / "generic_model.pkl"))
     weights = {"weight": torch.zeros(2, 3), "bias": torch.ones(2)}
@@ -70,12 +70,16 @@ def write_seeds(folder: Path, open_head: neuface.HeadModel) -> None:
         torch.save({"E_flame": weights}, folder / "legacy.tar", _use_new_zipfile_serialization=False)
     np.savez(folder / "points.npz", points_px=np.zeros((2, 68, 2), np.float32), scheme="ibug68")
     write_result(folder / "result.npz", open_head)
+    sizes = {"cam": (3,), "pose": (6,), "expr": (50,), "shapes": (100,), "landmarks2d": (68, 2)}
+    ones = {name: np.ones((2, *size), np.float32) for name, size in sizes.items()}
+    np.savez_compressed(folder / "params.npz", allow_pickle=False, **ones)
     seeds = {
         "generic_model.pkl": "head", "plain.pkl": "head", "model.npz": "head", "flame.safetensors": "head",
         "head.safetensors": "head", "landmark_embedding.npy": "embedding", "flame_static_embedding.pkl": "static",
         "flame_dynamic_embedding.npy": "dynamic", "mediapipe_landmark_embedding.npz": "mediapipe",
         "FLAME_masks.pkl": "masks", "head_template.obj": "template", "l_eyelid.npy": "eyelid",
         "zip.tar": "checkpoint", "legacy.tar": "checkpoint", "points.npz": "landmarks", "result.npz": "result",
+        "params.npz": "authors",
     }  # fmt: skip
     (folder / "seeds.json").write_text(json.dumps(seeds))
 
@@ -113,7 +117,7 @@ def test_there_were_enough_files_and_each_reader_had_some(answer: dict[str, Any]
     assert answer["cases"] >= 2000
     counts = answer["counts"]
     for reader in ("head", "embedding", "mediapipe", "masks", "eyelid", "checkpoint", "deca", "smirk", "copy",
-                   "result", "landmarks", "template", "static", "dynamic"):  # fmt: skip
+                   "result", "landmarks", "authors", "template", "static", "dynamic"):  # fmt: skip
         assert counts[reader] >= 10, reader
     # Damage to numbers alone may give another valid file; most of the rest must be noticed.
     assert 0 < counts["accepted"] < answer["cases"] / 3
