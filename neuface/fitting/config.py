@@ -17,7 +17,7 @@ class FitConfig:
     """Weight of the landmark term (Eq. 2), which is in crop half-widths."""
     temporal_weight: float = 0.2
     """Weight of the temporal term (Eq. 3), which is in quaternion units (half the angle in radians)."""
-    multiview_weight: float = 2.0
+    multiview_weight: float = 4.0
     """Weight of the multi-view term (Eq. 4), which is in metres. Without a second view the term is zero."""
     identity_prior_weight: float = 1e-2
     """Weight of the squared deviation of the identity code from the pretrained encoder's mean answer for the clip: it
