@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from neuface.errors import InputError
+from neuface.io.fingerprints import file_sha256
 
 ASSETS_VARIABLE = "NEUFACE_ASSETS"
 # A folder of downloads is small; a whole disk given by mistake must not be walked for minutes.
@@ -124,8 +125,8 @@ def find_assets(
 
 
 def only_asset(asset: Asset, paths: Sequence[Path]) -> Path:
-    """The file itself. Raises InputError when there are several, for they may differ."""
-    if len(paths) > 1:
+    """The file, or the first of equal ones: several projects ship the same. Raises InputError when they differ."""
+    if len(paths) > 1 and len({file_sha256(path) for path in paths}) > 1:
         raise InputError(
             f"there are several candidates for {asset.what}: {', '.join(map(str, paths))}; "
             "keep one of them in the folder, or give a folder that holds only one"

@@ -18,7 +18,7 @@ import neuface
 from neuface.cropping import DECA_CROP, SMIRK_CROP
 from neuface.encoders.emoca import EmocaEncoder
 from neuface.encoders.flame_encoder import FlameEncoder
-from neuface.io.asset_paths import ASSETS_VARIABLE, assets_dirs
+from neuface.io.asset_paths import ASSETS_VARIABLE, SMIRK_WEIGHTS, assets_dirs, only_asset
 from neuface.structs import Clip
 
 SHORT = neuface.FitConfig(max_passes=2, learning_rate=1e-4)
@@ -153,10 +153,14 @@ def test_another_flame_is_refused(assets: Path, tmp_path: Path) -> None:
     assert neuface.load_model("smirk", assets=tmp_path).head.name == "flame"  # its names tell no version
 
 
-def test_two_different_downloads_are_not_chosen_between(assets: Path, tmp_path: Path) -> None:
+def test_equal_files_are_one_and_different_ones_are_not_chosen_between(assets: Path, tmp_path: Path) -> None:
     for folder in ("one", "two"):
         (tmp_path / folder).mkdir()
         shutil.copy(assets / "SMIRK_em1.pt", tmp_path / folder)
+    places = [tmp_path / folder / "SMIRK_em1.pt" for folder in ("one", "two")]
+    assert only_asset(SMIRK_WEIGHTS, places) == places[0]
+    with places[1].open("ab") as stream:
+        stream.write(b"another download")
     shutil.copytree(assets / "FLAME2020", tmp_path / "FLAME2020")
     with pytest.raises(neuface.InputError, match="several candidates for SMIRK's weights"):
         neuface.load_model("smirk", assets=tmp_path)
