@@ -41,6 +41,13 @@ def test_optimize(files: tuple[Path, Path], tmp_path: Path, capsys: pytest.Captu
     assert f"{report['after']['nme_percent']:.3f}" in printed
 
 
+def test_the_authors_layout_is_for_flame(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["optimize", "talk.mp4", "--out", str(tmp_path / "out"), "--authors-layout"])
+    assert stopped.value.code == 2
+    assert "--authors-layout is for models with FLAME" in capsys.readouterr().err
+
+
 def test_an_error_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         main(["optimize", str(tmp_path / "nowhere.mp4"), "--out", str(tmp_path / "out")])
