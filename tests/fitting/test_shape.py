@@ -145,6 +145,7 @@ def test_a_fit_answers_with_one_person_of_the_size_it_began_with(tiny_head, batc
         max_passes=150,
         batch_size=batch_size,
         temporal_weight=0.0,
+        multiview_weight=0.0,
         identity_prior_weight=0.0,
     )
     outcome = fit(FreeParameters(start), head, problem, config)
