@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import json
-import math
 import os
 import zipfile
 from collections.abc import Collection, Mapping
@@ -15,14 +13,10 @@ import numpy as np
 
 from neuface.errors import InputError
 from neuface.io.cache import atomic_path
+from neuface.io.npy import NPY_MAGIC, plain_array
 
 # Zeros shrink a thousandfold, parameters of a clip hardly at all; a whole file of results does so less than tenfold.
 SPARE_BYTES, MOST_BYTES_PER_BYTE = 64 << 20, 50
-NPY_MAGIC = b"\x93NUMPY"
-HEADER_READERS = {
-    (1, 0): np.lib.format.read_array_header_1_0,
-    (2, 0): np.lib.format.read_array_header_2_0,
-}
 
 
 def write_arrays(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) -> None:
@@ -63,7 +57,7 @@ def read_arrays(path: str | os.PathLike[str], wanted: Collection[str] | None = N
                     )
                 with archive.open(member) as stream:
                     # With a count, zipfile never unfolds more than that.
-                    arrays[name] = _array(stream.read(member.file_size))
+                    arrays[name] = plain_array(stream.read(member.file_size), "biufSU").copy()
     except InputError:
         raise
     except zipfile.BadZipFile as error:
@@ -73,20 +67,6 @@ def read_arrays(path: str | os.PathLike[str], wanted: Collection[str] | None = N
     except Exception as error:
         raise InputError(f"{file} is not a readable npz archive of plain arrays ({_brief(error)})") from error
     return arrays
-
-
-def _array(data: bytes) -> np.ndarray:
-    """One npy file, whose claimed size must be that of its content before an array is made."""
-    stream = io.BytesIO(data)
-    read_header = HEADER_READERS[np.lib.format.read_magic(stream)]
-    shape, fortran, dtype = read_header(stream)
-    if dtype.hasobject or dtype.names is not None or dtype.subdtype is not None or dtype.kind not in "biufSU":
-        raise ValueError(f"it holds values of type {dtype}")
-    found = len(data) - stream.tell()
-    if any(size < 0 for size in shape) or math.prod(shape) * dtype.itemsize != found:
-        raise ValueError(f"an array of shape {shape} and type {dtype} has {found} bytes")
-    values = np.frombuffer(data, dtype, count=math.prod(shape), offset=stream.tell())
-    return values.reshape(shape, order="F" if fortran else "C").copy()
 
 
 def _is_single_array(file: Path) -> bool:

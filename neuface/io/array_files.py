@@ -7,7 +7,6 @@ read as data by `neuface.io.pickles`.
 from __future__ import annotations
 
 import io
-import math
 import os
 import struct
 import zipfile
@@ -20,8 +19,10 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from neuface.errors import InputError
+from neuface.io.npy import NPY_MAGIC, plain_array, read_npy_header
 from neuface.io.pickled_values import Damaged, PickledArray, array_of
 from neuface.io.pickles import parse_pickle
+from neuface.io.placeholders import placeholder
 
 __all__ = ["checked_array", "exists", "read_bytes", "read_named_values", "read_single_array"]
 
@@ -30,14 +31,8 @@ LARGEST_FILE = 256 * 2**20
 LARGEST_DIRECTORY = 2**20
 LARGEST_HEADER = 2**20
 LARGEST_COORDINATE = 1e6
-NPY_MAGIC, ZIP_MAGIC = b"\x93NUMPY", b"PK\x03\x04"
+ZIP_MAGIC = b"PK\x03\x04"
 ZIP_END, ZIP_END_BYTES, LONGEST_ZIP_COMMENT = b"PK\x05\x06", 22, 2**16
-# What lies under a file's name when the download went wrong.
-MISTAKEN_CONTENT = {
-    b"version https://git-lfs": "a Git LFS pointer, not the file itself; fetch it with: git lfs pull",
-    b"<!doctype html": "a web page, not the file itself; log in and download it again",
-    b"<html": "a web page, not the file itself; log in and download it again",
-}
 
 
 def exists(path: Path) -> bool:
@@ -67,10 +62,8 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
         raise InputError(f"{file}: cannot be read ({error})") from error
     if not data:
         raise InputError(f"{file}: is empty; download it again")
-    start = data[:64].lstrip().lower()
-    for beginning, meaning in MISTAKEN_CONTENT.items():
-        if start.startswith(beginning):
-            raise InputError(f"{file}: is {meaning}")
+    if what := placeholder(data):
+        raise InputError(f"{file}: is {what}")
     return data
 
 
@@ -143,34 +136,18 @@ def checked_array(
     return np.array(array, dtype=np.float64, order="C")
 
 
-def _read_npy(data: bytes, source: str) -> np.ndarray | PickledArray | dict[str, Any]:
+def _read_npy(data: bytes, source: str) -> np.ndarray | PickledArray:
     """An npy file: numbers, or the pickle of an array of objects, read as data."""
-    stream = io.BytesIO(data)
     try:
-        version = np.lib.format.read_magic(stream)
-        header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-        shape, fortran, dtype = header[version](stream)
-    # numpy evaluates the header as a Python literal, which can fail in any way; it can run nothing.
-    except Exception as error:
-        raise InputError(f"{source}: is a damaged npy file (its header cannot be read)") from error
-    start = stream.tell()
-    if dtype == np.dtype(object):
-        value = parse_pickle(data[start:], source)
-        if not isinstance(value, PickledArray):
-            raise InputError(f"{source}: is a damaged npy file of objects")
-        return value
-    if dtype.names is not None or dtype.kind not in "biuf" or dtype.subdtype is not None:
-        raise InputError(f"{source}: holds values of type {dtype}; expected plain numbers")
-    needed = math.prod(shape) * dtype.itemsize
-    if any(size < 0 for size in shape) or needed != len(data) - start:
-        raise InputError(
-            f"{source}: is a damaged npy file: shape {shape} of {dtype} takes {needed} bytes, "
-            f"but {len(data) - start} follow"
-        )
-    try:
-        return np.frombuffer(data, dtype, offset=start).reshape(shape, order="F" if fortran else "C")
+        header = read_npy_header(data)
+        if not header.holds_objects:
+            return plain_array(data, "biuf")
     except (ValueError, OverflowError) as error:
-        raise InputError(f"{source}: is a damaged npy file ({error})") from error
+        raise InputError(f"{source}: {error}") from error
+    value = parse_pickle(data[header.start :], source)
+    if not isinstance(value, PickledArray):
+        raise InputError(f"{source}: is a damaged npy file of objects")
+    return value
 
 
 def _read_npz(data: bytes, source: str, wanted: Collection[str]) -> dict[str, Any]:

@@ -20,8 +20,9 @@ import torch
 from torch import Tensor
 
 from neuface.errors import InputError
+from neuface.io.placeholders import placeholder
 
-ZIP_START, PICKLE_START, LFS_START = b"PK\x03\x04", b"\x80", b"version https://git-lfs"
+ZIP_START, PICKLE_START = b"PK\x03\x04", b"\x80"
 # What is pickled of a checkpoint of some hundred tensors is well below a megabyte.
 LARGEST_PICKLE = 16 << 20
 # The format before torch 1.6: magic number, protocol, system, content and storage names, each a pickle.
@@ -126,14 +127,8 @@ def _is_zip(file: Path) -> bool:
         return True
     if start.startswith(PICKLE_START):
         return False
-    if start.startswith(LFS_START):
-        raise InputError(
-            f"{file}: is the placeholder of a Git LFS file; expected the weights: run 'git lfs pull'"
-        )
-    if start.lstrip()[:1] == b"<":
-        raise InputError(
-            f"{file}: is a web page; expected the weights: log in at the site and download again"
-        )
+    if what := placeholder(start):
+        raise InputError(f"{file}: is {what}")
     raise InputError(
         f"{file}: is no torch checkpoint (it starts with {start[:8]!r}); expected the published file as downloaded"
     )

@@ -36,7 +36,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from neuface.errors import InputError
-from neuface.io.array_files import LARGEST_COORDINATE, MISTAKEN_CONTENT, ZIP_MAGIC, checked_array
+from neuface.io.array_files import LARGEST_COORDINATE, ZIP_MAGIC, checked_array
+from neuface.io.npy import LARGEST_HEADER, NpyHeader, read_npy_header
+from neuface.io.placeholders import placeholder
 
 __all__ = ["DECA_COMPONENTS", "TextureSpace", "read_texture_space"]
 
@@ -50,7 +52,6 @@ LARGEST_ARCHIVE = 3 * 2**30
 # For texture coordinates and triangles: FLAME has 5118 and 9976.
 LARGEST_LAYOUT = 2**22
 LARGEST_READ = 2**20
-LARGEST_HEADER = 2**14
 # A mean colour brighter or darker than this, of full white, is in other units than its kind of file.
 BRIGHTEST_BETWEEN = (0.01, 1.5)
 
@@ -196,12 +197,8 @@ def _opened(source: Path) -> Iterator[zipfile.ZipFile]:
         with _ShortReads(io.FileIO(source)) as stream:
             start = stream.read(64)
             if not start.startswith(ZIP_MAGIC):
-                known = (
-                    text
-                    for begin, text in MISTAKEN_CONTENT.items()
-                    if start.lstrip().lower().startswith(begin)
-                )
-                raise InputError(f"{source}: is {next(known, 'not an npz file; expected a texture space')}")
+                what = placeholder(start) or "not an npz file; expected a texture space"
+                raise InputError(f"{source}: is {what}")
             with zipfile.ZipFile(stream) as archive:
                 yield archive
     except (
@@ -317,39 +314,18 @@ def _read_layout(
     return uv, uv_faces
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Header:
-    """What an npy file says about its numbers, found to agree with its length."""
-
-    shape: tuple[int, ...]
-    fortran: bool
-    dtype: np.dtype
-    start: int
-    """Where the numbers begin, bytes."""
-
-
-def _read_header(archive: zipfile.ZipFile, member: zipfile.ZipInfo, where: str, largest: int) -> _Header:
-    """The header of a member of at most `largest` bytes."""
+def _read_header(archive: zipfile.ZipFile, member: zipfile.ZipInfo, where: str, largest: int) -> NpyHeader:
+    """The header of a member of at most `largest` bytes, found to agree with its length."""
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or member.file_size > largest:
         raise InputError(f"{where} unfolds to more than any texture space holds")
     with archive.open(member) as opened:
-        stream = io.BytesIO(opened.read(LARGEST_HEADER))
+        beginning = opened.read(LARGEST_HEADER)
     try:
-        version = np.lib.format.read_magic(stream)
-        readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-        shape, fortran, dtype = readers[version](stream)
-    # numpy evaluates the header as a Python literal, which can fail in any way; it can run nothing.
-    except Exception as error:
-        raise InputError(f"{where} is a damaged npy file (its header cannot be read)") from error
-    if dtype.names is not None or dtype.subdtype is not None or dtype.kind not in "iuf":
-        raise InputError(f"{where} has the type {dtype}; expected plain numbers")
-    start, needed = stream.tell(), math.prod(shape) * dtype.itemsize
-    if any(length < 0 for length in shape) or start + needed != member.file_size:
-        raise InputError(
-            f"{where} is damaged: the shape {shape} of {dtype} takes {needed} bytes, but "
-            f"{member.file_size - start} follow"
-        )
-    return _Header(shape=shape, fortran=fortran, dtype=dtype, start=start)
+        header = read_npy_header(beginning)
+        header.check("iuf", member.file_size)
+    except ValueError as error:
+        raise InputError(f"{where} {error}") from error
+    return header
 
 
 def _read_small(
@@ -361,7 +337,7 @@ def _read_small(
     with archive.open(member) as stream:
         _take(stream.read, header.start, where)
         data = _take(stream.read, member.file_size - header.start, where)
-    return np.frombuffer(data, header.dtype).reshape(header.shape, order="F" if header.fortran else "C")
+    return header.array(data)
 
 
 def _take(read: Callable[[int], bytes], count: int, where: str) -> bytearray:
