@@ -10,12 +10,13 @@ from typing import Annotated, Literal
 
 import tyro
 
-from neuface.assets import assets_report, convert_assets, report_text
 from neuface.clips import read_clip
 from neuface.demo import run_demo
 from neuface.errors import InputError, NeufaceError
 from neuface.fitting.config import FitConfig
 from neuface.io.authors_results import write_authors_result
+from neuface.models import load_model
+from neuface.official_files import assets_report, convert_assets, report_text
 from neuface.outputs import make_folder, table, write_outputs
 from neuface.pipeline import optimize
 from neuface.training.options import TrainingOptions
@@ -35,7 +36,9 @@ class Optimize:
     max_frames: int | None = None
     """Use only the first so many frames."""
     model: str = "open"
-    """Head and encoder."""
+    """Head and encoder: open, or deca, emoca or smirk from your own files (see `neuface assets`)."""
+    assets: Path | None = None
+    """Folder with those files; the default is NEUFACE_ASSETS, else a per-user data folder."""
     device: str = "cpu"
     """Where to compute, such as cuda."""
     authors_layout: bool = False
@@ -47,6 +50,7 @@ class Optimize:
     def run(self) -> None:
         if self.authors_layout and self.model == "open":
             raise InputError("--authors-layout is for models with FLAME, such as --model deca")
+        model = load_model(self.model, assets=self.assets)
         clip = read_clip(
             _one_or_all(self.input),
             _one_or_all(self.landmarks) if self.landmarks else None,
@@ -54,16 +58,16 @@ class Optimize:
             progress=self.progress,
         )
         make_folder(self.out)
-        result = optimize(
-            clip, model=self.model, config=self.config, device=self.device, progress=self.progress
-        )
-        if self.authors_layout:
-            write_authors_result(
-                self.out / "params.npz", result.prediction, result.landmarks, result.crops, result.head_name
-            )
+        result = optimize(clip, model=model, config=self.config, device=self.device, progress=self.progress)
         report = write_outputs(result, self.out, progress=self.progress)
         print(table(report))
         print(f"written to {self.out}: result.npz, overlay.mp4, report.json, loss.png")
+        if self.authors_layout:
+            # Last, for it may refuse what the layout has no room for, and nothing of the fit may be lost by that.
+            write_authors_result(
+                self.out / "params.npz", result.prediction, result.landmarks, result.crops, result.head_name
+            )
+            print("and params.npz")
 
 
 def _one_or_all(paths: tuple[Path, ...]) -> Path | list[Path]:
@@ -116,7 +120,7 @@ class TrainEncoder:
             start=self.start,
             progress=self.progress,
         )
-        print(f"written to {self.folder}: encoder.safetensors, log.jsonl, curves.png, showcase.png")
+        print(f"written to {self.folder}: encoder.safetensors, log.jsonl, showcase.png")
 
 
 @dataclass(frozen=True)

@@ -100,7 +100,8 @@ def steady_crops(
         rule: The model's rule.
 
     Returns:
-        Crops with batch axes `views time`.
+        Crops with batch axes `views time`. Of rules that are to give another program's pictures (`antialias=False`)
+        the matrices are float64: rounded to float32 they would move the pictures by 2e-5.
 
     Raises:
         InputError: Landmarks of another scheme than the rule takes.
@@ -117,7 +118,9 @@ def steady_crops(
         ]
     )
     matrices = _boxes_to_matrices(boxes, rule)
-    return Crop(T_crop_frame=torch.from_numpy(matrices).to(landmarks.points_px), size_px=rule.size_px)
+    dtype = landmarks.points_px.dtype if rule.antialias else torch.float64
+    T_crop_frame = torch.from_numpy(matrices).to(landmarks.points_px.device, dtype)
+    return Crop(T_crop_frame=T_crop_frame, size_px=rule.size_px)
 
 
 def _steady_boxes(

@@ -164,6 +164,7 @@ class Crop(TensorStruct):
 def _apply_affine(
     matrix: Float[Tensor, "*batch 3 3"], points: Float[Tensor, "*batch points 2"]
 ) -> Float[Tensor, "*batch points 2"]:
+    matrix = matrix.to(points.dtype)
     return points @ matrix[..., :2, :2].mT + matrix[..., None, :2, 2]
 
 

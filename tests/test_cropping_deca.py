@@ -33,9 +33,11 @@ def landmarks_of(points: np.ndarray, dtype: torch.dtype = torch.float64) -> Land
     return Landmarks(points_px=points_px, confidence=torch.ones_like(points_px[..., 0]), scheme=scheme)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("case", ["inside", "border"])
-def test_square_and_picture(stored: dict[str, np.ndarray], case: str) -> None:
-    crops = steady_crops(landmarks_of(stored[f"keypoints_{case}"]), [SIZE_HW], DECA_CROP)
+def test_square_and_picture(stored: dict[str, np.ndarray], case: str, dtype: torch.dtype) -> None:
+    """Also from landmarks in single precision, as the pipeline has them."""
+    crops = steady_crops(landmarks_of(stored[f"keypoints_{case}"], dtype), [SIZE_HW], DECA_CROP)
     matrix = crops.T_crop_frame[0]
     np.testing.assert_allclose(matrix[0], stored[f"{case}_tform"], atol=1e-4, rtol=0)
     picture = crop_images(torch.from_numpy(stored["source"])[None], matrix, 224, antialias=False)[0].numpy()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from neuface.errors import InputError
+from neuface.io import flame_companions as companions
+from neuface.io.cache import user_data_dir
 from neuface.io.fingerprints import file_sha256
 
 ASSETS_VARIABLE = "NEUFACE_ASSETS"
@@ -36,29 +37,29 @@ FLAME_MODEL = Asset(
 )  # fmt: skip
 FLAME_LANDMARKS = Asset(
     what="FLAME's landmarks",
-    names=("landmark_embedding.npy",),
+    names=(companions.LANDMARKS,),
     source="the data folder of the DECA repository on GitHub, without registration",
 )
 FLAME_MASKS = Asset(
-    what="FLAME's regions", names=("FLAME_masks.pkl",), source=f"{FLAME_SITE}: FLAME Vertex Masks"
+    what="FLAME's regions", names=(companions.MASKS,), source=f"{FLAME_SITE}: FLAME Vertex Masks"
 )
 FLAME_TEMPLATE = Asset(
     what="FLAME's texture coordinates",
-    names=("head_template.obj",),
+    names=(companions.TEMPLATE,),
     source="the data folder of the DECA repository on GitHub, without registration",
 )
 FLAME_MEDIAPIPE = Asset(
     what="FLAME's MediaPipe landmarks",
-    names=("mediapipe_landmark_embedding.npz",),
+    names=(companions.MEDIAPIPE,),
     source=f"{FLAME_SITE}: FLAME MediaPipe landmark embedding",
 )
 LEFT_EYELID, RIGHT_EYELID = (
     Asset(
         what=f"FLAME's {side} eyelid",
-        names=(f"{side[0]}_eyelid.npy",),
+        names=(name,),
         source="the assets folder of the SMIRK repository on GitHub, without registration",
     )
-    for side in ("left", "right")
+    for side, name in (("left", companions.LEFT_EYELID), ("right", companions.RIGHT_EYELID))
 )
 DECA_WEIGHTS = Asset(
     what="DECA's weights",
@@ -80,22 +81,15 @@ SMIRK_WEIGHTS = Asset(
 def assets_dirs(assets: str | os.PathLike[str] | None = None) -> tuple[Path, ...]:
     """The folders to look in: the argument alone, else `NEUFACE_ASSETS` alone, else a per-user data folder.
 
-    `NEUFACE_ASSETS` may name several folders, separated as in `PATH`. The per-user folder is `neuface/assets` in the
-    platform's data folder (`XDG_DATA_HOME` or `~/.local/share`, `~/Library/Application Support` on macOS,
-    `LOCALAPPDATA` on Windows). The folders need not exist.
+    `NEUFACE_ASSETS` may name several folders, separated as in `PATH`. The per-user folder is `assets` in
+    `neuface.io.cache.user_data_dir()`. The folders need not exist.
     """
     if assets is not None:
         return (Path(assets).expanduser(),)
     named = [part for part in os.environ.get(ASSETS_VARIABLE, "").split(os.pathsep) if part]
     if named:
         return tuple(Path(part).expanduser() for part in named)
-    if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA") or "~/AppData/Local"
-    elif sys.platform == "darwin":
-        base = "~/Library/Application Support"
-    else:
-        base = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
-    return (Path(base).expanduser() / "neuface" / "assets",)
+    return (user_data_dir() / "assets",)
 
 
 def find_assets(

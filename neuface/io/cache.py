@@ -1,4 +1,4 @@
-"""The user's cache folder, and files that appear whole or not at all."""
+"""The user's own folders, and files that appear whole or not at all."""
 
 from __future__ import annotations
 
@@ -23,12 +23,25 @@ def user_cache_dir() -> Path:
     override = os.environ.get(CACHE_VARIABLE)
     if override:
         return Path(override).expanduser()
+    return _user_folder("XDG_CACHE_HOME", "~/.cache", "~/Library/Caches")
+
+
+def user_data_dir() -> Path:
+    """The folder for what the user keeps; it need not exist yet.
+
+    `neuface` in the platform's data folder (`XDG_DATA_HOME` or `~/.local/share`, `~/Library/Application Support` on
+    macOS, `LOCALAPPDATA` on Windows).
+    """
+    return _user_folder("XDG_DATA_HOME", "~/.local/share", "~/Library/Application Support")
+
+
+def _user_folder(variable: str, usual: str, on_macos: str) -> Path:
     if sys.platform == "win32":
         base = os.environ.get("LOCALAPPDATA") or "~/AppData/Local"
     elif sys.platform == "darwin":
-        base = "~/Library/Caches"
+        base = on_macos
     else:
-        base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+        base = os.environ.get(variable) or usual
     return Path(base).expanduser() / "neuface"
 
 

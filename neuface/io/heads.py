@@ -166,6 +166,15 @@ def _refuse_misfits(path: Path, head: HeadModel) -> None:
     tensors = head.named_tensors()
     wrong = [name for name, tensor in tensors.items() if tuple(tensor.shape) != expected[name]]
     wrong += [name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())]
+    wrong += [
+        name
+        for name, tensor in tensors.items()
+        if name not in limits
+        and not name.endswith(".mesh_points")
+        and tensor.dtype != (torch.bool if name.startswith("region.") else tensors["template"].dtype)
+    ]
+    if not tensors["template"].is_floating_point():
+        wrong.append("template")
     for name, limit in limits.items():
         index = tensors[name]
         if index.dtype != torch.int64 or (

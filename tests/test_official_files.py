@@ -10,7 +10,6 @@ import torch
 from flame_files import flame_arrays, write_flame_folder
 
 import neuface
-from neuface.assets import AssetsReport, assets_report, convert_assets, report_text
 from neuface.cli import main
 from neuface.encoders.emoca import EmocaEncoder
 from neuface.encoders.smirk import SmirkEncoder
@@ -22,6 +21,7 @@ from neuface.io.converted import read_encoder_copy, write_encoder_copy, write_he
 from neuface.io.fingerprints import file_sha256
 from neuface.io.flame import read_flame
 from neuface.io.heads import read_head
+from neuface.official_files import AssetsReport, assets_report, convert_assets, report_text
 
 SMIRK = "SMIRK_em1.pt"
 
