@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from neuface.encoders.layers import BatchNorm2d, Conv2d
+
 NORM_EPS = 1e-3
 STEM_CHANNELS = 16
 
@@ -59,7 +61,7 @@ LARGE = TrunkSize(
 )
 
 
-class SameConv2d(nn.Conv2d):
+class SameConv2d(Conv2d):
     """A convolution whose output is the input's size over the stride, rounded up.
 
     Convention: TensorFlow's "SAME" padding. What is needed in all is halved, and an odd pixel is added on the
@@ -152,5 +154,5 @@ def _stage_blocks(channels_in: int, stage: Stage) -> Sequence[nn.Module]:
     return [first, *(InvertedBlock(stage.channels, inner, stage.channels, 1) for inner in stage.inner[1:])]
 
 
-def _norm(channels: int) -> nn.BatchNorm2d:
-    return nn.BatchNorm2d(channels, eps=NORM_EPS)
+def _norm(channels: int) -> BatchNorm2d:
+    return BatchNorm2d(channels, eps=NORM_EPS)

@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from neuface.encoders.layers import BatchNorm2d, Conv2d, Linear
+
 FEATURES = 2048
 HIDDEN = 1024
 STAGE_WIDTHS = (64, 128, 256, 512)
@@ -19,16 +21,14 @@ class Bottleneck(nn.Module):
     def __init__(self, channels_in: int, width: int, stride: int) -> None:
         super().__init__()
         channels_out = width * WIDENING
-        self.conv1 = nn.Conv2d(channels_in, width, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, stride, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(width)
-        self.conv3 = nn.Conv2d(width, channels_out, 1, bias=False)
-        self.bn3 = nn.BatchNorm2d(channels_out)
+        self.conv1 = Conv2d(channels_in, width, 1, bias=False)
+        self.bn1 = BatchNorm2d(width)
+        self.conv2 = Conv2d(width, width, 3, stride, 1, bias=False)
+        self.bn2 = BatchNorm2d(width)
+        self.conv3 = Conv2d(width, channels_out, 1, bias=False)
+        self.bn3 = BatchNorm2d(channels_out)
         self.downsample = (
-            nn.Sequential(
-                nn.Conv2d(channels_in, channels_out, 1, stride, bias=False), nn.BatchNorm2d(channels_out)
-            )
+            nn.Sequential(Conv2d(channels_in, channels_out, 1, stride, bias=False), BatchNorm2d(channels_out))
             if stride != 1 or channels_in != channels_out
             else nn.Identity()
         )
@@ -44,8 +44,8 @@ class ResNet50(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(3, STAGE_WIDTHS[0], 7, 2, 3, bias=False)
-        self.bn1 = nn.BatchNorm2d(STAGE_WIDTHS[0])
+        self.conv1 = Conv2d(3, STAGE_WIDTHS[0], 7, 2, 3, bias=False)
+        self.bn1 = BatchNorm2d(STAGE_WIDTHS[0])
         self.maxpool = nn.MaxPool2d(3, 2, 1)
         channels = STAGE_WIDTHS[0]
         stages: list[nn.Sequential] = []
@@ -69,7 +69,7 @@ class CodeNetwork(nn.Module):
         super().__init__()
         self.outputs = outputs
         self.encoder = ResNet50()
-        self.layers = nn.Sequential(nn.Linear(FEATURES, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, outputs))
+        self.layers = nn.Sequential(Linear(FEATURES, HIDDEN), nn.ReLU(), Linear(HIDDEN, outputs))
 
     def forward(self, pictures: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n code"]:
         return self.layers(self.encoder(pictures))

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from neuface.encoders.deca import FLAME2020
 from neuface.encoders.flame_encoder import CodeLayout, FlameEncoder, camera_from_code, flame_params
+from neuface.encoders.layers import Linear
 from neuface.encoders.mobilenet import LARGE, SMALL, MobileNetTrunk
 from neuface.structs import Prediction
 
@@ -33,7 +34,7 @@ class PoseBranch(_Branch):
 
     def __init__(self) -> None:
         super().__init__(MobileNetTrunk(SMALL))
-        self.pose_cam_layers = nn.Sequential(nn.Linear(SMALL.features, 6))
+        self.pose_cam_layers = nn.Sequential(Linear(SMALL.features, 6))
 
     def forward(self, pictures: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 6"]:
         return self.pose_cam_layers(self.encoder(pictures))
@@ -44,7 +45,7 @@ class ShapeBranch(_Branch):
 
     def __init__(self) -> None:
         super().__init__(MobileNetTrunk(LARGE))
-        self.shape_layers = nn.Sequential(nn.Linear(LARGE.features, IDENTITY))
+        self.shape_layers = nn.Sequential(Linear(LARGE.features, IDENTITY))
 
     def forward(self, pictures: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 300"]:
         return self.shape_layers(self.encoder(pictures))
@@ -55,7 +56,7 @@ class ExpressionBranch(_Branch):
 
     def __init__(self) -> None:
         super().__init__(MobileNetTrunk(LARGE))
-        self.expression_layers = nn.Sequential(nn.Linear(LARGE.features, EXPRESSION + EYELIDS + 3))
+        self.expression_layers = nn.Sequential(Linear(LARGE.features, EXPRESSION + EYELIDS + 3))
 
     def forward(self, pictures: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 55"]:
         return self.expression_layers(self.encoder(pictures))

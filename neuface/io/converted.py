@@ -5,8 +5,10 @@ A copy appears only after it was read back by the reader that will read it later
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -24,12 +26,18 @@ from neuface.head.versions import UNTOLD_VERSION
 from neuface.io.asset_paths import Asset
 from neuface.io.cache import atomic_path
 from neuface.io.heads import read_head, write_head
-from neuface.io.state_dicts import load_strictly
+from neuface.io.state_dicts import load_strictly, refuse_misfits, sum_is_finite
 
 FLAME_ENCODER_FORMAT = "neuface-flame-encoder-1"
 HOW_MADE = "the official files, by: neuface assets convert"
 EYELIDS_SUFFIX = "_eyelids"
 TRAINED_WITH = "flame2020"
+# A safetensors file begins with the length of its header, in so many bytes.
+LENGTH_BYTES = 8
+COPIED_DTYPES = {"F32": torch.float32, "I64": torch.int64}
+# The largest copy has 207 MB (EMOCA's), the longest header 86 kB (SMIRK's).
+LARGEST_COPY, LARGEST_HEADER = 1 << 30, 1 << 20
+UNREADABLE = (SafetensorError, OSError, TypeError, ValueError, AttributeError, LookupError, RuntimeError)
 PathLike = str | os.PathLike[str]
 
 COPIED_HEAD, COPIED_HEAD_WITH_EYELIDS = (
@@ -92,24 +100,55 @@ def read_encoder_copy(path: PathLike, model: str, *, trainable: str = "both") ->
 
     Raises InputError for another file, another model's, or weights that do not fit (they are listed).
     """
+    metadata, tensors, numbers = _mapped(path, model)
+    owner = f"the encoder {model!r}"
+    # Looking at every number takes as long as building the network, so both are done at once.
+    with ThreadPoolExecutor(1) as beside:
+        finite = beside.submit(sum_is_finite, numbers)
+        with torch.device("meta"):
+            encoder = _empty_encoder(path, model, metadata, trainable)
+        load_strictly(path, encoder, tensors, owner, copy=False, check_finite=False)
+    if not finite.result():
+        refuse_misfits(path, tensors, encoder.state_dict(), owner)
+    return encoder.eval()
+
+
+def _mapped(path: PathLike, model: str) -> tuple[dict[str, str], dict[str, Tensor], Tensor]:
+    """What a copy says of itself, its tensors, and all that is behind its header as numbers of 32 bits.
+
+    The tensors are views of one mapping of the file. Whole numbers of 64 bits count as two of the numbers.
+    """
     try:
+        # This checks the header. Its own tensors take longer to make, and cannot be summed up in one go.
         with safe_open(path, framework="pt") as archive:
             metadata = archive.metadata() or {}
-            stored = (metadata.get("format"), metadata.get("model"))
-            if stored != (FLAME_ENCODER_FORMAT, model):
+        stored = (metadata.get("format"), metadata.get("model"))
+        if stored != (FLAME_ENCODER_FORMAT, model):
+            raise InputError(
+                f"{path}: holds no converted weights of {model!r} (its format and model are {stored}); "
+                "remove it, or convert the official file again with --overwrite"
+            )
+        size = os.path.getsize(path)
+        with open(path, "rb") as file:
+            start = LENGTH_BYTES + int.from_bytes(file.read(LENGTH_BYTES), "little")
+            if size > LARGEST_COPY or start > LARGEST_HEADER:
                 raise InputError(
-                    f"{path}: holds no converted weights of {model!r} (its format and model are {stored}); "
-                    "remove it, or convert the official file again with --overwrite"
+                    f"{path}: is larger than any converted weights; remove it, or convert the official file again "
+                    "with --overwrite"
                 )
-            tensors = {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, TypeError, ValueError, AttributeError) as error:
+            entries = json.loads(file.read(start - LENGTH_BYTES))
+        octets = torch.from_file(os.fspath(path), shared=False, size=size, dtype=torch.uint8)[start:]
+        tensors: dict[str, Tensor] = {}
+        for name, entry in entries.items():
+            if name != "__metadata__":
+                numbers = octets[slice(*entry["data_offsets"])].view(COPIED_DTYPES[entry["dtype"]])
+                tensors[name] = numbers.view(entry["shape"])
+        return metadata, tensors, octets.view(torch.float32)
+    # A header can be well-formed and yet tell of types and places that no copy has.
+    except UNREADABLE as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{path}: is not a readable safetensors file ({error})") from error
-    with torch.device("meta"):
-        encoder = _empty_encoder(path, model, metadata, trainable)
-    load_strictly(path, encoder, tensors, f"the encoder {model!r}", copy=False)
-    return encoder.eval()
+        raise InputError(f"{path}: is not a readable safetensors file of weights ({error})") from error
 
 
 def refuse_existing(path: PathLike, overwrite: bool) -> None:

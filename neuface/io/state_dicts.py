@@ -14,12 +14,18 @@ MOST_NAMED = 20
 
 
 def refuse_misfits(
-    path: str | os.PathLike[str], found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], owner: str
+    path: str | os.PathLike[str],
+    found: Mapping[str, Tensor],
+    wanted: Mapping[str, Tensor],
+    owner: str,
+    *,
+    check_finite: bool = True,
 ) -> None:
     """Raise one InputError that lists every missing, unexpected, misshapen, mistyped or infinite tensor.
 
     Args:
         owner: what the tensors are for, as it stands in the message.
+        check_finite: whether to look at the numbers; else that is left to the caller.
     """
     common = sorted(wanted.keys() & found.keys())
     shaped = [name for name in common if found[name].shape == wanted[name].shape]
@@ -29,7 +35,7 @@ def refuse_misfits(
         "misshapen": [
             f"{name} {tuple(found[name].shape)} instead of {tuple(wanted[name].shape)}"
             for name in common
-            if name not in shaped
+            if found[name].shape != wanted[name].shape
         ],
         "mistyped": [
             f"{name} {found[name].dtype} instead of {wanted[name].dtype}"
@@ -37,7 +43,7 @@ def refuse_misfits(
             if found[name].is_floating_point() != wanted[name].is_floating_point()
         ],
         # Only where the shape fits: a tensor that claims a huge shape would fill the memory here.
-        "not finite": [name for name in shaped if not _all_finite(found[name])],
+        "not finite": [name for name in shaped if check_finite and not _all_finite(found[name])],
     }
     if any(problems.values()):
         listed = "; ".join(f"{kind}: {_some(names)}" for kind, names in problems.items() if names)
@@ -53,25 +59,41 @@ def load_strictly(
     owner: str,
     *,
     copy: bool = True,
+    check_finite: bool = True,
 ) -> None:
     """Give a network its weights; it may have been built on the meta device, without numbers.
 
     With `copy=False` weights of the right type become the network's own as they are. Tensors mapped from a file
-    then stay mapped; changes to them never reach the file.
+    then stay mapped; changes to them never reach the file. With `check_finite=False` the caller looks at the numbers.
 
     Raises InputError as `refuse_misfits` does, before anything is changed.
     """
     wanted = network.state_dict()
-    refuse_misfits(path, tensors, wanted, owner)
+    refuse_misfits(path, tensors, wanted, owner, check_finite=check_finite)
     own = {name: tensor.to(wanted[name].dtype, copy=copy).contiguous() for name, tensor in tensors.items()}
-    network.load_state_dict(own, assign=True)
+    _assign(network, own)
+
+
+def sum_is_finite(numbers: Tensor) -> bool:
+    """Whether the sum of all numbers is finite: then each is. It is several times faster than looking at each.
+
+    The contrary proves nothing, because huge numbers have an infinite sum.
+    """
+    return math.isfinite(numbers.sum().item())
+
+
+def _assign(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """`load_state_dict(assign=True)` for tensors that are known to fit, in a third of the time."""
+    modules = dict(network.named_modules())
+    trained = {name: parameter.requires_grad for name, parameter in network.named_parameters()}
+    for name, tensor in tensors.items():
+        owner, _, last = name.rpartition(".")
+        own = nn.Parameter(tensor, requires_grad=trained[name]) if name in trained else tensor
+        setattr(modules[owner], last, own)
 
 
 def _all_finite(tensor: Tensor) -> bool:
-    """Whether every number is finite. A finite sum proves it, several times faster than looking at each."""
-    if not tensor.is_floating_point():
-        return True
-    return math.isfinite(tensor.sum().item()) or bool(tensor.isfinite().all())
+    return not tensor.is_floating_point() or sum_is_finite(tensor) or bool(tensor.isfinite().all())
 
 
 def _some(names: list[str]) -> str:
