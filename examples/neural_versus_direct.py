@@ -22,6 +22,7 @@ from neuface.benchmark.report import markdown, tables
 from neuface.benchmark.study import FAST, StudySettings, run_study
 from neuface.io.archives import write_json
 from neuface.io.cache import atomic_path
+from neuface.io.kept import kept_in
 from neuface.io.scans import read_scan
 from neuface.models import load_model
 
@@ -57,26 +58,6 @@ def main(options: Options) -> None:
         temporary.write_text(report, encoding="utf-8")
     print(report)
     print(f"written to {options.out}: tables.json, report.md")
-
-
-def kept_in(folder: Path) -> Callable[[str, dict[str, Any], Callable[[], dict[str, Any]]], dict[str, Any]]:
-    """Finished clips as files: each is used again if it was made for the same key, else made again."""
-
-    def keep(name: str, key: dict[str, Any], make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        path = folder / f"{name}.json"
-        # As it will be read again: tuples become lists.
-        wanted = json.loads(json.dumps(key))
-        try:
-            stored = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            stored = {}
-        if isinstance(stored, dict) and stored.get("key") == wanted and "result" in stored:
-            return stored["result"]
-        result = make()
-        write_json(path, {"key": wanted, "result": result})
-        return json.loads(json.dumps(result))
-
-    return keep
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from neuface.errors import InputError, MissingDependencyError, ModelMismatchErro
 from neuface.fitting.config import FitConfig
 from neuface.head.model import HeadModel
 from neuface.models import Model, load_head, load_model
-from neuface.pipeline import optimize
+from neuface.pipeline import optimize, optimize_person
 from neuface.results import FitResult
 from neuface.structs import (
     Clip,
@@ -43,5 +43,6 @@ __all__ = [
     "load_head",
     "load_model",
     "optimize",
+    "optimize_person",
     "read_clip",
 ]

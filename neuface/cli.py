@@ -10,10 +10,12 @@ from typing import Annotated, Literal
 
 import tyro
 
+from neuface.benchmark.command import run_benchmark
+from neuface.benchmark.evidence import FAST, EvidenceSettings
 from neuface.clips import read_clip
 from neuface.demo import run_demo
 from neuface.errors import InputError, NeufaceError
-from neuface.fitting.config import FitConfig
+from neuface.fitting.config import FitConfig, Preset, preset_with_changes
 from neuface.io.authors_results import write_authors_result
 from neuface.models import load_model
 from neuface.official_files import assets_report, convert_assets, report_text
@@ -45,9 +47,12 @@ class Optimize:
     """Also write params.npz in the layout of the authors' program; for models with FLAME."""
     progress: bool = True
     """Show progress bars."""
+    preset: Preset = "best"
+    """The configuration to begin with (docs/presets.md); what --config names is changed in it."""
     config: FitConfig = field(default_factory=FitConfig)
 
     def run(self) -> None:
+        config = preset_with_changes(self.preset, self.config)
         if self.authors_layout and self.model == "open":
             raise InputError("--authors-layout is for models with FLAME, such as --model deca")
         model = load_model(self.model, assets=self.assets)
@@ -58,7 +63,7 @@ class Optimize:
             progress=self.progress,
         )
         make_folder(self.out)
-        result = optimize(clip, model=model, config=self.config, device=self.device, progress=self.progress)
+        result = optimize(clip, model=model, config=config, device=self.device, progress=self.progress)
         report = write_outputs(result, self.out, progress=self.progress)
         print(table(report))
         print(f"written to {self.out}: result.npz, overlay.mp4, report.json, loss.png")
@@ -85,14 +90,46 @@ class Demo:
     """Folder for result.npz, overlay.mp4, report.json and loss.png."""
     progress: bool = True
     """Show progress bars."""
+    preset: Preset = "best"
+    """The configuration to begin with (docs/presets.md); what --config names is changed in it."""
     config: FitConfig = field(default_factory=FitConfig)
 
     def run(self) -> None:
         make_folder(self.out)
-        result, truth = run_demo(config=self.config, progress=self.progress)
+        config = preset_with_changes(self.preset, self.config)
+        result, truth = run_demo(config=config, progress=self.progress)
         report = write_outputs(result, self.out, truth=truth, progress=self.progress)
         print(table(report))
         print(f"written to {self.out}: result.npz, overlay.mp4, report.json, loss.png")
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Compare the encoder alone, direct fitting and all presets on clips with known truth and on real ones."""
+
+    out: Path
+    """Folder for tables.json, report.md, report.html, figures, and finished runs: run it again to go on."""
+    data: Path | None = None
+    """Folder of real clips and a scan (docs/benchmark.md); without it there are rendered people only."""
+    fast: bool = False
+    """A clip or two of every kind, without ablations: about a quarter of an hour on two cores."""
+    workers: int = 2
+    """Clips that are fitted side by side, one thread each."""
+    progress: bool = True
+    """Show a progress bar."""
+    settings: EvidenceSettings = field(default_factory=EvidenceSettings)
+
+    def run(self) -> None:
+        if self.fast and self.settings != EvidenceSettings():
+            raise InputError("--fast has settings of its own: give either --fast or --settings")
+        settings = FAST if self.fast else self.settings
+        command = f"neuface benchmark{' --fast' if self.fast else ''}"
+        evidence = run_benchmark(
+            self.out, settings, self.data, workers=self.workers, command=command, progress=self.progress
+        )
+        for line in evidence.absent:
+            print(f"not there: {line}")
+        print(f"written to {self.out}: report.html, report.md, tables.json, figures")
 
 
 @dataclass(frozen=True)
@@ -157,6 +194,7 @@ def main(arguments: list[str] | None = None) -> None:
         Annotated[Optimize, tyro.conf.subcommand("optimize")]
         | Annotated[Demo, tyro.conf.subcommand("demo")]
         | Annotated[Assets, tyro.conf.subcommand("assets")]
+        | Annotated[Benchmark, tyro.conf.subcommand("benchmark")]
         | Annotated[TrainEncoder, tyro.conf.subcommand("train-encoder")],
         prog="neuface",
         description=__doc__,

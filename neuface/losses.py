@@ -1,7 +1,7 @@
 """The objective on one page: Eq. 1-4 of NeuFace (TMLR 2024), and two weak priors.
 
 Every term returns one value per image, so that a batch of any size adds up to the same clip-wide mean. Targets
-come from the E-step (`neuface.fitting.targets`) and carry no gradient.
+come from the E-step (`neuface.fitting.targets`), which decides whether they carry gradient.
 """
 
 from __future__ import annotations
@@ -14,36 +14,66 @@ from neuface.geometry.rotations import rotvec_to_quaternion, toward_hemisphere
 
 # Rounds off the corner of a norm at zero, where its gradient is undefined; far below any rotation that matters.
 NORM_SOFTNESS = 1e-6
+# Differences of colour much larger than this (highlights, hair in the face, shadows) count by their size, not its
+# square; about the noise of a video frame.
+COLOUR_SOFTNESS = 0.03
+# Crop half-widths, L1; the outer eye corners of a face that looks ahead are about 0.8 apart.
+SATURATION_NDC = 0.1
 
 
 def landmark_loss(
     points_ndc: Float[Tensor, "images points 2"],
     observed_ndc: Float[Tensor, "images points 2"],
     confidence: Float[Tensor, "images points"],
+    *,
+    saturating: bool = False,
 ) -> Float[Tensor, "images"]:
     """Eq. 2: L1 distance between projected and observed landmarks, in crop half-widths.
 
-    The confidence-weighted mean over points; 0 for an image without landmarks.
+    The confidence-weighted mean over points; 0 for an image without landmarks. With `saturating`, a distance d counts
+    as d s / (d + s), s = SATURATION_NDC: alike near zero, and never more than s, so that a point that is far off
+    pulls hardly at all.
     """
     distance = (points_ndc - observed_ndc).abs().sum(-1)
+    if saturating:
+        distance = distance * SATURATION_NDC / (distance + SATURATION_NDC)
     return (distance * confidence).sum(-1) / confidence.sum(-1).clamp(min=1e-9)
 
 
 def temporal_loss(
-    root_rotvec: Float[Tensor, "images 3"], target_quaternion: Float[Tensor, "images 4"]
+    rotvec: Float[Tensor, "images 3"], target_quaternion: Float[Tensor, "images 4"], *, squared: bool = False
 ) -> Float[Tensor, "images"]:
-    """Eq. 3: distance of the head's unit quaternion to its smoothed target (half the angle, for small ones)."""
-    target = target_quaternion.detach()
-    quaternion = toward_hemisphere(rotvec_to_quaternion(root_rotvec), target)
-    squared = (quaternion - target).square().sum(-1)
-    return (squared + NORM_SOFTNESS**2).sqrt() - NORM_SOFTNESS
+    """Eq. 3: distance of a joint's unit quaternion to its smoothed target (half the angle, for small ones).
+
+    With `squared`, the released code's form: the square, mean over the four numbers.
+    """
+    difference = toward_hemisphere(rotvec_to_quaternion(rotvec), target_quaternion) - target_quaternion
+    return difference.square().mean(-1) if squared else _softened_norm(difference)
+
+
+def code_smoothness(
+    code: Float[Tensor, "images code"], target: Float[Tensor, "images code"]
+) -> Float[Tensor, "images"]:
+    """L1 distance of a code to its smoothed course, mean over coefficients."""
+    return (code - target).abs().mean(-1)
+
+
+def camera_smoothness(
+    scale: Float[Tensor, "images"],
+    offset: Float[Tensor, "images 2"],
+    target_scale: Float[Tensor, "images"],
+    target_offset: Float[Tensor, "images 2"],
+) -> Float[Tensor, "images"]:
+    """Distance of the head's place to its smoothed course, crop half-widths, plus that of its size (of a log)."""
+    place = _softened_norm(offset - target_offset)
+    return place + _softened_norm((scale / target_scale).log()[..., None])
 
 
 def multiview_loss(
     vertices: Float[Tensor, "images vertices 3"], target_vertices: Float[Tensor, "images vertices 3"]
 ) -> Float[Tensor, "images"]:
     """Eq. 4: L1 distance of the unposed mesh to the mesh merged from all views, metres, mean over vertices."""
-    return (vertices - target_vertices.detach()).abs().sum(-1).mean(-1)
+    return (vertices - target_vertices).abs().sum(-1).mean(-1)
 
 
 def identity_prior(
@@ -61,6 +91,30 @@ def expression_prior(expression: Float[Tensor, "images expression"]) -> Float[Te
     return expression.square().mean(-1)
 
 
+def pose_prior(*rotvecs: Float[Tensor, "images 3"]) -> Float[Tensor, "images"]:
+    """Squared angles of some joints, radians^2, summed."""
+    return torch.stack([rotvec.square().sum(-1) for rotvec in rotvecs]).sum(0)
+
+
+def photometric_loss(
+    colour: Float[Tensor, "images points 3"],
+    expected: Float[Tensor, "images points 3"],
+    weight: Float[Tensor, "images points"],
+) -> Float[Tensor, "images"]:
+    """Distance of the colours seen to those expected, display RGB from 0 to 1, weighted mean over points.
+
+    A Charbonnier penalty of the distance in RGB: quadratic well below COLOUR_SOFTNESS, linear well above. 0 for an
+    image without any weight. Not in the paper's Eq. 1; Table S3a tries a photometric term.
+    """
+    squared = (colour - expected).square().sum(-1)
+    distance = (squared + COLOUR_SOFTNESS**2).sqrt() - COLOUR_SOFTNESS
+    return (distance * weight).sum(-1) / weight.sum(-1).clamp(min=1e-9)
+
+
 def weighted_sum(parts: dict[str, Tensor], weights: dict[str, float]) -> Float[Tensor, "images"]:
     """Eq. 1: the named terms times their weights; terms of weight zero may be missing."""
     return torch.stack([weights[name] * value for name, value in parts.items()]).sum(0)
+
+
+def _softened_norm(difference: Float[Tensor, "images c"]) -> Float[Tensor, "images"]:
+    return (difference.square().sum(-1) + NORM_SOFTNESS**2).sqrt() - NORM_SOFTNESS

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,14 +15,19 @@ from tqdm import tqdm
 from neuface.clips import read_clip, recropped
 from neuface.cropping import iterate_crops
 from neuface.devices import checked_device
+from neuface.errors import InputError
 from neuface.evaluation import image_nme_percent
 from neuface.fitting.config import FitConfig
-from neuface.fitting.loop import fit
-from neuface.fitting.problem import make_problem
+from neuface.fitting.direct import fit_direct
+from neuface.fitting.loop import FitOutcome, fit
+from neuface.fitting.problem import Problem, join_problems, make_problem
 from neuface.landmarks.schemes import to_ibug68
 from neuface.models import Model, load_model
 from neuface.results import FITTED, NO_LANDMARKS, POOR_FIT, FitResult
 from neuface.structs import Clip
+
+# Side of the crops that the photometric term samples: about one vertex of the open head per pixel.
+PHOTOMETRIC_PX = 112
 
 
 def optimize(
@@ -56,18 +62,90 @@ def optimize(
     settings = FitConfig() if config is None else config
     loaded = load_model(model) if isinstance(model, str) else model
     place = checked_device(device)
-    clip = _for_model(read_clip(frames, landmarks, progress=progress), loaded)
+    clip = read_clip(frames, landmarks, progress=progress)
+    return _fit_clips([clip], loaded, settings, place, progress=progress)[0]
+
+
+def optimize_person(
+    clips: Sequence[Any],
+    *,
+    model: str | Model = "open",
+    config: FitConfig | None = None,
+    device: str | torch.device | None = None,
+    progress: bool = True,
+) -> tuple[FitResult, ...]:
+    """Fit several clips of one person together: one fine-tuned encoder, and one identity code for all of them.
+
+    Args:
+        clips: each as `optimize` takes its frames; clips with landmarks of their own come as `Clip` from
+            `neuface.read_clip`. All must have the same number of cameras and landmarks of one scheme.
+        model, config, device, progress: as for `optimize`. With `identity_per="image"` nothing ties the clips
+            together but the encoder.
+
+    Returns:
+        One result per clip, in order. `history` and `seconds` are those of the fit as a whole.
+
+    Raises:
+        InputError: no clip, clips that cannot be fitted together, or frames or landmarks that cannot be used.
+        MissingDependencyError: as for `optimize`.
+    """
+    if not clips:
+        raise InputError("no clips were given: expected a list of clips of one person")
+    settings = FitConfig() if config is None else config
+    loaded = load_model(model) if isinstance(model, str) else model
+    place = checked_device(device)
+    read = [read_clip(clip, progress=progress) for clip in clips]
+    schemes = sorted({clip.landmarks.scheme for clip in read})
+    if len(schemes) > 1:
+        raise InputError(
+            f"clips that are fitted together must have landmarks of one scheme, got {' and '.join(schemes)}"
+        )
+    return _fit_clips(read, loaded, settings, place, progress=progress)
+
+
+def _fit_clips(
+    clips: Sequence[Clip], model: Model, config: FitConfig, place: torch.device, *, progress: bool
+) -> tuple[FitResult, ...]:
+    fitting = [_for_model(clip, model) for clip in clips]
     started = time.perf_counter()
-    head = loaded.head.to(place)
+    head = model.head.to(place)
     # A module moves in place; the loaded one is to stay where and as it is.
-    encoder = copy.deepcopy(loaded.encoder).to(place)
-    problem = make_problem(encoder_inputs(loaded, clip), clip.landmarks, clip.crops, clip.valid).to(place)
-    with _Bar(settings.max_passes, enabled=progress) as bar:
-        outcome = fit(encoder, head, problem, settings, bar.show)
-    prediction, initial = outcome.prediction.to("cpu"), outcome.initial.to("cpu")
-    nme = image_nme_percent(loaded.head, prediction, clip.landmarks, clip.crops)
+    encoder = copy.deepcopy(model.encoder).to(place)
+    problem = join_problems([_problem_of(clip, model, config) for clip in fitting]).to(place)
+    run = fit_direct if config.parameters == "free" else fit
+    with _Bar(config.max_passes, enabled=progress) as bar:
+        outcome = run(encoder, head, problem, config, bar.show)
+    seconds = time.perf_counter() - started
+    results, start = [], 0
+    for clip in fitting:
+        span = slice(start, start + clip.time)
+        start += clip.time
+        results.append(_result(clip, model, config, outcome, span, seconds))
+    return tuple(results)
+
+
+def _problem_of(clip: Clip, model: Model, config: FitConfig) -> Problem:
+    inputs, pictures = encoder_inputs(model, clip), None
+    if config.photometric_weight > 0:
+        pictures = clip_pictures(clip)
+    return make_problem(
+        inputs,
+        clip.landmarks,
+        clip.crops,
+        clip.valid,
+        use_confidence=config.use_confidence,
+        pictures=pictures,
+    )
+
+
+def _result(
+    clip: Clip, model: Model, config: FitConfig, outcome: FitOutcome, span: slice, seconds: float
+) -> FitResult:
+    """What was found for one of the clips that were fitted together, its frames `span` of the whole."""
+    prediction, initial = (item[:, span].to("cpu") for item in (outcome.prediction, outcome.initial))
+    nme = image_nme_percent(model.head, prediction, clip.landmarks, clip.crops)
     status = torch.full_like(clip.valid, FITTED, dtype=torch.int64)
-    status[nme > settings.max_nme_percent] = POOR_FIT
+    status[nme > config.max_nme_percent] = POOR_FIT
     status[~clip.valid] = NO_LANDMARKS
     return FitResult(
         prediction=prediction,
@@ -77,16 +155,17 @@ def optimize(
         status=status,
         image_nme_percent=nme,
         history=outcome.history,
+        identity_spread=outcome.identity_spread,
         stop_reason=outcome.stop_reason,
-        config=settings,
-        model=loaded.name,
-        head_name=head.name,
-        head_hash=loaded.head.parameter_hash(),
+        config=config,
+        model=model.name,
+        head_name=model.head.name,
+        head_hash=model.head.parameter_hash(),
         fps=clip.fps,
         names=clip.names,
-        seconds=time.perf_counter() - started,
+        seconds=seconds,
         frames=clip.frames,
-        head_model=loaded.head,
+        head_model=model.head,
     )
 
 
@@ -105,6 +184,15 @@ def encoder_inputs(model: Model, clip: Clip) -> Float[torch.Tensor, "views time 
     """The clip's crops as the encoder keeps them; the crops themselves are never all in memory."""
     pictures = iterate_crops(clip.frames, clip.crops, antialias=model.crop_rule.antialias)
     pieces = [model.encoder.prepare(crops) for _, crops in pictures]
+    return torch.cat(pieces).unflatten(0, (clip.views, clip.time))
+
+
+def clip_pictures(clip: Clip) -> Float[torch.Tensor, "views time 3 side side"]:
+    """The clip's crops at PHOTOMETRIC_PX, 0 to 1."""
+    pieces = [
+        torch.nn.functional.interpolate(crops, size=(PHOTOMETRIC_PX, PHOTOMETRIC_PX), mode="area")
+        for _, crops in iterate_crops(clip.frames, clip.crops)
+    ]
     return torch.cat(pieces).unflatten(0, (clip.views, clip.time))
 
 

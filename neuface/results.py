@@ -47,6 +47,9 @@ class FitResult:
     """Landmark error of every image after the fit, in percent of the outer-eye distance; NaN without landmarks."""
     history: dict[str, list[float]]
     """Per pass: the loss, `total`, and its unweighted parts."""
+    identity_spread: list[float]
+    """Per pass: standard deviation over images of what the encoder answers for the identity, mean over coefficients;
+    empty in results of earlier versions."""
     stop_reason: str
     """`converged`, `pass limit` or `diverged`."""
     config: FitConfig
@@ -162,6 +165,7 @@ class FitResult:
             "status": self.status.cpu().numpy().astype(np.int8),
             "image_nme_percent": self.image_nme_percent.cpu().numpy(),
             **{f"history.{name}": np.array(values) for name, values in self.history.items()},
+            "identity_spread": np.array(self.identity_spread),
             "meta": np.array(json.dumps(self._meta())),
         }
         write_arrays(path, arrays)
@@ -209,6 +213,7 @@ class FitResult:
             status=torch.from_numpy(arrays["status"].astype(np.int64)),
             image_nme_percent=torch.from_numpy(arrays["image_nme_percent"]),
             history=history,
+            identity_spread=arrays.get("identity_spread", np.zeros(0)).tolist(),
             stop_reason=meta["stop_reason"],
             config=FitConfig(**{**_BEFORE_THEY_WERE_OPTIONS, **meta["config"]}),
             model=meta["model"],
@@ -231,7 +236,19 @@ class FitResult:
 
 
 # What a result did that does not name these options, for it is older than they are.
-_BEFORE_THEY_WERE_OPTIONS = {"identity_per": "image", "hold_size": False, "warm_up_steps": 0}
+_BEFORE_THEY_WERE_OPTIONS = {
+    "identity_per": "image",
+    "hold_size": False,
+    "warm_up_steps": 0,
+    "expression_smoothness_weight": 0.0,
+    "jaw_smoothness_weight": 0.0,
+    "camera_smoothness_weight": 0.0,
+    "landmark_penalty": "l1",
+    "smoother": "mean",
+    "visibility": "angle_or_depth",
+    "merge": "mean",
+    "bridge_gaps": False,
+}
 _PLAIN_FIELDS = ("stop_reason", "model", "head_name", "head_hash", "fps", "seconds")
 
 

@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 import torch
 from scipy.spatial.transform import Rotation
+from small_problems import targets_of
 from torch import Tensor
 
 from neuface import losses
-from neuface.fitting.config import FitConfig
-from neuface.fitting.targets import estimate_targets
 from neuface.geometry.rotations import rotvec_to_quaternion
 
 
@@ -114,11 +113,11 @@ def test_multiview_loss_equals_its_slow_twin() -> None:
 def test_a_still_clip_has_no_temporal_loss(tiny_head, random_params) -> None:
     head = tiny_head()
     still = random_params(head, 2, 1)[:, torch.zeros(9, dtype=torch.long)]
-    targets = estimate_targets(head, still, torch.ones(2, 9, dtype=torch.bool), FitConfig())
+    targets = targets_of(head, still)
     loss = losses.temporal_loss(still.root_rotvec.flatten(0, 1), targets.quaternion.flatten(0, 1))
     assert float(loss.abs().max()) < 1e-9
     moving = random_params(head, 2, 9)
-    targets = estimate_targets(head, moving, torch.ones(2, 9, dtype=torch.bool), FitConfig())
+    targets = targets_of(head, moving)
     loss = losses.temporal_loss(moving.root_rotvec.flatten(0, 1), targets.quaternion.flatten(0, 1))
     assert float(loss.mean()) > 0.01
 
@@ -129,7 +128,8 @@ def test_identical_views_have_no_multiview_loss(tiny_head, random_params) -> Non
     alike = one[torch.zeros(3, dtype=torch.long)]
     # The cameras differ, and with them the orientation; the face is the same.
     views = replace(alike, root_rotvec=normal(3, 6, 3))
-    targets = estimate_targets(head, views, torch.ones(3, 6, dtype=torch.bool), FitConfig())
+    targets = targets_of(head, views)
+    assert targets.vertices is not None
     vertices = head.vertices(views.unposed())
     loss = losses.multiview_loss(vertices.flatten(0, 1), targets.vertices.repeat(3, 1, 1))
     assert float(loss.max()) < 1e-12
@@ -138,25 +138,6 @@ def test_identical_views_have_no_multiview_loss(tiny_head, random_params) -> Non
         head.vertices(other.unposed()).flatten(0, 1), targets.vertices.repeat(3, 1, 1)
     )
     assert float(loss.min()) > 1e-3
-
-
-def test_targets_carry_no_gradient() -> None:
-    rotvec, target = normal(4, 3).requires_grad_(), normal(4, 4, seed=1).requires_grad_()
-    vertices, merged = normal(4, 5, 3).requires_grad_(), normal(4, 5, 3, seed=1).requires_grad_()
-    losses.temporal_loss(rotvec, target).sum().backward()
-    losses.multiview_loss(vertices, merged).sum().backward()
-    assert target.grad is None
-    assert merged.grad is None
-    assert rotvec.grad is not None
-    assert vertices.grad is not None
-
-
-def test_estimated_targets_carry_no_gradient(tiny_head, random_params) -> None:
-    head = tiny_head()
-    params = random_params(head, 2, 4).map_tensors(lambda tensor: tensor.requires_grad_())
-    targets = estimate_targets(head, params, torch.ones(2, 4, dtype=torch.bool), FitConfig())
-    assert not targets.quaternion.requires_grad
-    assert not targets.vertices.requires_grad
 
 
 # --- Priors, the sum, gradients

@@ -24,6 +24,7 @@ PUBLIC_NAMES = {
     "load_head",
     "load_model",
     "optimize",
+    "optimize_person",
     "read_clip",
 }
 

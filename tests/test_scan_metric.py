@@ -1,4 +1,4 @@
-"""Scan-to-mesh distance and MPVE with scale, on examples worked out by hand."""
+"""Shape against truth on examples worked out by hand: scan to mesh, the alignments of MPVE, 3D landmarks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from neuface.errors import InputError
-from neuface.metrics import mpve_mm, scan_to_mesh_mm
+from neuface.metrics import landmark_distances_mm, mpve_mm, scan_to_mesh_mm
 
 Ball = Callable[[int, int], tuple[Tensor, Tensor]]
 
@@ -95,13 +95,69 @@ def test_a_scan_of_too_few_points_is_refused(ball: Ball) -> None:
         scan_to_mesh_mm(vertices[:3], vertices[marks], vertices, faces, vertices[marks])
 
 
-def test_mpve_with_scale_does_not_see_size() -> None:
-    cross = torch.tensor([[1.0, 0, 0], [-1, 0, 0], [0, 1, 0], [0, -1, 0], [0, 0, 1], [0, 0, -1]]) / 10
-    # Every point lies 100 mm from the middle; 10 % larger, each is off by 10 mm.
-    assert float(mpve_mm(1.1 * cross, cross)) == pytest.approx(10.0, rel=1e-4)
-    assert float(mpve_mm(1.1 * cross, cross, with_scale=True)) == pytest.approx(0.0, abs=1e-3)
+def cross(dtype: torch.dtype = torch.float64) -> Tensor:
+    """Six points, each 100 mm from their middle."""
+    return 0.1 * torch.cat((torch.eye(3), -torch.eye(3))).to(dtype)
+
+
+def test_mpve_after_similarity_does_not_see_size() -> None:
+    truth = cross()
+    # 10 % larger, each point is off by 10 mm.
+    assert float(mpve_mm(1.1 * truth, truth)) == pytest.approx(10.0)
+    assert float(mpve_mm(1.1 * truth, truth, alignment="similarity")) == pytest.approx(0.0, abs=1e-9)
     # In the truth's millimetres: the prediction's size makes no difference.
-    bent = cross.clone()
+    bent = truth.clone()
     bent[0, 0] = 0.15
-    small = mpve_mm(bent, cross, with_scale=True)
-    torch.testing.assert_close(mpve_mm(7 * bent, cross, with_scale=True), small, rtol=1e-4, atol=1e-4)
+    small = mpve_mm(bent, truth, alignment="similarity")
+    torch.testing.assert_close(mpve_mm(7 * bent, truth, alignment="similarity"), small)
+    assert float(small) > 1
+
+
+def test_mpve_without_alignment_sees_where_the_mesh_is() -> None:
+    truth = cross()
+    shifted = truth + torch.tensor([3e-3, 0.0, 4e-3])
+    assert float(mpve_mm(shifted, truth, alignment="none")) == pytest.approx(5.0)
+    assert float(mpve_mm(shifted, truth, alignment="rigid")) == pytest.approx(0.0, abs=1e-9)
+    # Half a turn about z: four points move to the other side, 200 mm, two stay.
+    flipped = truth * torch.tensor([-1.0, -1.0, 1.0])
+    assert float(mpve_mm(flipped, truth, alignment="none")) == pytest.approx(800 / 6)
+    assert float(mpve_mm(flipped, truth, alignment="rigid")) == pytest.approx(0.0, abs=1e-9)
+    only_top = torch.tensor([False, False, True, False, False, False])
+    assert float(mpve_mm(flipped, truth, only_top, alignment="none")) == pytest.approx(0.0)
+
+
+def test_landmarks_of_a_clip_are_moved_as_one() -> None:
+    """The true head sways 5 mm to both sides of a predicted head at rest, which no one similarity explains."""
+    points = cross().expand(2, 6, 3)
+    sway = torch.tensor([[3e-3, 4e-3, 0.0], [-3e-3, -4e-3, 0.0]], dtype=torch.float64)[:, None]
+    everything = torch.ones(2, 6, dtype=torch.bool)
+    for predicted in (points, turned(points), turned(points, 1.3)):
+        found = landmark_distances_mm(predicted, points + sway, everything)
+        torch.testing.assert_close(found, torch.full_like(found, 5.0))
+        still = landmark_distances_mm(predicted, points, everything)
+        torch.testing.assert_close(still, torch.zeros_like(still), rtol=0, atol=1e-9)
+    # Millimetres are the truth's.
+    larger = landmark_distances_mm(points, turned(points + sway, 2.0), everything)
+    torch.testing.assert_close(larger, torch.full_like(larger, 10.0))
+
+
+def test_landmarks_that_are_not_known_count_for_nothing() -> None:
+    points = cross().expand(2, 6, 3)
+    known = torch.ones(2, 6, dtype=torch.bool)
+    known[1, 2] = known[0, 5] = False
+    truth = turned(points, 0.8)
+    truth[1, 2], truth[0, 5] = torch.nan, 50.0
+    found = landmark_distances_mm(points, truth, known)
+    assert found.isnan().equal(~known)
+    assert float(found[known].max()) == pytest.approx(0.0, abs=1e-9)
+
+
+def test_landmarks_without_a_similarity_are_refused() -> None:
+    points, known = cross(), torch.zeros(6, dtype=torch.bool)
+    known[:2] = True
+    with pytest.raises(InputError, match="at least 3 points known in both, got 2"):
+        landmark_distances_mm(points, points, known)
+    lost = points.clone()
+    lost[0] = torch.nan
+    with pytest.raises(InputError, match="mark points without a position as not known"):
+        landmark_distances_mm(points, lost, ~known | known)

@@ -11,20 +11,23 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from neuface.benchmark.corruption import DETECTOR, Corruption, Damage, corrupted
 from neuface.benchmark.scan_pictures import film_scan
 from neuface.clips import read_clip
 from neuface.errors import InputError
 from neuface.geometry.alignment import align_points
+from neuface.geometry.triangulation import Triangulation
 from neuface.head.model import HeadModel
 from neuface.io.recipes import read_head_recipe
 from neuface.io.scans import Scan
 from neuface.landmarks.schemes import IBUG68
-from neuface.structs import Clip, HeadParams
-from neuface.synthetic.clips import make_talking_clip
+from neuface.structs import Clip, HeadParams, Landmarks
+from neuface.synthetic.clips import SyntheticClip, make_talking_clip
 from neuface.synthetic.people import sample_identities
 
 SYNTHETIC, SCAN = "synthetic", "scan"
 TEST, TUNING = "test", "tuning"
+CLEAN, HARD = "clean", "hard"
 # Seeds of people, motions and pictures, far from those of the training pictures (thousands for people, up to
 # tens of millions for pictures) and from the demo's. Tuning and test clips share none.
 FIRST_SEED = {
@@ -33,6 +36,8 @@ FIRST_SEED = {
     (SCAN, TEST): 1_600_000_000,
 }
 SEEDS_PER_VIEW_COUNT = 1_000_000
+# From a clip's seed to that of its corruption; larger than all seeds of a kind and role lie apart.
+CORRUPTION_SEEDS = 50_000_000
 VIEW_YAW_DEG = (-35.0, 0.0, 35.0)
 """Cameras about the head where there are three; a single camera stands at a random yaw."""
 LARGEST_SINGLE_YAW_DEG = 25.0
@@ -59,12 +64,20 @@ class CaseSpec:
     time: int
     size_px: int
     """Side of the square frames."""
+    condition: str = CLEAN
+    """`clean`: white noise of NOISE_PX on the landmarks. `hard`, for synthetic clips: the same person, motion and
+    light, but landmarks as a detector gives them and things before the face (`neuface.benchmark.corruption`)."""
 
     def __post_init__(self) -> None:
         if (self.kind, self.role) not in FIRST_SEED:
             known = ", ".join(f"{kind} {role}" for kind, role in FIRST_SEED)
             raise InputError(
                 f"there are no {self.role!r} clips of kind {self.kind!r}: expected one of {known}"
+            )
+        conditions = (CLEAN, HARD) if self.kind == SYNTHETIC else (CLEAN,)
+        if self.condition not in conditions:
+            raise InputError(
+                f"there are no {self.condition!r} clips of kind {self.kind!r}: expected {' or '.join(conditions)}"
             )
         if self.views not in (1, len(VIEW_YAW_DEG)):
             raise InputError(f"views: expected 1 or {len(VIEW_YAW_DEG)}, got {self.views}")
@@ -82,7 +95,8 @@ class CaseSpec:
     @property
     def group(self) -> str:
         """Clips of one group are averaged."""
-        return f"{self.kind}_{self.views}view{'s' if self.views > 1 else ''}"
+        plain = f"{self.kind}_{self.views}view{'s' if self.views > 1 else ''}"
+        return plain if self.condition == CLEAN else f"{self.condition}_{plain}"
 
     @property
     def person_seed(self) -> int:
@@ -91,8 +105,13 @@ class CaseSpec:
 
     @property
     def clip_seed(self) -> int:
-        """Motion, look, light and noise differ between all clips."""
+        """Motion, look, light and noise differ between all clips; a hard clip shares its clean twin's."""
         return self.person_seed + self.views * SEEDS_PER_VIEW_COUNT
+
+    @property
+    def corruption_seed(self) -> int:
+        """Of what a hard clip has besides."""
+        return self.clip_seed + CORRUPTION_SEEDS
 
     def view_yaw_deg(self) -> tuple[float, ...]:
         """How far each camera is turned about the head."""
@@ -114,19 +133,32 @@ class ScanTruth:
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One clip, and what is known about the person in it: one of `truth` and `scan`."""
+    """One clip, and what is known about the person in it: of rendered clips `truth` or `scan`."""
 
-    spec: CaseSpec
     clip: Clip
+    spec: CaseSpec | None = None
+    """Of rendered clips."""
     truth: HeadParams | None = None
     """Exact parameters, batch axes `views time`."""
     scan: ScanTruth | None = None
+    true_landmarks_px: Float[Tensor, "views time 68 2"] | None = None
+    """Where the landmarks are without any noise, iBUG-68, frame pixels; None where the truth is a scan."""
+    damage: Damage | None = None
+    """Of hard clips only."""
+    triangulated: Triangulation | None = None
+    """The inner landmarks in space, by calibrated cameras, batch axis `time`."""
 
 
-def make_case(spec: CaseSpec, head: HeadModel, scan: Scan | None = None) -> Case:
+def make_case(
+    spec: CaseSpec, head: HeadModel, scan: Scan | None = None, *, corruption: Corruption = DETECTOR
+) -> Case:
     """Render a clip.
 
-    Raises InputError if the spec asks for a scan and none is given.
+    Args:
+        corruption: what is done to a hard clip.
+
+    Raises:
+        InputError: the spec asks for a scan and none is given, or a hard clip is too short for its occlusions.
     """
     if spec.kind == SCAN:
         if scan is None:
@@ -141,8 +173,18 @@ def make_case(spec: CaseSpec, head: HeadModel, scan: Scan | None = None) -> Case
         noise_px=NOISE_PX,
         seed=spec.clip_seed,
     )
-    clip = read_clip(rendered.frames, rendered.landmarks_px, fps=rendered.fps)
-    return Case(spec=spec, clip=clip, truth=rendered.truth)
+    exact = _exact_landmarks(head, rendered, spec.size_px)
+    if spec.condition == CLEAN:
+        clip = read_clip(rendered.frames, rendered.landmarks_px, fps=rendered.fps)
+        return Case(spec=spec, clip=clip, truth=rendered.truth, true_landmarks_px=exact.points_px)
+    worse = corrupted(exact, rendered.frames, spec.corruption_seed, corruption)
+    return Case(
+        spec=spec,
+        clip=read_clip(worse.frames, worse.landmarks, fps=rendered.fps),
+        truth=rendered.truth,
+        true_landmarks_px=exact.points_px,
+        damage=worse.damage,
+    )
 
 
 def person(seed: int) -> Float[Tensor, "identity"]:
@@ -168,6 +210,12 @@ def upright(scan: Scan, head: HeadModel) -> Scan:
         texture=scan.texture,
         landmarks=moved[: len(template)],
     )
+
+
+def _exact_landmarks(head: HeadModel, rendered: SyntheticClip, size_px: int) -> Landmarks:
+    ndc = rendered.camera.project(head.landmarks(rendered.truth, IBUG68))
+    points_px = (ndc + 1) * (size_px / 2) - 0.5
+    return Landmarks(points_px=points_px, confidence=torch.ones(points_px.shape[:-1]), scheme=IBUG68)
 
 
 def _scan_case(spec: CaseSpec, scan: Scan) -> Case:

@@ -15,7 +15,8 @@ from neuface.structs import HeadParams, Prediction, WeakPerspective
 
 NounT = TypeVar("NounT", HeadParams, WeakPerspective)
 
-POSE = ("scale", "offset", "root_rotvec")
+CAMERA = ("scale", "offset")
+POSE = (*CAMERA, "root_rotvec")
 EVERYTHING = (*POSE, "identity", "expression")
 
 

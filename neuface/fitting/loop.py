@@ -18,9 +18,10 @@ from neuface import losses
 from neuface.encoders.predictor import Predictor
 from neuface.errors import InputError
 from neuface.fitting.config import FitConfig
+from neuface.fitting.objective import clip_parts, loss_parts
 from neuface.fitting.problem import Problem
-from neuface.fitting.shape import clip_shape
-from neuface.fitting.targets import Targets, estimate_targets
+from neuface.fitting.shape import ClipShape, clip_shape
+from neuface.fitting.targets import ImageTargets, Targets, estimate_targets, smoothing_starts
 from neuface.head.model import HeadModel
 from neuface.structs import Prediction
 
@@ -43,6 +44,9 @@ class FitOutcome:
     """The fine-tuned encoder's answer."""
     history: History
     """Per pass: the loss (`total`) and its named parts, unweighted."""
+    identity_spread: list[float]
+    """Per pass: standard deviation over the valid images of the identity codes as the encoder answers them, before
+    they are made one, mean over coefficients (Table S3b)."""
     stop_reason: str
     """`converged`, `pass limit`, or `diverged` (the loss became infinite; the best pass is returned)."""
 
@@ -70,48 +74,43 @@ def fit(
         raise InputError(
             "the predictor has no parameters to optimise, other than those of normalisation layers"
         )
-    optimiser = torch.optim.Adam(trainable, lr=config.learning_rate)
-    step_size = _StepSize(config)
+    descent = _Descent(trainable, config)
     initial = predict_clip(tuned, problem.inputs, config.batch_size)
     progress = _Progress(config)
     best_state = copy.deepcopy(tuned.state_dict())
-    shuffler = torch.Generator().manual_seed(config.seed)
-    stop_reason = PASS_LIMIT
     shape = clip_shape(head, initial, problem.valid, config)
-    answer = initial
-    for number in range(config.max_passes):
+    answer, spread = initial, []
+    number = 0
+    while True:
         current = shape.of_clip(answer)
-        targets = estimate_targets(head, current.params, problem.valid, config, shape.expected)
-        before = clip_parts(head, current, problem, targets, config)
-        progress.record(before)
+        targets = estimate_targets(head, current, problem, config, shape.expected)
+        progress.record(clip_parts(head, current, problem, targets, config))
+        spread.append(float(answer.params.identity[problem.valid].std(0, correction=0).mean()))
         if report is not None:
             report(number, {name: values[-1] for name, values in progress.history.items()})
-        if not math.isfinite(before["total"]):
+        if not progress.finite:
             stop_reason = DIVERGED
             break
         if progress.improved:
             best_state = copy.deepcopy(tuned.state_dict())
-        if progress.stalled and not progress.start_again(step_size):
+        if number == config.max_passes:
+            stop_reason = PASS_LIMIT
+            break
+        if progress.stalled and not progress.start_again(descent.step_size):
             stop_reason = CONVERGED
             break
-        for index in _batches(problem, config, shuffler):
-            step_size.set_next(optimiser)
-            prediction = tuned(problem.inputs.flatten(0, 1)[index], index)
-            prediction = shape.of_images(prediction, index, answer.params.identity)
-            _gradient_step(head, prediction, problem, targets, index, config, optimiser, trainable)
+        descent.one_pass(tuned, head, problem, shape, targets, answer.params.identity)
         answer = predict_clip(tuned, problem.inputs, config.batch_size)
-    else:
-        current = shape.of_clip(answer)
-        targets = estimate_targets(head, current.params, problem.valid, config, shape.expected)
-        progress.record(clip_parts(head, current, problem, targets, config))
-        # At the pass limit the last steps have not been judged yet: keep them if they helped.
-        best_state = copy.deepcopy(tuned.state_dict()) if progress.improved else best_state
-        if not math.isfinite(progress.history["total"][-1]):
-            stop_reason = DIVERGED
-    tuned.load_state_dict(best_state)
-    prediction = shape.of_clip(predict_clip(tuned, problem.inputs, config.batch_size))
+        number += 1
+    if config.keep == "best" or stop_reason == DIVERGED:
+        tuned.load_state_dict(best_state)
+        answer = predict_clip(tuned, problem.inputs, config.batch_size)
     return FitOutcome(
-        initial=initial, prediction=prediction, history=progress.history, stop_reason=stop_reason
+        initial=initial,
+        prediction=shape.of_clip(answer),
+        history=progress.history,
+        identity_spread=spread,
+        stop_reason=stop_reason,
     )
 
 
@@ -152,77 +151,49 @@ def concatenate(pieces: list[Prediction]) -> Prediction:
     return pieces[0].map_tensors(lambda _: next(joined))
 
 
-def loss_parts(
+def _steps(problem: Problem, config: FitConfig, shuffler: torch.Generator) -> Iterator[Tensor]:
+    """Every image once: in random order, in batches of nearly equal size, or chunk by chunk, all views of one."""
+    views, time = problem.views, problem.time
+    device = problem.inputs.device
+    if config.chunk_frames == 0:
+        order = torch.randperm(views * time, generator=shuffler).to(device)
+        yield from order.tensor_split(math.ceil(views * time / config.batch_size))
+        return
+    image = torch.arange(views * time, device=device).unflatten(0, (views, time))
+    starts = smoothing_starts(problem.starts, time, config.chunk_frames)
+    for start, end in zip(starts, (*starts[1:], time), strict=True):
+        yield image[:, start:end].flatten()
+
+
+def _targets_of_chunk(
     head: HeadModel,
     prediction: Prediction,
     problem: Problem,
-    targets: Targets,
-    index: Tensor,
-) -> dict[str, Float[Tensor, "images"]]:
-    """The named terms of Eq. 1 for some images, each weighted so that its sum over the clip is its mean.
-
-    Args:
-        prediction: one batch axis, the images `index` of the flattened (views, time) clip.
-    """
-    params = prediction.params
-    everything = problem.views * problem.time
-    points = prediction.camera.project(head.landmarks(params, problem.scheme))
-    observed = problem.observed_ndc.flatten(0, 1)[index]
-    confidence = problem.confidence.flatten(0, 1)[index]
-    parts = {
-        "landmark": losses.landmark_loss(points, observed, confidence) / problem.valid.sum(),
-        "temporal": losses.temporal_loss(params.root_rotvec, targets.quaternion.flatten(0, 1)[index])
-        / everything,
-        "identity_prior": losses.identity_prior(params.identity, targets.identity) / everything,
-        "expression_prior": losses.expression_prior(params.expression) / everything,
-    }
-    if len(targets.vertices):
-        merged = targets.vertices[index % problem.time]
-        parts["multiview"] = losses.multiview_loss(head.vertices(params.unposed()), merged) / everything
-    return parts
-
-
-@torch.no_grad()
-def clip_parts(
-    head: HeadModel, prediction: Prediction, problem: Problem, targets: Targets, config: FitConfig
-) -> dict[str, float]:
-    """The loss of the whole clip, `total`, and its unweighted parts."""
-    flat = prediction.flatten_batch(2)
-    sums: dict[str, float] = {}
-    for index in torch.arange(problem.views * problem.time, device=problem.inputs.device).split(
-        config.batch_size
-    ):
-        for name, values in loss_parts(head, flat[index], problem, targets, index).items():
-            sums[name] = sums.get(name, 0.0) + float(values.sum())
-    weights = config.term_weights()
-    return {"total": sum(weights[name] * value for name, value in sums.items()), **sums}
-
-
-def _gradient_step(
-    head: HeadModel,
-    prediction: Prediction,
-    problem: Problem,
-    targets: Targets,
     index: Tensor,
     config: FitConfig,
-    optimiser: torch.optim.Optimizer,
-    trainable: list[nn.Parameter],
+    expected_identity: Tensor,
+) -> ImageTargets:
+    """Targets from this step's own answers, through which gradient flows unless they are to be detached."""
+    frames = len(index) // problem.views
+    start = int(index[0])
+    part = problem.cut(start, start + frames)
+    with torch.set_grad_enabled(not config.detach_targets):
+        answer = prediction.unflatten_batch((problem.views, frames))
+        targets = estimate_targets(head, answer, part, config, expected_identity)
+    rows = targets.of_images(torch.arange(len(index), device=index.device))
+    return rows.detach() if config.detach_targets else rows
+
+
+def _sample_multiview(
+    parts: dict[str, Tensor], times: Tensor, config: FitConfig, shuffler: torch.Generator
 ) -> None:
-    """One M-step on some images, scaled to the size of the clip so that the step does not depend on it."""
-    parts = loss_parts(head, prediction, problem, targets, index)
-    share = problem.views * problem.time / len(index)
-    loss = losses.weighted_sum(parts, config.term_weights()).sum() * share
-    optimiser.zero_grad(set_to_none=True)
-    loss.backward()
-    nn.utils.clip_grad_norm_(trainable, GRADIENT_NORM_LIMIT)
-    optimiser.step()
-
-
-def _batches(problem: Problem, config: FitConfig, shuffler: torch.Generator) -> Iterator[Tensor]:
-    """Every image once, in random order, in batches of nearly equal size."""
-    count = problem.views * problem.time
-    order = torch.randperm(count, generator=shuffler).to(problem.inputs.device)
-    yield from order.tensor_split(math.ceil(count / config.batch_size))
+    """Keep the multi-view term of a few random times of this step, scaled so that its expectation stays."""
+    if config.multiview_sample == 0 or "multiview" not in parts:
+        return
+    present = times.unique()
+    count = min(config.multiview_sample, len(present))
+    chosen = present[torch.randperm(len(present), generator=shuffler)[:count].to(present.device)]
+    parts["multiview"] = parts["multiview"] * torch.isin(times, chosen) * (len(present) / count)
 
 
 class _StepSize:
@@ -242,6 +213,52 @@ class _StepSize:
 
     def drop(self) -> None:
         self.largest *= STEP_SIZE_DROP
+
+
+class _Descent:
+    """The M-step: the optimiser, the length of its steps, and the order in which images are visited."""
+
+    def __init__(self, trainable: list[nn.Parameter], config: FitConfig) -> None:
+        self.trainable = trainable
+        self.config = config
+        self.optimiser = torch.optim.Adam(trainable, lr=config.learning_rate)
+        self.step_size = _StepSize(config)
+        self.shuffler = torch.Generator().manual_seed(config.seed)
+
+    def one_pass(
+        self,
+        predictor: Predictor,
+        head: HeadModel,
+        problem: Problem,
+        shape: ClipShape,
+        targets: Targets,
+        last_identity: Float[Tensor, "views time identity"],
+    ) -> None:
+        """Gradient steps over every image of the clip once.
+
+        Args:
+            targets: of the last E-step.
+            last_identity: what the predictor answered then.
+        """
+        config = self.config
+        for index in _steps(problem, config, self.shuffler):
+            prediction = predictor(problem.inputs.flatten(0, 1)[index], index)
+            prediction = shape.of_images(prediction, index, last_identity)
+            if config.chunk_frames:
+                rows = _targets_of_chunk(head, prediction, problem, index, config, shape.expected)
+            else:
+                rows = targets.of_images(index)
+            parts = loss_parts(head, prediction, problem, rows, index, config)
+            _sample_multiview(parts, index % problem.time, config, self.shuffler)
+            self._step(losses.weighted_sum(parts, config.term_weights()), problem)
+
+    def _step(self, loss: Float[Tensor, "images"], problem: Problem) -> None:
+        """One gradient step on some images, scaled to the clip so that it does not depend on their number."""
+        self.step_size.set_next(self.optimiser)
+        self.optimiser.zero_grad(set_to_none=True)
+        (loss.sum() * (problem.views * problem.time / len(loss))).backward()
+        nn.utils.clip_grad_norm_(self.trainable, GRADIENT_NORM_LIMIT)
+        self.optimiser.step()
 
 
 @dataclass(kw_only=True)
@@ -270,6 +287,10 @@ class _Progress:
             self._reference, self._waited = total, 0
         else:
             self._waited += 1
+
+    @property
+    def finite(self) -> bool:
+        return math.isfinite(self.history["total"][-1])
 
     @property
     def stalled(self) -> bool:

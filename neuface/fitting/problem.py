@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from itertools import accumulate
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from neuface.errors import InputError
 from neuface.structs import Crop, Landmarks, TensorStruct
 
 
@@ -21,6 +25,14 @@ class Problem(TensorStruct):
     """0 for every point of a frame that is not valid."""
     valid: Bool[Tensor, "views time"]
     scheme: str
+    ndc_per_frame_px: Float[Tensor, "views time"] | None = None
+    """How many crop half-widths one pixel of the frame spans; None if the crops stand still and keep their size."""
+    centre_px: Float[Tensor, "views time 2"] | None = None
+    """Where in the frame the crop's centre lies; None as above."""
+    pictures: Float[Tensor, "views time 3 side side"] | None = None
+    """RGB crops, 0 to 1, for the photometric term; None without it."""
+    starts: tuple[int, ...] = (0,)
+    """First frames of the clips that were joined along time; courses over time are not smoothed across them."""
 
     @property
     def views(self) -> int:
@@ -30,18 +42,63 @@ class Problem(TensorStruct):
     def time(self) -> int:
         return self.inputs.shape[1]
 
+    def cut(self, start: int, end: int) -> Problem:
+        """The frames `start` to `end` of all views, as one piece."""
+        return replace(self.map_tensors(lambda tensor: tensor[:, start:end]), starts=(0,))
+
 
 def make_problem(
     inputs: Float[Tensor, "views time c h w"],
     landmarks: Landmarks,
     crops: Crop,
     valid: Bool[Tensor, "views time"],
+    *,
+    use_confidence: bool = True,
+    pictures: Float[Tensor, "views time 3 side side"] | None = None,
 ) -> Problem:
-    """Observations in crop NDC, with the frames that cannot be used silenced."""
+    """Observations in crop NDC, with the frames that cannot be used silenced.
+
+    Without `use_confidence`, every landmark that was found counts alike.
+    """
+    confidence = landmarks.confidence
+    if not use_confidence:
+        confidence = (confidence > 0).to(confidence.dtype)
+    observed = landmarks.points_px
     return Problem(
         inputs=inputs,
-        observed_ndc=crops.frame_to_ndc(landmarks.points_px),
-        confidence=landmarks.confidence * valid[..., None],
+        observed_ndc=crops.frame_to_ndc(observed),
+        confidence=confidence * valid[..., None],
         valid=valid,
         scheme=landmarks.scheme,
+        ndc_per_frame_px=crops.ndc_per_frame_px.to(observed),
+        centre_px=crops.ndc_to_frame(observed.new_zeros(*valid.shape, 1, 2))[..., 0, :],
+        pictures=pictures,
     )
+
+
+def join_problems(problems: Sequence[Problem]) -> Problem:
+    """Several clips one after the other, with a cut between them.
+
+    Raises InputError unless all have the same number of views.
+    """
+    views = sorted({problem.views for problem in problems})
+    if len(views) != 1:
+        raise InputError(
+            f"clips that are fitted together must have the same number of cameras, got {', '.join(map(str, views))}: "
+            "fit those with other numbers of cameras in calls of their own"
+        )
+    first = problems[0]
+
+    def joined(name: str) -> Tensor | None:
+        parts = [getattr(problem, name) for problem in problems]
+        return None if parts[0] is None else torch.cat(parts, dim=1)
+
+    tensors = {
+        item.name: joined(item.name) for item in fields(first) if item.name not in ("scheme", "starts")
+    }
+    ends = list(accumulate(problem.time for problem in problems))
+    offsets = (0, *ends[:-1])
+    starts = tuple(
+        offset + start for offset, problem in zip(offsets, problems, strict=True) for start in problem.starts
+    )
+    return replace(first, **tensors, starts=starts)

@@ -17,13 +17,14 @@ from neuface.structs import Prediction
 class ClipShape:
     """Makes the answers for single images those for one person; `FitConfig` says how far.
 
-    With `identity_per="clip"` every image gets the mean identity code of the images with landmarks. With
+    With `identity_per="clip"` every image gets the mean identity code of the images with landmarks, with "first" that
+    of the first image with landmarks. With
     `hold_size`, codes are moved along the direction in which the face grows (the shortest way, hence the most
     probable one) until its size is what the pretrained encoder answered on average: before a weak-perspective
     camera a large head far away and a small one nearby are the same picture, so a fit could only let it drift.
     """
 
-    shared: bool
+    identity_per: str
     valid: Bool[Tensor, "views time"]
     growth: Float[Tensor, "identity"]
     """Change of the logarithm of the face's size per unit of every coefficient."""
@@ -35,8 +36,10 @@ class ClipShape:
     def of_clip(self, answer: Prediction) -> Prediction:
         """The whole clip's answers, batch axes `views time`, for one person."""
         identity = answer.params.identity
-        if self.shared:
+        if self.identity_per == "clip":
             identity = identity[self.valid].mean(0).expand_as(identity)
+        elif self.identity_per == "first":
+            identity = identity[self.valid][0].expand_as(identity)
         return _with_identity(answer, self._held(identity))
 
     def of_images(
@@ -48,17 +51,21 @@ class ClipShape:
         """The answers for some images of the clip, with gradient, for one person.
 
         A shared code is the mean over the clip at the last E-step plus what the mean over these images has moved
-        since; its gradient is that of their mean.
+        since; its gradient is that of their mean. The code of the first image is that of the first of these images,
+        as in the released code, where the gradient reaches one image of every chunk.
 
         Args:
             index: which images of the flattened (views, time) clip these are.
             last: the codes of all images at the last E-step, as answered.
         """
         identity = answer.params.identity
-        if not self.shared:
-            return _with_identity(answer, self._held(identity))
-        shared = last[self.valid].mean(0)
         counted = self.valid.flatten()[index]
+        if self.identity_per == "image":
+            return _with_identity(answer, self._held(identity))
+        if self.identity_per == "first":
+            first = identity[counted][0] if bool(counted.any()) else last[self.valid][0]
+            return _with_identity(answer, self._held(first).expand_as(identity))
+        shared = last[self.valid].mean(0)
         if bool(counted.any()):
             shared = shared + identity[counted].mean(0) - last.flatten(0, 1)[index][counted].mean(0)
         return _with_identity(answer, self._held(shared).expand_as(identity))
@@ -78,8 +85,9 @@ def clip_shape(
     growth = head.log_size(torch.eye(identity.shape[-1]).to(identity))
     expected = identity[valid].mean(0)
     size = expected @ growth if config.hold_size and bool(growth.any()) else None
-    shared = config.identity_per == "clip"
-    return ClipShape(shared=shared, valid=valid, growth=growth, log_size=size, expected=expected)
+    return ClipShape(
+        identity_per=config.identity_per, valid=valid, growth=growth, log_size=size, expected=expected
+    )
 
 
 def _with_identity(answer: Prediction, identity: Tensor) -> Prediction:

@@ -1,109 +1,242 @@
-"""The E-step: smooth head orientations over time, and one merged mesh per time from all views.
-
-Everything here is computed without gradient from the whole clip (paper, Sec. 3.2).
-"""
+"""The E-step: smooth courses over time, and one merged mesh per time from all views (paper, Sec. 3.2)."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from einops import einsum
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn.functional import normalize
 
-from neuface.fitting.config import FitConfig
+from neuface.fitting.config import FitConfig, Merge
+from neuface.fitting.photometric import Appearance, Visibility, estimate_appearance
+from neuface.fitting.problem import Problem
+from neuface.geometry.gaps import bridge_gaps
+from neuface.geometry.merging import robust_mean, softmax_weights, weighted_mean, weighted_median
 from neuface.geometry.meshes import vertex_normals
-from neuface.geometry.rotations import rotvec_to_quaternion
-from neuface.geometry.smoothing import smooth_quaternions
+from neuface.geometry.rotations import continuous_signs, rotvec_to_quaternion
+from neuface.geometry.smoothing import released_window_mean, smooth, smooth_quaternions
 from neuface.head.model import HeadModel
-from neuface.structs import HeadParams, TensorStruct
+from neuface.render.visibility import vertex_visible
+from neuface.structs import HEAD_TO_NDC_SIGNS, HeadParams, Prediction, TensorStruct, WeakPerspective
 
 # How many meshes are decoded at once; bounds the memory of the E-step on long clips.
 MESHES_PER_CHUNK = 64
+# Of the softmax over views in the released code.
+SOFTMAX_TEMPERATURE = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
 class Targets(TensorStruct):
-    """What the M-step is pulled towards."""
+    """What the M-step is pulled towards; None for what no term of the objective looks at."""
 
     quaternion: Float[Tensor, "views time 4"]
     """Smoothed head orientation of every view."""
-    vertices: Float[Tensor, "merged vertices 3"]
-    """The merged unposed mesh; no rows when there is a single view, which has nothing to agree with."""
+    vertices: Float[Tensor, "time vertices 3"] | None = None
+    """The merged unposed mesh; None when there is a single view, which has nothing to agree with."""
     identity: Float[Tensor, "identity"]
     """The identity code that is expected before looking at landmarks."""
+    expression: Float[Tensor, "views time expression"] | None = None
+    """Smoothed expression codes."""
+    jaw_quaternion: Float[Tensor, "views time 4"] | None = None
+    """Smoothed orientation of the jaw."""
+    camera: WeakPerspective | None = None
+    """Smoothed place and size in the frame, in the units of each image's crop."""
+    appearance: Appearance | None = None
+    """The face's colours and the light of the clip."""
+
+    def of_images(self, index: Int[Tensor, "images"]) -> ImageTargets:
+        """The targets of some images of the flattened (views, time) clip."""
+        time = self.quaternion.shape[1]
+
+        def rows(values: Tensor | None) -> Tensor | None:
+            return None if values is None else values.flatten(0, 1)[index]
+
+        return ImageTargets(
+            quaternion=self.quaternion.flatten(0, 1)[index],
+            vertices=None if self.vertices is None else self.vertices[index % time],
+            identity=self.identity,
+            expression=rows(self.expression),
+            jaw_quaternion=rows(self.jaw_quaternion),
+            camera=None if self.camera is None else self.camera.flatten_batch(2)[index],
+            appearance=self.appearance,
+        )
 
 
-@torch.no_grad()
+@dataclass(frozen=True, kw_only=True)
+class ImageTargets(TensorStruct):
+    """`Targets` of a batch of images."""
+
+    quaternion: Float[Tensor, "images 4"]
+    vertices: Float[Tensor, "images vertices 3"] | None
+    identity: Float[Tensor, "identity"]
+    expression: Float[Tensor, "images expression"] | None
+    jaw_quaternion: Float[Tensor, "images 4"] | None
+    camera: WeakPerspective | None
+    appearance: Appearance | None
+    """Of the whole clip."""
+
+
 def estimate_targets(
     head: HeadModel,
-    params: HeadParams,
-    valid: Bool[Tensor, "views time"],
+    answer: Prediction,
+    problem: Problem,
     config: FitConfig,
     expected_identity: Float[Tensor, "identity"] | None = None,
 ) -> Targets:
-    """One E-step over the whole clip.
+    """One E-step over the whole clip, or over each of its chunks.
+
+    Carries gradient where `answer` does; the caller decides.
 
     Args:
-        params: the encoder's answers, batch axes `views time`.
-        valid: frames with landmarks; a frame without them has no say in the merged mesh if another view has.
+        answer: the encoder's answers, batch axes `views time`, of `problem`'s clip.
         expected_identity: the target of the identity prior; None is the population's mean.
     """
-    quaternion = smooth_quaternions(rotvec_to_quaternion(params.root_rotvec), config.temporal_window)
+    params = answer.params
+    known = problem.valid if config.bridge_gaps else torch.ones_like(problem.valid)
+    starts = smoothing_starts(problem.starts, problem.time, config.chunk_frames)
+
+    def course(rotvec: Tensor) -> Tensor:
+        return _smooth_rotations(rotvec, known, config, starts)
+
+    expected = torch.zeros_like(params.identity[0, 0]) if expected_identity is None else expected_identity
+    smooth_expression = config.expression_smoothness_weight > 0
+    return Targets(
+        quaternion=course(params.root_rotvec),
+        vertices=_merged_meshes(head, params, problem.valid, config),
+        identity=expected,
+        expression=_smooth_values(params.expression, known, config, starts) if smooth_expression else None,
+        jaw_quaternion=course(params.jaw_rotvec) if config.jaw_smoothness_weight > 0 else None,
+        camera=_smooth_camera(answer.camera, problem, known, config, starts)
+        if config.camera_smoothness_weight > 0
+        else None,
+        appearance=None
+        if problem.pictures is None
+        else estimate_appearance(head, answer, problem.pictures, problem.valid, visibility(head, config)),
+    )
+
+
+def visibility(head: HeadModel, config: FitConfig) -> Visibility:
+    """`vertex_confidence` of posed meshes of this head."""
+    return lambda posed: vertex_confidence(posed, head.faces, config)
+
+
+def smoothing_starts(starts: Sequence[int], time: int, chunk_frames: int) -> tuple[int, ...]:
+    """First frames of the pieces that are smoothed alone: the clips that were joined, or chunks of them."""
+    if chunk_frames == 0:
+        return tuple(starts)
+    ends = (*starts[1:], time)
+    return tuple(
+        first for start, end in zip(starts, ends, strict=True) for first in range(start, end, chunk_frames)
+    )
+
+
+def _smooth_rotations(
+    rotvec: Float[Tensor, "views time 3"],
+    known: Bool[Tensor, "views time"],
+    config: FitConfig,
+    starts: tuple[int, ...],
+) -> Float[Tensor, "views time 4"]:
+    quaternion = rotvec_to_quaternion(rotvec)
+    if not bool(known.all()):
+        quaternion = normalize(bridge_gaps(continuous_signs(quaternion), known, starts), dim=-1)
+    if config.smoother == "released":
+        return released_window_mean(quaternion, starts)
+    return smooth_quaternions(quaternion, config.temporal_window, config.smoother, starts)
+
+
+def _smooth_values(
+    values: Float[Tensor, "views time c"],
+    known: Bool[Tensor, "views time"],
+    config: FitConfig,
+    starts: tuple[int, ...],
+) -> Float[Tensor, "views time c"]:
+    # The released code smooths nothing but rotations; its window of four would shift a course by half a frame.
+    kind = "mean" if config.smoother == "released" else config.smoother
+    return smooth(bridge_gaps(values, known, starts), config.temporal_window, kind, starts)
+
+
+def _smooth_camera(
+    camera: WeakPerspective,
+    problem: Problem,
+    known: Bool[Tensor, "views time"],
+    config: FitConfig,
+    starts: tuple[int, ...],
+) -> WeakPerspective:
+    """Smoothed in frame pixels, for crops move and change their size; back in the units of each crop."""
+    per_px, centre = problem.ndc_per_frame_px, problem.centre_px
+    if per_px is None or centre is None:
+        per_px, centre = torch.ones_like(camera.scale), torch.zeros_like(camera.offset)
+    log_size = (camera.scale / per_px).log()
+    place_px = centre + camera.offset / per_px[..., None]
+    size = _smooth_values(log_size[..., None], known, config, starts)[..., 0].exp()
+    place = _smooth_values(place_px, known, config, starts)
+    return WeakPerspective(scale=size * per_px, offset=(place - centre) * per_px[..., None])
+
+
+def _merged_meshes(
+    head: HeadModel, params: HeadParams, valid: Bool[Tensor, "views time"], config: FitConfig
+) -> Float[Tensor, "time vertices 3"] | None:
     views, time = valid.shape
     if views == 1 or config.multiview_weight == 0:
-        vertices = head.template.new_zeros((0, head.num_vertices, 3))
-    else:
-        chunk = max(1, MESHES_PER_CHUNK // views)
-        pieces = [
-            _merge_piece(head, params[:, start : start + chunk], valid[:, start : start + chunk], config)
-            for start in range(0, time, chunk)
-        ]
-        vertices = torch.cat(pieces)
-    expected = torch.zeros_like(params.identity[0, 0]) if expected_identity is None else expected_identity
-    return Targets(quaternion=quaternion, vertices=vertices, identity=expected)
-
-
-def _merge_piece(
-    head: HeadModel, params: HeadParams, valid: Bool[Tensor, "views time"], config: FitConfig
-) -> Float[Tensor, "time vertices 3"]:
-    posed = head.vertices(params)
-    confidence = vertex_confidence(posed, head.faces, config.visible_angle_deg, config.visible_depth_m)
-    return merge_views(head.vertices(params.unposed()), confidence, valid)
+        return None
+    chunk = max(1, MESHES_PER_CHUNK // views)
+    pieces = []
+    for start in range(0, time, chunk):
+        part, seen = params[:, start : start + chunk], valid[:, start : start + chunk]
+        confidence = vertex_confidence(head.vertices(part), head.faces, config)
+        pieces.append(merge_views(head.vertices(part.unposed()), confidence, seen, config.merge))
+    return torch.cat(pieces)
 
 
 def vertex_confidence(
-    posed: Float[Tensor, "*batch vertices 3"],
-    faces: Int[Tensor, "faces 3"],
-    visible_angle_deg: float,
-    visible_depth_m: float,
+    posed: Float[Tensor, "*batch vertices 3"], faces: Int[Tensor, "faces 3"], config: FitConfig
 ) -> Float[Tensor, "*batch vertices"]:
     """How well a camera sees each vertex: the cosine between its normal and the ray to the camera, or 0.
 
-    0 if the angle exceeds `visible_angle_deg` or the vertex lies deeper than `visible_depth_m`, measured along
-    the camera's axis from the mean of the mesh's vertices. The paper joins the two tests by "and"; here
-    either one hides a vertex, as in the authors' released code. Its depth of -0.08 m refers to FLAME's origin,
-    for which the mean of the vertices stands in, because head models differ in their origin.
+    `config.visibility` names what hides a vertex. Depth is measured along the camera's axis from the mean of the
+    mesh's vertices: the paper's -0.08 m refers to FLAME's origin, for which that mean stands in, because head models
+    differ in their origin.
     """
     cosine = vertex_normals(posed, faces)[..., 2]
-    depth = posed[..., 2] - posed[..., 2].mean(-1, keepdim=True)
-    limit = torch.cos(torch.deg2rad(cosine.new_tensor(visible_angle_deg)))
-    return torch.where((cosine >= limit) & (depth >= visible_depth_m), cosine, torch.zeros_like(cosine))
+    limit = torch.cos(torch.deg2rad(cosine.new_tensor(config.visible_angle_deg)))
+    turned_away = cosine < limit
+    deep = posed[..., 2] - posed[..., 2].mean(-1, keepdim=True) < config.visible_depth_m
+    if config.visibility == "angle_or_depth":
+        hidden = turned_away | deep
+    elif config.visibility == "angle_and_depth":
+        hidden = turned_away & deep
+    else:
+        image = posed.detach() * posed.new_tensor(HEAD_TO_NDC_SIGNS)
+        hidden = ~vertex_visible(image, faces)
+        if config.visibility == "all":
+            hidden = hidden | turned_away | deep
+    # A vertex that counts as seen though it is turned away has no positive cosine to be trusted by.
+    return torch.where(hidden, torch.zeros_like(cosine), cosine.clamp(min=0))
 
 
 def merge_views(
     vertices: Float[Tensor, "views time vertices 3"],
     confidence: Float[Tensor, "views time vertices"],
     valid: Bool[Tensor, "views time"],
+    merge: Merge = "mean",
 ) -> Float[Tensor, "time vertices 3"]:
-    """Confidence-weighted mean of the views' unposed meshes.
+    """The views' unposed meshes as one, weighted by confidence; `merge` as in `FitConfig.merge`.
 
     A vertex that no valid view sees gets the plain mean of the valid views; at a time without a valid view, every
     vertex gets the plain mean of all.
     """
     say = torch.where(valid.any(0), valid, True).to(confidence.dtype)[..., None]
     seen = confidence * valid[..., None]
-    total = seen.sum(0)
-    weights = torch.where(total > 0, seen / total.clamp(min=1e-12), say / say.sum(0))
-    return einsum(weights, vertices, "views time v, views time v c -> time v c")
+    weights = torch.where(seen.sum(0) > 0, seen, say)
+    if merge == "softmax":
+        # The softmax gives hidden vertices a say of nearly, not exactly, nothing; views without a face get none.
+        soft = softmax_weights(seen, SOFTMAX_TEMPERATURE) * say
+        return weighted_mean(vertices, soft)
+    if merge == "median":
+        return weighted_median(vertices, weights)
+    if merge == "robust":
+        return robust_mean(vertices, weights)
+    return weighted_mean(vertices, weights)

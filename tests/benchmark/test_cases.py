@@ -63,6 +63,8 @@ def test_people_are_new() -> None:
         ({"views": 2}, "views: expected 1 or 3, got 2"),
         ({"number": -1}, "number: expected 0 to"),
         ({"time": 3}, "at least 4 frames"),
+        ({"condition": "harder"}, "no 'harder' clips of kind 'synthetic': expected clean or hard"),
+        ({"kind": "scan", "condition": "hard"}, "no 'hard' clips of kind 'scan': expected clean"),
     ],
 )
 def test_clips_that_do_not_exist(changes: dict[str, Any], message: str) -> None:
@@ -77,6 +79,65 @@ def test_a_synthetic_case_is_the_same_every_time(open_head: HeadModel) -> None:
     assert first.scan is None
     assert first.truth is not None
     torch.testing.assert_close(first.truth.identity[0, 0], person(spec().person_seed))
+
+
+def test_a_clean_clip_has_its_name_and_its_seeds() -> None:
+    """As they were before there were hard clips: kept results stay valid."""
+    clean = spec(views=3, number=7)
+    assert clean == spec(views=3, number=7, condition="clean")
+    assert (clean.name, clean.group) == ("test_synthetic_3views_07", "synthetic_3views")
+    assert (clean.person_seed, clean.clip_seed) == (1_200_000_007, 1_203_000_007)
+
+
+def test_hard_clips_have_names_and_seeds_of_their_own() -> None:
+    twins = [
+        (
+            spec(role=role, views=views, number=number),
+            spec(role=role, views=views, number=number, condition="hard"),
+        )
+        for role in ("test", "tuning")
+        for views in (1, 3)
+        for number in range(20)
+    ]
+    assert len({item.name for pair in twins for item in pair}) == 2 * len(twins)
+    clean_groups, hard_groups = ({pair[index].group for pair in twins} for index in (0, 1))
+    assert hard_groups == {"hard_synthetic_1view", "hard_synthetic_3views"}
+    # No group is the beginning of another one's name.
+    assert not any(hard.startswith(clean) for hard in hard_groups for clean in clean_groups)
+    assert all(hard.clip_seed == clean.clip_seed for clean, hard in twins)
+    every = [
+        seed for clean, hard in twins for seed in (clean.person_seed, clean.clip_seed, hard.corruption_seed)
+    ]
+    people = 2 * 20
+    assert len(set(every)) == people + 2 * len(twins)
+
+
+@pytest.mark.parametrize("views", [1, 3])
+def test_a_hard_clip_is_its_clean_twin_made_worse(open_head: HeadModel, views: int) -> None:
+    clean = make_case(spec(views=views, time=5, size_px=64), open_head)
+    hard = make_case(spec(views=views, time=5, size_px=64, condition="hard"), open_head)
+    assert clean.truth is not None
+    assert hard.truth is not None
+    for name in ("identity", "expression", "root_rotvec"):
+        assert getattr(hard.truth, name).equal(getattr(clean.truth, name))
+    assert clean.damage is None
+    assert hard.damage is not None
+    assert clean.true_landmarks_px is not None
+    assert hard.true_landmarks_px is not None
+    assert hard.true_landmarks_px.equal(clean.true_landmarks_px)
+    # White noise of 0.6 px around the truth in the clean one.
+    assert 0.5 < float((clean.clip.landmarks.points_px - clean.true_landmarks_px).std()) < 0.7
+    # Frames differ where something hides the face, and nowhere else is the face hidden.
+    frames = [
+        torch.stack([item.clip.frames.read(view, 0, 5) for view in range(views)]) for item in (clean, hard)
+    ]
+    changed = (frames[0] != frames[1]).flatten(2).any(-1)
+    assert bool(changed[hard.damage.hidden.any(-1)].all())
+    assert bool(changed.any())
+    assert not bool(changed.all())
+    assert hard.clip.valid.equal(~hard.damage.lost)
+    # A frame without landmarks in every view.
+    assert hard.damage.lost.sum(1).tolist() == [1] * views
 
 
 def test_a_scan_is_needed_to_film_it(open_head: HeadModel) -> None:

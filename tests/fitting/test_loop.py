@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import math
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import pytest
 import torch
+from small_problems import (
+    SCHEME,
+    camera_for,
+    disturbed,
+    problem_of,
+    same,
+    silenced,
+    turning_heads,
+)
 from torch import Tensor, nn
 
 from neuface.encoders.predictor import Predictor
@@ -14,77 +23,13 @@ from neuface.errors import InputError
 from neuface.fitting import loop
 from neuface.fitting.config import FitConfig
 from neuface.fitting.free import POSE, FreeParameters
-from neuface.fitting.loop import (
-    CONVERGED,
-    DIVERGED,
-    PASS_LIMIT,
-    FitOutcome,
-    clip_parts,
-    concatenate,
-    fit,
-    freeze_normalisation,
-    loss_parts,
-    predict_clip,
-)
-from neuface.fitting.problem import Problem, make_problem
+from neuface.fitting.loop import FitOutcome, concatenate, fit, freeze_normalisation, predict_clip
+from neuface.fitting.objective import clip_parts, loss_parts
+from neuface.fitting.problem import make_problem
 from neuface.fitting.targets import estimate_targets
 from neuface.geometry.rotations import rotation_angle_rad, rotvec_to_quaternion, toward_hemisphere
 from neuface.head.model import HeadModel
 from neuface.structs import Crop, HeadParams, Landmarks, Prediction, WeakPerspective
-
-SCHEME = "mediapipe478"
-AS_ANSWERED = FitConfig(identity_per="image", hold_size=False)
-"""Identity codes are left as they are, to the bit."""
-
-
-def camera_for(params: HeadParams, scale: float = 5.0) -> WeakPerspective:
-    batch = params.root_rotvec.shape[:-1]
-    return WeakPerspective(
-        scale=params.root_rotvec.new_full(batch, scale), offset=params.root_rotvec.new_zeros(*batch, 2)
-    )
-
-
-def turning_heads(head: HeadModel, views: int, time: int) -> Prediction:
-    """A head that turns steadily, seen by cameras 0.4 rad apart; one face for all."""
-    params = head.neutral(views, time)
-    turn = params.root_rotvec.clone()
-    turn[..., 1] = 0.03 * torch.arange(time) + 0.4 * torch.arange(views)[:, None]
-    params = replace(params, root_rotvec=turn, identity=params.identity + 0.5)
-    return Prediction(params=params, camera=camera_for(params))
-
-
-def problem_of(head: HeadModel, truth: Prediction, scheme: str = SCHEME) -> Problem:
-    """Perfect landmarks of the truth, in crops that are the frames."""
-    points = truth.camera.project(head.landmarks(truth.params, scheme))
-    views, time = points.shape[:2]
-    return Problem(
-        inputs=torch.zeros(views, time, 1, 1, 1, dtype=points.dtype),
-        observed_ndc=points,
-        confidence=torch.ones_like(points[..., 0]),
-        valid=torch.ones(views, time, dtype=torch.bool),
-        scheme=scheme,
-    )
-
-
-def disturbed(truth: Prediction, size: float = 0.15, seed: int = 0) -> Prediction:
-    generator = torch.Generator().manual_seed(seed)
-
-    def moved(tensor: Tensor) -> Tensor:
-        return tensor + size * torch.randn(tensor.shape, generator=generator, dtype=tensor.dtype)
-
-    params = replace(truth.params, root_rotvec=moved(truth.params.root_rotvec))
-    camera = replace(truth.camera, scale=moved(truth.camera.scale), offset=moved(truth.camera.offset))
-    return Prediction(params=params, camera=camera)
-
-
-def same(first: Prediction, second: Prediction) -> bool:
-    """Equal to the bit."""
-    return all(
-        torch.equal(getattr(getattr(first, noun), item.name), getattr(getattr(second, noun), item.name))
-        for noun in ("params", "camera")
-        for item in fields(getattr(first, noun))
-    )
-
 
 # --- What it finds
 
@@ -128,7 +73,7 @@ def test_the_loss_falls_and_the_best_pass_is_returned(tiny_head) -> None:
     assert len(total) == 26
     assert total[-1] < 0.5 * total[0]
     expected = outcome.initial.params.identity.mean((0, 1))
-    targets = estimate_targets(head, outcome.prediction.params, problem.valid, config, expected)
+    targets = estimate_targets(head, outcome.prediction, problem, config, expected)
     returned = clip_parts(head, outcome.prediction, problem, targets, config)["total"]
     assert returned == pytest.approx(min(total), abs=1e-12)
 
@@ -273,7 +218,7 @@ def test_parts_do_not_depend_on_the_batch_size(tiny_head, random_params) -> None
     truth = turning_heads(head, 2, 7)
     problem = silenced(problem_of(head, truth), [(0, 2), (1, 5)])
     current = disturbed(truth)
-    targets = estimate_targets(head, current.params, problem.valid, FitConfig())
+    targets = estimate_targets(head, current, problem, FitConfig())
     whole = clip_parts(head, current, problem, targets, FitConfig(batch_size=1000))
     for size in (1, 3, 14):
         assert clip_parts(head, current, problem, targets, FitConfig(batch_size=size)) == pytest.approx(whole)
@@ -284,11 +229,14 @@ def test_parts_of_each_image_are_those_of_its_place(tiny_head, random_params) ->
     params = random_params(head, 2, 5)
     current = Prediction(params=params, camera=camera_for(params))
     problem = problem_of(head, turning_heads(head, 2, 5))
-    targets = estimate_targets(head, params, problem.valid, FitConfig())
+    targets = estimate_targets(head, current, problem, FitConfig())
     index = torch.tensor([7, 3, 0, 9])
-    parts = loss_parts(head, current.flatten_batch(2)[index], problem, targets, index)
+    parts = loss_parts(
+        head, current.flatten_batch(2)[index], problem, targets.of_images(index), index, FitConfig()
+    )
     for row, (view, time) in enumerate([(1, 2), (0, 3), (0, 0), (1, 4)]):
         mesh = head.vertices(params[view, time].unposed())
+        assert targets.vertices is not None
         apart = (mesh - targets.vertices[time]).abs().sum(-1).mean()
         torch.testing.assert_close(parts["multiview"][row], apart / 10)
         points = current.camera[view, time].project(head.landmarks(params[view, time], SCHEME))
@@ -336,155 +284,6 @@ def test_the_same_seed_gives_the_same_answer_to_the_bit(tiny_head, batch_size: i
     assert same(first.initial, other.initial)
     if batch_size == 3:
         assert not same(first.prediction, other.prediction)
-
-
-# --- History and reasons to stop
-
-
-@pytest.mark.parametrize(("views", "names"), [(1, set()), (2, {"multiview"})])
-def test_the_history_adds_up(tiny_head, views: int, names: set[str]) -> None:
-    head = tiny_head()
-    truth = turning_heads(head, views, 5)
-    config = FitConfig(
-        max_passes=5, landmark_weight=1.5, temporal_weight=0.7, multiview_weight=3.0,
-        identity_prior_weight=0.2, expression_prior_weight=0.1,
-    )  # fmt: skip
-    reported: list[tuple[int, dict[str, float]]] = []
-    outcome = fit(
-        FreeParameters(disturbed(truth)),
-        head,
-        problem_of(head, truth),
-        config,
-        lambda number, parts: reported.append((number, parts)),
-    )
-    history = outcome.history
-    names = names | {"total", "landmark", "temporal", "identity_prior", "expression_prior"}
-    assert set(history) == names
-    weights = config.term_weights()
-    for number, total in enumerate(history["total"]):
-        parts = sum(weights[name] * values[number] for name, values in history.items() if name != "total")
-        assert parts == pytest.approx(total, abs=1e-12)
-    assert [number for number, _ in reported] == list(range(5))
-    assert [parts["total"] for _, parts in reported] == history["total"][:5]
-
-
-def test_it_stops_when_nothing_improves(tiny_head) -> None:
-    head = tiny_head()
-    truth = turning_heads(head, 1, 4)
-    config = FitConfig(max_passes=50, patience=2, step_size_drops=1, learning_rate=1e-6)
-    outcome = fit(FreeParameters(truth), head, problem_of(head, truth), config)
-    assert outcome.stop_reason == CONVERGED
-    # The first pass sets the mark, two without progress lower the step size, two more end it.
-    assert len(outcome.history["total"]) == 5
-    torch.testing.assert_close(
-        outcome.prediction.params.root_rotvec, truth.params.root_rotvec, atol=1e-4, rtol=0
-    )
-
-
-def test_it_stops_at_the_pass_limit(tiny_head) -> None:
-    head = tiny_head()
-    truth = turning_heads(head, 1, 4)
-    outcome = fit(FreeParameters(disturbed(truth)), head, problem_of(head, truth), FitConfig(max_passes=3))
-    assert outcome.stop_reason == PASS_LIMIT
-    assert len(outcome.history["total"]) == 4
-
-
-class Exploding(FreeParameters):
-    """Answers infinity as soon as its parameters have moved further than `reach`."""
-
-    reach = 0.0
-
-    def forward(self, inputs: Tensor, index: Tensor | None = None) -> Prediction:
-        answer = super().forward(inputs, index)
-        start = self._start.camera.offset
-        moved = (self.tensors["offset"] - start).abs().max().item()
-        if moved <= self.reach:
-            return answer
-        return replace(answer, camera=replace(answer.camera, scale=answer.camera.scale * math.inf))
-
-
-@pytest.mark.parametrize(("reach", "max_passes"), [(0.0, 20), (3.5e-3, 20), (0.0, 1)])
-def test_it_stops_when_the_loss_is_infinite(tiny_head, reach: float, max_passes: int) -> None:
-    head = tiny_head()
-    truth = turning_heads(head, 1, 4)
-    predictor = Exploding(disturbed(truth))
-    predictor.reach = reach
-    outcome = fit(predictor, head, problem_of(head, truth), replace(AS_ANSWERED, max_passes=max_passes))
-    assert outcome.stop_reason == DIVERGED
-    assert not math.isfinite(outcome.history["total"][-1])
-    assert all(math.isfinite(value) for value in outcome.history["total"][:-1])
-    assert bool(outcome.prediction.camera.scale.isfinite().all())
-    # The best pass: the start, or one that had moved a little.
-    assert same(outcome.prediction, outcome.initial) == (reach == 0)
-
-
-def test_an_answer_that_is_infinite_from_the_start_is_given_back(tiny_head) -> None:
-    head = tiny_head()
-    truth = turning_heads(head, 1, 4)
-    predictor = Exploding(truth)
-    predictor.reach = -1.0
-    outcome = fit(predictor, head, problem_of(head, truth), FitConfig(max_passes=5))
-    assert outcome.stop_reason == DIVERGED
-    assert len(outcome.history["total"]) == 1
-
-
-# --- Frames without landmarks
-
-
-def silenced(problem: Problem, images: list[tuple[int, int]]) -> Problem:
-    valid, confidence = problem.valid.clone(), problem.confidence.clone()
-    for view, time in images:
-        valid[view, time] = False
-        confidence[view, time] = 0
-    return replace(problem, valid=valid, confidence=confidence)
-
-
-def test_frames_without_landmarks_are_drawn_by_the_other_terms_only(tiny_head) -> None:
-    head = tiny_head()
-    truth = turning_heads(head, 1, 6)
-    problem = silenced(problem_of(head, truth), [(0, 3)])
-    start = disturbed(truth)
-    targets = estimate_targets(head, start.params, problem.valid, FitConfig())
-    root = start.params.root_rotvec.flatten(0, 1).requires_grad_()
-    flat = start.flatten_batch(2)
-    flat = replace(flat, params=replace(flat.params, root_rotvec=root))
-    parts = loss_parts(head, flat, problem, targets, torch.arange(6))
-    (from_landmarks,) = torch.autograd.grad(parts["landmark"].sum(), root, retain_graph=True)
-    (from_time,) = torch.autograd.grad(parts["temporal"].sum(), root)
-    has_gradient = from_landmarks.abs().amax(-1) > 0
-    assert has_gradient.tolist() == [True, True, True, False, True, True]
-    assert float(from_time[3].abs().max()) > 0
-
-
-def test_a_silent_frame_follows_its_neighbours(tiny_head) -> None:
-    head = tiny_head()
-    truth = turning_heads(head, 1, 7)
-    problem = silenced(problem_of(head, truth), [(0, 3)])
-    turn = truth.params.root_rotvec.clone()
-    turn[0, 3, 1] += 0.4
-    start = replace(truth, params=replace(truth.params, root_rotvec=turn))
-    config = FitConfig(learning_rate=1e-2, max_passes=120)
-    outcome = fit(FreeParameters(start, ("root_rotvec",)), head, problem, config)
-    angle = rotation_angle_rad(outcome.prediction.params.root_rotvec, truth.params.root_rotvec)
-    assert float(angle[0, 3]) < 0.1
-
-
-def test_the_landmark_term_is_the_mean_over_valid_images(tiny_head) -> None:
-    head = tiny_head()
-    truth = turning_heads(head, 1, 5)
-    problem = silenced(problem_of(head, truth), [(0, 0), (0, 4)])
-    problem = replace(problem, observed_ndc=problem.observed_ndc + torch.tensor([0.25, -0.5]))
-    targets = estimate_targets(head, truth.params, problem.valid, FitConfig())
-    parts = clip_parts(head, truth, problem, targets, FitConfig(batch_size=2))
-    assert parts["landmark"] == pytest.approx(0.75)
-
-
-def test_a_clip_without_landmarks_is_refused(tiny_head) -> None:
-    head = tiny_head()
-    truth = turning_heads(head, 1, 3)
-    problem = silenced(problem_of(head, truth), [(0, 0), (0, 1), (0, 2)])
-    with pytest.raises(InputError, match="no frame of the clip has landmarks"):
-        fit(FreeParameters(truth), head, problem, FitConfig())
 
 
 # --- The pieces around it

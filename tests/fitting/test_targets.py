@@ -10,11 +10,12 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
+from small_problems import merged_mesh, targets_of
 from torch import Tensor
 
 from neuface.fitting import targets as targets_module
 from neuface.fitting.config import FitConfig
-from neuface.fitting.targets import estimate_targets, merge_views, vertex_confidence
+from neuface.fitting.targets import merge_views, vertex_confidence
 from neuface.geometry.rotations import rotvec_to_quaternion
 from neuface.geometry.smoothing import smooth_quaternions
 
@@ -46,7 +47,8 @@ def slow_confidence(
 def test_confidence_on_a_ball_equals_its_slow_twin(ball, angle_deg: float, depth_m: float) -> None:
     points, faces = ball(11, 14)
     turned = 0.1 * points @ torch.from_numpy(Rotation.from_rotvec([0.3, 0.2, 0.1]).as_matrix()).mT + 0.5
-    found = vertex_confidence(turned, faces, angle_deg, depth_m).numpy()
+    config = FitConfig(visible_angle_deg=angle_deg, visible_depth_m=depth_m)
+    found = vertex_confidence(turned, faces, config).numpy()
     expected = slow_confidence(turned.numpy(), faces.numpy(), angle_deg, depth_m)
     np.testing.assert_allclose(found, expected, atol=1e-12)
     assert 0 < (found > 0).sum() < len(found) / 1.5
@@ -54,11 +56,11 @@ def test_confidence_on_a_ball_equals_its_slow_twin(ball, angle_deg: float, depth
 
 def test_both_tests_hide_a_vertex(ball) -> None:
     points, faces = ball(15, 20)
-    found = vertex_confidence(0.1 * points, faces, 72.0, -0.08)
+    found = vertex_confidence(0.1 * points, faces, CONFIG)
     height = points[:, 2]
     assert bool((found[height > 0.36] > 0).all())
     assert bool((found[height < 0.25] == 0).all())
-    deep = vertex_confidence(0.1 * points, faces, 72.0, 0.05)
+    deep = vertex_confidence(0.1 * points, faces, FitConfig(visible_depth_m=0.05))
     assert bool((deep[height < 0.49] == 0).all())
     assert bool((deep[height > 0.51] > 0).all())
 
@@ -66,10 +68,10 @@ def test_both_tests_hide_a_vertex(ball) -> None:
 def test_confidence_of_a_batch_is_that_of_its_meshes(tiny_head, random_params) -> None:
     head = tiny_head()
     meshes = head.vertices(random_params(head, 2, 3))
-    together = vertex_confidence(meshes, head.faces, 72.0, -0.08)
+    together = vertex_confidence(meshes, head.faces, CONFIG)
     for view in range(2):
         for time in range(3):
-            alone = vertex_confidence(meshes[view, time], head.faces, 72.0, -0.08)
+            alone = vertex_confidence(meshes[view, time], head.faces, CONFIG)
             torch.testing.assert_close(together[view, time], alone)
 
 
@@ -111,7 +113,7 @@ def test_a_hidden_vertex_does_not_move_the_merged_mesh(ball) -> None:
     front = 0.1 * points
     aside = front @ torch.from_numpy(Rotation.from_rotvec([0.0, 1.2, 0.0]).as_matrix()).mT
     posed = torch.stack((front, aside))[:, None]
-    confidence = vertex_confidence(posed, faces, 72.0, -0.08)
+    confidence = vertex_confidence(posed, faces, CONFIG)
     hidden = (confidence[1, 0] == 0) & (confidence[0, 0] > 0)
     seen = (confidence > 0).all(0)[0]
     assert bool(hidden.any())
@@ -135,7 +137,7 @@ def test_the_better_seen_view_decides(tiny_head, random_params) -> None:
     """Whole E-step: two views of different faces; each vertex is between them, by how squarely it is seen."""
     head = tiny_head()
     params = random_params(head, 2, 3)
-    found = estimate_targets(head, params, torch.ones(2, 3, dtype=torch.bool), CONFIG).vertices
+    found = merged_mesh(head, params)
     posed, unposed = head.vertices(params).numpy(), head.vertices(params.unposed()).numpy()
     for time in range(3):
         seen = [slow_confidence(posed[view, time], head.faces.numpy(), 72.0, -0.08) for view in range(2)]
@@ -151,13 +153,13 @@ def test_a_frame_without_landmarks_has_no_say(tiny_head, random_params) -> None:
     params = random_params(head, 3, 4)
     valid = torch.ones(3, 4, dtype=torch.bool)
     valid[1, 2] = False
-    before = estimate_targets(head, params, valid, CONFIG).vertices
+    before = merged_mesh(head, params, valid)
     identity = params.identity.clone()
     identity[1, 2] += 2
     other = replace(params, identity=identity)
-    torch.testing.assert_close(estimate_targets(head, other, valid, CONFIG).vertices, before, atol=0, rtol=0)
+    torch.testing.assert_close(merged_mesh(head, other, valid), before, atol=0, rtol=0)
     identity[1, 1] += 2
-    after = estimate_targets(head, other, valid, CONFIG).vertices
+    after = merged_mesh(head, other, valid)
     assert float((after[1] - before[1]).abs().max()) > 1e-4
 
 
@@ -165,27 +167,25 @@ def test_frames_that_no_view_knows_are_merged_from_all(tiny_head, random_params)
     head = tiny_head()
     params = random_params(head, 2, 3)
     valid = torch.tensor([[True, False, True], [True, False, True]])
-    merged = estimate_targets(head, params, valid, CONFIG).vertices
+    merged = merged_mesh(head, params, valid)
     torch.testing.assert_close(merged[1], head.vertices(params.unposed())[:, 1].mean(0))
 
 
 def test_a_single_view_has_nothing_to_agree_with(tiny_head, random_params) -> None:
     head = tiny_head()
-    one = estimate_targets(head, random_params(head, 1, 4), torch.ones(1, 4, dtype=torch.bool), CONFIG)
-    assert one.vertices.shape == (0, 30, 3)
-    unweighted = estimate_targets(
-        head, random_params(head, 2, 4), torch.ones(2, 4, dtype=torch.bool), FitConfig(multiview_weight=0.0)
-    )
-    assert unweighted.vertices.shape == (0, 30, 3)
+    one = targets_of(head, random_params(head, 1, 4))
+    assert one.vertices is None
+    unweighted = targets_of(head, random_params(head, 2, 4), config=FitConfig(multiview_weight=0.0))
+    assert unweighted.vertices is None
 
 
 @pytest.mark.parametrize("meshes", [1, 2, 5, 14])
 def test_chunks_do_not_matter(tiny_head, random_params, monkeypatch: pytest.MonkeyPatch, meshes: int) -> None:
     head = tiny_head()
     params, valid = random_params(head, 2, 7), torch.rand(2, 7) < 0.8
-    whole = estimate_targets(head, params, valid, CONFIG)
+    whole = targets_of(head, params, valid)
     monkeypatch.setattr(targets_module, "MESHES_PER_CHUNK", meshes)
-    pieces = estimate_targets(head, params, valid, CONFIG)
+    pieces = targets_of(head, params, valid)
     torch.testing.assert_close(pieces.vertices, whole.vertices)
     torch.testing.assert_close(pieces.quaternion, whole.quaternion)
 
@@ -193,9 +193,9 @@ def test_chunks_do_not_matter(tiny_head, random_params, monkeypatch: pytest.Monk
 def test_orientations_are_smoothed_per_view_over_the_whole_clip(tiny_head, random_params) -> None:
     head = tiny_head()
     params = random_params(head, 2, 100, scale=0.5)
-    found = estimate_targets(head, params, torch.ones(2, 100, dtype=torch.bool), CONFIG).quaternion
+    found = targets_of(head, params).quaternion
     for view in range(2):
         alone: Tensor = smooth_quaternions(
-            rotvec_to_quaternion(params.root_rotvec[view]), CONFIG.temporal_window
+            rotvec_to_quaternion(params.root_rotvec[view]), CONFIG.temporal_window, CONFIG.smoother
         )
         torch.testing.assert_close(found[view], alone)

@@ -98,6 +98,7 @@ def write_result(path: Path, head: neuface.HeadModel) -> None:
         status=torch.zeros(1, 2, dtype=torch.int64),
         image_nme_percent=torch.zeros(1, 2),
         history={"total": [1.0, 0.5]},
+        identity_spread=[],
         stop_reason="pass limit",
         config=neuface.FitConfig(),
         model="open",

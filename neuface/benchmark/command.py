@@ -1,0 +1,89 @@
+"""`neuface benchmark`: collect the evidence and write the report."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+
+import torch
+
+from neuface.benchmark.documents import Picture
+from neuface.benchmark.evidence import Evidence, EvidenceSettings, clip_sources, collect, footage_of
+from neuface.benchmark.evidence_figures import draw_figures
+from neuface.benchmark.evidence_report import ReportExtras, html, markdown, report_pictures
+from neuface.benchmark.evidence_tables import tables
+from neuface.benchmark.gradient_maps import GradientMapConfig, gradient_maps, gradient_picture, map_figures
+from neuface.io.archives import write_json, write_text
+from neuface.io.kept import kept_in
+from neuface.io.video import write_image
+from neuface.models import load_model
+from neuface.outputs import make_folder
+
+RUNS = "runs"
+GRADIENT_IMAGES = 3
+
+
+def run_benchmark(
+    out: Path,
+    settings: EvidenceSettings,
+    data: str | os.PathLike[str] | None = None,
+    *,
+    workers: int = 1,
+    command: str = "neuface benchmark",
+    progress: bool = True,
+) -> Evidence:
+    """Run what is not there yet, and write `tables.json`, `report.md`, `report.html` and `figures/*.png`.
+
+    Finished runs are kept in `out/runs`; an interrupted benchmark goes on where it stopped.
+
+    Args:
+        data: folder of real clips (`neuface.benchmark.footage`); None: rendered people only.
+        workers: processes that fit clips side by side.
+        command: what the report names as its origin.
+
+    Raises:
+        InputError: the folder cannot be written, or files of the data folder cannot be used.
+    """
+    make_folder(out)
+    evidence = collect(settings, data, keep=kept_in(out / RUNS), workers=workers, progress=progress)
+    extras = ReportExtras(
+        torch_version=torch.__version__,
+        cpu=f"{cpu_name()}, {os.cpu_count()} cores",
+        command=command,
+        pictures=(_gradients(settings, data),),
+    )
+    figures = draw_figures(evidence)
+    for name, picture in report_pictures(figures, extras).items():
+        write_image(out / name, picture)
+    write_json(out / "tables.json", tables(evidence))
+    write_text(out / "report.md", markdown(evidence, figures, extras))
+    write_text(out / "report.html", html(evidence, figures, extras))
+    return evidence
+
+
+def cpu_name() -> str:
+    """The processor's name, as far as the system tells it."""
+    return platform.processor() or platform.machine()
+
+
+def _gradients(settings: EvidenceSettings, data: str | os.PathLike[str] | None) -> Picture:
+    """Fig. 3 of the paper for a real clip, or a rendered one where there is none."""
+    model = load_model("open")
+    place = None if data is None else os.fspath(data)
+    sources = clip_sources(settings, footage_of(place), place)
+    source = next((source for source in sources if source.spec is None), sources[0])
+    maps = gradient_maps(model, source.load(model).clip, GradientMapConfig(images=GRADIENT_IMAGES))
+    everything = torch.ones(model.head.num_vertices, dtype=torch.bool)
+    face = model.head.regions.get("face", everything)
+    alike = {
+        name: map_figures(step, face).similarity
+        for name, step in (("direct fitting", maps.direct), ("the network", maps.neural))
+    }
+    said = ", ".join(f"{value:.2f} for {name}" for name, value in alike.items() if value is not None)
+    return Picture(
+        name="gradient_maps",
+        image=gradient_picture(maps, model.head).numpy(),
+        caption=f"Where the first step acts (the paper's Fig. 3), clip {source.name}. "
+        f"Mean cosine between the steps of different images: {said}.",
+    )

@@ -1,0 +1,221 @@
+"""A report as a list of blocks, written as Markdown or as one HTML file that needs nothing else."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from io import BytesIO
+from typing import Literal
+
+import numpy as np
+from jaxtyping import UInt8
+from matplotlib.image import imsave
+
+from neuface.errors import InputError
+
+Rgb = UInt8[np.ndarray, "h w 3"]
+Colour = Literal["good", "bad"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Heading:
+    """`level` 1 is the title."""
+
+    level: Literal[1, 2, 3]
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Paragraph:
+    """Plain text."""
+
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bullets:
+    """Lines of plain text."""
+
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One cell of a table."""
+
+    text: str = ""
+    note: str = ""
+    """Follows the text, smaller."""
+    bold: bool = False
+    verdict: Colour | None = None
+    """Colours the cell; the text must say the same."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """A table: the first column holds the names of the rows."""
+
+    header: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    words: bool = False
+    """The cells hold words, not numbers, and are set flush left."""
+
+    def __post_init__(self) -> None:
+        wrong = [len(row) for row in self.rows if len(row) != len(self.header)]
+        if wrong:
+            raise InputError(f"a table of {len(self.header)} columns has a row of {wrong[0]} cells")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """A picture with what is to be seen in it."""
+
+    name: str
+    """Of its file, without ending: lower-case letters, digits and underscores."""
+    caption: str
+    image: Rgb
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[a-z0-9_]+", self.name):
+            raise InputError(
+                f"a picture is named {self.name!r}: expected lower-case letters, digits and underscores"
+            )
+
+
+Block = Heading | Paragraph | Bullets | Grid | Picture
+
+_STYLE = """
+:root { color-scheme: light; }
+body { font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; color: #1c1e21;
+  background: #fff; max-width: 72rem; margin: 0 auto; padding: 1rem; }
+h1 { font-size: 1.7rem; line-height: 1.2; }
+h2 { font-size: 1.35rem; margin: 2.5rem 0 .6rem; padding-top: .6rem; border-top: 1px solid #d8dce0; }
+h3 { font-size: 1.05rem; margin: 1.6rem 0 .4rem; }
+p, li { max-width: 46rem; overflow-wrap: anywhere; }
+nav ul { padding: 0; list-style: none; display: flex; flex-wrap: wrap; gap: .2rem 1.2rem; }
+a { color: #0b5394; }
+.scroll { overflow-x: auto; width: fit-content; max-width: 100%; margin: .6rem 0 1.2rem;
+  border: 1px solid #d8dce0; border-radius: 4px; }
+table { border-collapse: separate; border-spacing: 0; font-size: .86rem;
+  font-variant-numeric: tabular-nums; }
+th, td { padding: .35rem .6rem; text-align: right; vertical-align: top; border-bottom: 1px solid #e7eaed; }
+tr:last-child > * { border-bottom: 0; }
+thead th { background: #f1f3f5; font-weight: 600; vertical-align: bottom; min-width: 4.2rem; }
+tbody th { font-weight: 500; }
+th:first-child { position: sticky; left: 0; background: #f1f3f5; text-align: left; min-width: 7rem; max-width: 16rem;
+  border-right: 1px solid #d8dce0; }
+td { white-space: nowrap; }
+.words th, .words td { text-align: left; white-space: normal; }
+.words td { min-width: 3.4rem; }
+.words th:first-child { max-width: 22rem; }
+td small { color: #5f666d; }
+td.good { background: #e6f4ea; }
+td.bad { background: #fce8e6; }
+figure { margin: 1rem 0 1.6rem; }
+figure img { max-width: 100%; height: auto; }
+figcaption { font-size: .9rem; color: #444b52; max-width: 46rem; }
+@media (max-width: 40rem) { body { padding: .6rem; } th, td { padding: .3rem .4rem; }
+  th:first-child { min-width: 5.5rem; max-width: 8.5rem; } .words th:first-child { min-width: 9rem; } }
+"""
+
+
+def to_markdown(blocks: Sequence[Block], *, picture_folder: str) -> str:
+    """Markdown whose pictures lie beside it, as `picture_folder`/name.png."""
+    parts = [_markdown(block, picture_folder) for block in blocks]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def to_html(blocks: Sequence[Block]) -> str:
+    """One HTML page: its style and pictures are in it, it has no scripts and asks no network for anything."""
+    title = next((block.text for block in blocks if isinstance(block, Heading) and block.level == 1), "")
+    body: list[str] = []
+    contents = [block.text for block in blocks if isinstance(block, Heading) and block.level == 2]
+    for block in blocks:
+        body.append(_html(block))
+        if isinstance(block, Heading) and block.level == 1 and contents:
+            links = "".join(f'<li><a href="#{_anchor(text)}">{escape(text)}</a></li>' for text in contents)
+            body.append(f"<nav><ul>{links}</ul></nav>")
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        # The browser itself then keeps to what this function promises.
+        '<meta http-equiv="Content-Security-Policy" '
+        "content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">\n"
+        f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
+        + "\n".join(body)
+        + "\n</body>\n</html>\n"
+    )
+
+
+def png_bytes(image: Rgb) -> bytes:
+    """The picture as a PNG file."""
+    file = BytesIO()
+    imsave(file, image, format="png")
+    return file.getvalue()
+
+
+def _markdown(block: Block, folder: str) -> str:
+    if isinstance(block, Heading):
+        return f"{'#' * block.level} {_one_line(block.text)}"
+    if isinstance(block, Paragraph):
+        return _one_line(block.text)
+    if isinstance(block, Bullets):
+        return "\n".join(f"- {_one_line(line)}" for line in block.lines)
+    if isinstance(block, Picture):
+        return f"![{_one_line(block.caption)}]({folder}/{block.name}.png)\n\n*{_one_line(block.caption)}*"
+    lines = [block.header, tuple("---" for _ in block.header)]
+    lines += [tuple(map(_markdown_cell, row)) for row in block.rows]
+    return "\n".join(f"| {' | '.join(_in_table(cell) for cell in line)} |" for line in lines)
+
+
+def _markdown_cell(cell: Cell) -> str:
+    text = f"**{cell.text}**" if cell.bold and cell.text else cell.text
+    return f"{text} {cell.note}".strip()
+
+
+def _in_table(text: str) -> str:
+    return _one_line(text).replace("|", "\\|")
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _html(block: Block) -> str:
+    if isinstance(block, Heading):
+        anchor = f' id="{_anchor(block.text)}"' if block.level == 2 else ""
+        return f"<h{block.level}{anchor}>{escape(block.text)}</h{block.level}>"
+    if isinstance(block, Paragraph):
+        return f"<p>{escape(block.text)}</p>"
+    if isinstance(block, Bullets):
+        return f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in block.lines)}</ul>"
+    if isinstance(block, Picture):
+        data = base64.b64encode(png_bytes(block.image)).decode("ascii")
+        height, width = block.image.shape[:2]
+        return (
+            f'<figure><img src="data:image/png;base64,{data}" alt="{escape(block.caption)}" width="{width}" '
+            f'height="{height}"><figcaption>{escape(block.caption)}</figcaption></figure>'
+        )
+    header = "".join(f'<th scope="col">{escape(text)}</th>' for text in block.header)
+    rows = "".join(f"<tr>{_html_row(row)}</tr>\n" for row in block.rows)
+    kind = ' class="words"' if block.words else ""
+    return f'<div class="scroll"><table{kind}>\n<thead><tr>{header}</tr></thead>\n<tbody>{rows}</tbody></table></div>'
+
+
+def _html_row(row: Sequence[Cell]) -> str:
+    first, *others = row
+    return f'<th scope="row">{escape(first.text)}</th>' + "".join(map(_html_cell, others))
+
+
+def _html_cell(cell: Cell) -> str:
+    text = f"<strong>{escape(cell.text)}</strong>" if cell.bold else escape(cell.text)
+    note = f" <small>{escape(cell.note)}</small>" if cell.note else ""
+    kind = f' class="{cell.verdict}"' if cell.verdict else ""
+    return f"<td{kind}>{text}{note}</td>"
+
+
+def _anchor(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")

@@ -1,0 +1,161 @@
+"""When the loop stops, what it records, and what it does with frames without landmarks."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from small_problems import AS_ANSWERED, disturbed, problem_of, same, silenced, turning_heads
+from torch import Tensor
+
+from neuface.errors import InputError
+from neuface.fitting.config import FitConfig
+from neuface.fitting.free import FreeParameters
+from neuface.fitting.loop import CONVERGED, DIVERGED, PASS_LIMIT, fit
+from neuface.fitting.objective import clip_parts, loss_parts
+from neuface.fitting.targets import estimate_targets
+from neuface.geometry.rotations import rotation_angle_rad
+from neuface.structs import Prediction
+
+# --- History and reasons to stop
+
+
+@pytest.mark.parametrize(("views", "names"), [(1, set()), (2, {"multiview"})])
+def test_the_history_adds_up(tiny_head, views: int, names: set[str]) -> None:
+    head = tiny_head()
+    truth = turning_heads(head, views, 5)
+    config = FitConfig(
+        max_passes=5, landmark_weight=1.5, temporal_weight=0.7, multiview_weight=3.0,
+        identity_prior_weight=0.2, expression_prior_weight=0.1,
+    )  # fmt: skip
+    reported: list[tuple[int, dict[str, float]]] = []
+    outcome = fit(
+        FreeParameters(disturbed(truth)),
+        head,
+        problem_of(head, truth),
+        config,
+        lambda number, parts: reported.append((number, parts)),
+    )
+    history = outcome.history
+    names = names | {"total", "landmark", "temporal", "identity_prior", "expression_prior"}
+    names |= {"expression_smoothness", "camera_smoothness"}
+    assert set(history) == names
+    weights = config.term_weights()
+    for number, total in enumerate(history["total"]):
+        parts = sum(weights[name] * values[number] for name, values in history.items() if name != "total")
+        assert parts == pytest.approx(total, abs=1e-12)
+    assert [number for number, _ in reported] == list(range(6))
+    assert [parts["total"] for _, parts in reported] == history["total"]
+
+
+def test_it_stops_when_nothing_improves(tiny_head) -> None:
+    head = tiny_head()
+    truth = turning_heads(head, 1, 4)
+    config = FitConfig(max_passes=50, patience=2, step_size_drops=1, learning_rate=1e-6)
+    outcome = fit(FreeParameters(truth), head, problem_of(head, truth), config)
+    assert outcome.stop_reason == CONVERGED
+    # The first pass sets the mark, two without progress lower the step size, two more end it.
+    assert len(outcome.history["total"]) == 5
+    torch.testing.assert_close(
+        outcome.prediction.params.root_rotvec, truth.params.root_rotvec, atol=1e-4, rtol=0
+    )
+
+
+def test_it_stops_at_the_pass_limit(tiny_head) -> None:
+    head = tiny_head()
+    truth = turning_heads(head, 1, 4)
+    outcome = fit(FreeParameters(disturbed(truth)), head, problem_of(head, truth), FitConfig(max_passes=3))
+    assert outcome.stop_reason == PASS_LIMIT
+    assert len(outcome.history["total"]) == 4
+
+
+class Exploding(FreeParameters):
+    """Answers infinity as soon as its parameters have moved further than `reach`."""
+
+    reach = 0.0
+
+    def forward(self, inputs: Tensor, index: Tensor | None = None) -> Prediction:
+        answer = super().forward(inputs, index)
+        start = self._start.camera.offset
+        moved = (self.tensors["offset"] - start).abs().max().item()
+        if moved <= self.reach:
+            return answer
+        return replace(answer, camera=replace(answer.camera, scale=answer.camera.scale * math.inf))
+
+
+@pytest.mark.parametrize(("reach", "max_passes"), [(0.0, 20), (3.5e-3, 20), (0.0, 1)])
+def test_it_stops_when_the_loss_is_infinite(tiny_head, reach: float, max_passes: int) -> None:
+    head = tiny_head()
+    truth = turning_heads(head, 1, 4)
+    predictor = Exploding(disturbed(truth))
+    predictor.reach = reach
+    outcome = fit(predictor, head, problem_of(head, truth), replace(AS_ANSWERED, max_passes=max_passes))
+    assert outcome.stop_reason == DIVERGED
+    assert not math.isfinite(outcome.history["total"][-1])
+    assert all(math.isfinite(value) for value in outcome.history["total"][:-1])
+    assert bool(outcome.prediction.camera.scale.isfinite().all())
+    # The best pass: the start, or one that had moved a little.
+    assert same(outcome.prediction, outcome.initial) == (reach == 0)
+
+
+def test_an_answer_that_is_infinite_from_the_start_is_given_back(tiny_head) -> None:
+    head = tiny_head()
+    truth = turning_heads(head, 1, 4)
+    predictor = Exploding(truth)
+    predictor.reach = -1.0
+    outcome = fit(predictor, head, problem_of(head, truth), FitConfig(max_passes=5))
+    assert outcome.stop_reason == DIVERGED
+    assert len(outcome.history["total"]) == 1
+
+
+# --- Frames without landmarks
+
+
+def test_frames_without_landmarks_are_drawn_by_the_other_terms_only(tiny_head) -> None:
+    head = tiny_head()
+    truth = turning_heads(head, 1, 6)
+    problem = silenced(problem_of(head, truth), [(0, 3)])
+    start = disturbed(truth)
+    targets = estimate_targets(head, start, problem, FitConfig())
+    root = start.params.root_rotvec.flatten(0, 1).requires_grad_()
+    flat = start.flatten_batch(2)
+    flat = replace(flat, params=replace(flat.params, root_rotvec=root))
+    parts = loss_parts(head, flat, problem, targets.of_images(torch.arange(6)), torch.arange(6), FitConfig())
+    (from_landmarks,) = torch.autograd.grad(parts["landmark"].sum(), root, retain_graph=True)
+    (from_time,) = torch.autograd.grad(parts["temporal"].sum(), root)
+    has_gradient = from_landmarks.abs().amax(-1) > 0
+    assert has_gradient.tolist() == [True, True, True, False, True, True]
+    assert float(from_time[3].abs().max()) > 0
+
+
+def test_a_silent_frame_follows_its_neighbours(tiny_head) -> None:
+    head = tiny_head()
+    truth = turning_heads(head, 1, 7)
+    problem = silenced(problem_of(head, truth), [(0, 3)])
+    turn = truth.params.root_rotvec.clone()
+    turn[0, 3, 1] += 0.4
+    start = replace(truth, params=replace(truth.params, root_rotvec=turn))
+    config = FitConfig(learning_rate=1e-2, max_passes=120)
+    outcome = fit(FreeParameters(start, ("root_rotvec",)), head, problem, config)
+    angle = rotation_angle_rad(outcome.prediction.params.root_rotvec, truth.params.root_rotvec)
+    assert float(angle[0, 3]) < 0.1
+
+
+def test_the_landmark_term_is_the_mean_over_valid_images(tiny_head) -> None:
+    head = tiny_head()
+    truth = turning_heads(head, 1, 5)
+    problem = silenced(problem_of(head, truth), [(0, 0), (0, 4)])
+    problem = replace(problem, observed_ndc=problem.observed_ndc + torch.tensor([0.25, -0.5]))
+    targets = estimate_targets(head, truth, problem, FitConfig())
+    parts = clip_parts(head, truth, problem, targets, FitConfig(batch_size=2))
+    assert parts["landmark"] == pytest.approx(0.75)
+
+
+def test_a_clip_without_landmarks_is_refused(tiny_head) -> None:
+    head = tiny_head()
+    truth = turning_heads(head, 1, 3)
+    problem = silenced(problem_of(head, truth), [(0, 0), (0, 1), (0, 2)])
+    with pytest.raises(InputError, match="no frame of the clip has landmarks"):
+        fit(FreeParameters(truth), head, problem, FitConfig())

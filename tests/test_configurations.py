@@ -1,0 +1,85 @@
+"""`optimize` with other configurations than the default, and several clips of one person."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import neuface
+from neuface import Clip, HeadModel, InputError
+from neuface.synthetic.clips import make_talking_clip
+
+
+@pytest.fixture(scope="module")
+def short_clip(open_head: HeadModel) -> Clip:
+    clip = make_talking_clip(
+        open_head, torch.zeros(open_head.num_identity), view_yaw_deg=(-20.0, 20.0), time=5, size_px=96, seed=3
+    )
+    return neuface.read_clip(clip.frames, clip.landmarks_px, fps=clip.fps)
+
+
+def test_the_photometric_term_is_part_of_the_objective(short_clip: Clip) -> None:
+    """Alone, it is what the steps lower."""
+    config = neuface.FitConfig(
+        photometric_weight=1.0, landmark_weight=0.0, temporal_weight=0.0, multiview_weight=0.0,
+        identity_prior_weight=0.0, expression_prior_weight=0.0, learning_rate=3e-4, warm_up_steps=3, max_passes=12,
+    )  # fmt: skip
+    history = neuface.optimize(short_clip, config=config, progress=False).history
+    assert history["photometric"] == pytest.approx(history["total"])
+    assert min(history["photometric"]) < 0.97 * history["photometric"][0]
+    without = neuface.optimize(short_clip, config=neuface.FitConfig(max_passes=1), progress=False)
+    assert "photometric" not in without.history
+
+
+def test_direct_fitting_is_a_configuration(short_clip: Clip) -> None:
+    """It begins with the encoder's answer, moves every image for itself, and says so in the result."""
+    direct = neuface.optimize(
+        short_clip, config=neuface.FitConfig.direct(max_passes=30, coarse_passes=10), progress=False
+    )
+    neural = neuface.optimize(short_clip, config=neuface.FitConfig.paper(max_passes=1), progress=False)
+    assert torch.equal(direct.initial.params.identity, neural.initial.params.identity)
+    report = direct.report()
+    assert report["after"]["nme_percent"] < 0.8 * report["before"]["nme_percent"]
+    assert direct.config.parameters == "free"
+    assert len(direct.history["total"]) == len(direct.identity_spread) == 32
+
+
+@pytest.mark.parametrize("preset", ["paper", "official", "best", "direct"])
+def test_every_preset_fits_every_frame(short_clip: Clip, preset: str) -> None:
+    config = getattr(neuface.FitConfig, preset)(max_passes=3, coarse_passes=1 if preset == "direct" else 0)
+    result = neuface.optimize(short_clip, config=config, progress=False)
+    assert bool(result.vertices().isfinite().all())
+    assert tuple(result.params.identity.shape[:2]) == (2, 5)
+    moved = (result.params.root_rotvec - result.initial.params.root_rotvec).abs().amax(-1)
+    assert float(moved.min()) > 0
+
+
+# --- Several clips of one person
+
+
+def test_clips_of_one_person_share_their_identity(short_clip: Clip, open_head: HeadModel) -> None:
+    other = make_talking_clip(
+        open_head, torch.zeros(open_head.num_identity), view_yaw_deg=(-10.0, 30.0), time=3, size_px=96, seed=4
+    )
+    second = neuface.read_clip(other.frames, other.landmarks_px)
+    config = neuface.FitConfig(max_passes=3)
+    first, last = neuface.optimize_person([short_clip, second], config=config, progress=False)
+    assert (first.params.identity.shape[:2], last.params.identity.shape[:2]) == ((2, 5), (2, 3))
+    torch.testing.assert_close(first.params.identity[0, 0], last.params.identity[1, 2])
+    assert first.landmarks.points_px.shape[1] == 5
+    assert last.landmarks.points_px.shape[1] == 3
+    assert first.fps == short_clip.fps
+    alone = neuface.optimize(short_clip, config=config, progress=False)
+    assert not torch.equal(alone.params.identity[0, 0], first.params.identity[0, 0])
+    torch.testing.assert_close(alone.initial.params.identity, first.initial.params.identity)
+
+
+def test_clips_that_cannot_be_fitted_together_are_refused(short_clip: Clip) -> None:
+    with pytest.raises(InputError, match="no clips were given"):
+        neuface.optimize_person([], progress=False)
+    single = neuface.read_clip(
+        torch.stack([short_clip.frames.read(0, t, t + 1)[0] for t in range(5)]),
+        short_clip.landmarks.points_px[:1],
+    )
+    with pytest.raises(InputError, match="the same number of cameras, got 1, 2"):
+        neuface.optimize_person([short_clip, single], progress=False)
