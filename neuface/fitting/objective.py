@@ -68,7 +68,7 @@ def loss_parts(
             index,
             visibility(head, config),
         )
-        parts["photometric"] = losses.photometric_loss(*colours) / everything
+        parts["photometric"] = losses.photometric_loss(*colours) / problem.valid.sum()
     if config.pose_prior_weight > 0:
         rotations = (params.root_rotvec, params.neck_rotvec, params.jaw_rotvec)
         parts["pose_prior"] = losses.pose_prior(*rotations) / everything
