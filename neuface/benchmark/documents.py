@@ -85,6 +85,9 @@ class Picture:
             )
 
 
+# Characters; a narrow screen leaves a cell with more of them room to be read.
+LONG_TEXT = 24
+
 Block = Heading | Paragraph | Bullets | Grid | Picture
 
 _STYLE = """
@@ -110,6 +113,7 @@ th:first-child { position: sticky; left: 0; background: #f1f3f5; text-align: lef
 td { white-space: nowrap; }
 .words th, .words td { text-align: left; white-space: normal; }
 .words td { min-width: 3.4rem; }
+.words td.long { min-width: 11rem; }
 .words th:first-child { max-width: 22rem; }
 td small { color: #5f666d; }
 td.good { background: #e6f4ea; }
@@ -213,7 +217,8 @@ def _html_row(row: Sequence[Cell]) -> str:
 def _html_cell(cell: Cell) -> str:
     text = f"<strong>{escape(cell.text)}</strong>" if cell.bold else escape(cell.text)
     note = f" <small>{escape(cell.note)}</small>" if cell.note else ""
-    kind = f' class="{cell.verdict}"' if cell.verdict else ""
+    classes = [*([cell.verdict] if cell.verdict else []), *(["long"] if len(cell.text) > LONG_TEXT else [])]
+    kind = f' class="{" ".join(classes)}"' if classes else ""
     return f"<td{kind}>{text}{note}</td>"
 
 

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from neuface.benchmark.arms import BEST, ENCODER, LOSSES, MAIN, PHOTOMETRIC, SMOOTHERS, Arm, arms_of
 from neuface.benchmark.cases import CLEAN, HARD, SCAN, SYNTHETIC, TEST, Case, CaseSpec, make_case
+from neuface.benchmark.corruption import DETECTOR
 from neuface.benchmark.footage import FOUR_CAMERAS, REAL_1VIEW, RealFootage, find_footage
 from neuface.benchmark.held_out import HeldOut, leave_one_view_out, view_means
 from neuface.benchmark.judging import Scores, score, true_stability
@@ -328,7 +329,9 @@ def _held_out_jobs(sources: Sequence[ClipSource], settings: EvidenceSettings) ->
 
 def _source_key(source: ClipSource) -> Json:
     # Not where the data lie: that may change without a change of the clip.
-    return {**asdict(replace(source, data=None))}
+    key = asdict(replace(source, data=None))
+    hard = source.spec is not None and source.spec.condition == HARD
+    return {**key, "corruption": asdict(DETECTOR)} if hard else key
 
 
 def _compute(job: _Job) -> Json:

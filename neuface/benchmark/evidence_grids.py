@@ -43,6 +43,11 @@ def _digits_of(value: float) -> int:
     return max(0, 2 - math.floor(math.log10(abs(value)))) if value else 0
 
 
+def _finer(digits: int | None) -> int | None:
+    """One digit more than in the tables: a comparison may turn on less than they show."""
+    return None if digits is None else digits + 1
+
+
 def best_places(values: Sequence[float | None], better: Better | None, digits: int | None) -> set[int]:
     """Which values are best as they are printed: equal ones tie. None where fewer than two can be compared."""
     shown = {place: float(number(value, digits)) for place, value in enumerate(values) if value is not None}
@@ -185,8 +190,7 @@ def rivals_grid(found: Sequence[Verdict]) -> Grid:
     for verdict in found:
         digits = METRICS[verdict.metric].digits
         difference = "" if verdict.difference is None else f"{verdict.difference:+.{3 if digits else 2}f}"
-        # One digit more than in the tables: a requirement may be missed by less than they show.
-        finer = None if digits is None else digits + 1
+        finer = _finer(digits)
         figures = (
             number(verdict.best, finer) or "–",
             number(verdict.other, finer) or "–",
@@ -240,22 +244,23 @@ def orderings_grid(found: Sequence[Ordering]) -> Grid:
     """The claims of one source, group by group, with the figures."""
     rows = []
     for item in found:
-        digits = METRICS[item.metric].digits if item.metric in METRICS else 3
+        metric = METRICS.get(item.metric)
+        digits = 3 if metric is None else _finer(metric.digits)
         figures = "; ".join(
             f"{arm_title(arm)} {number(value, digits)}" for arm, value in item.figures.items()
         )
         answers = "; ".join(
             f"{arm_title(arm)}: {'holds' if holds else 'does not hold'}" for arm, holds in item.holds.items()
         )
-        metric = METRICS.get(item.metric)
         unit = "code units" if metric is None else metric.unit
-        everywhere = all(item.holds.values())
+        # The claims are about the paper's method: official() and best() do not colour the cell.
+        own = [holds for arm, holds in item.holds.items() if arm not in (OFFICIAL, BEST)]
         rows.append(
             (
                 Cell(text=group_title(item.group)),
                 Cell(text=item.text),
                 Cell(text=figures, note=f"({unit})"),
-                Cell(text=answers, verdict="good" if everywhere else "bad"),
+                Cell(text=answers, verdict=("good" if all(own) else "bad") if own else None),
             )
         )
     return Grid(header=("", "claim", "our figures", "verdict"), rows=tuple(rows), words=True)

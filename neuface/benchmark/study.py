@@ -75,8 +75,20 @@ class StudySettings:
             )
 
     def config(self) -> FitConfig:
-        """The configuration of all fits, but for the learning rate."""
-        return FitConfig(max_passes=self.max_passes, patience=self.patience)
+        """The configuration of all fits, but for the learning rate.
+
+        That of the figures in docs/neural_versus_direct.md, which are older than some of FitConfig's defaults.
+        """
+        return FitConfig(
+            max_passes=self.max_passes,
+            patience=self.patience,
+            multiview_weight=2.0,
+            smoother="mean",
+            temporal_window=5,
+            bridge_gaps=False,
+            expression_smoothness_weight=0.0,
+            camera_smoothness_weight=0.0,
+        )
 
     def grids(self) -> dict[str, tuple[float, ...]]:
         """Learning rates to choose from, for every fitted arm."""

@@ -214,6 +214,17 @@ def test_a_hand_hides_a_part_and_a_board_nearly_all(face: Tensor) -> None:
     assert len(sides) > 1
 
 
+def test_in_the_shortest_clip_the_first_frame_and_one_between_are_free(face: Tensor) -> None:
+    still = face.expand(8, 68, 2)
+    for seed in range(4):
+        drawn = torch.Generator().manual_seed(seed)
+        things = pass_by(still, grey(1, 8)[0], EYE_PX, hand_frames=4, board_frames=2, generator=drawn)
+        hidden = torch.stack([thing.covers(still).float().mean(-1) for thing in things])
+        stays = hidden > 0.9 * hidden.amax(1, keepdim=True)
+        assert stays.sum(1).tolist() == [4, 2]
+        assert stays.any(0).int().tolist() in ([0, 1, 1, 1, 1, 0, 1, 1], [0, 1, 1, 0, 1, 1, 1, 1])
+
+
 def test_leaving_grows_while_hidden() -> None:
     hidden = torch.tensor([0, 1, 1, 1, 1, 0, 1], dtype=torch.bool)[None, :, None]
     expected = torch.tensor([0, 1 / 3, 2 / 3, 1, 1, 0, 1 / 3])[None, :, None]
