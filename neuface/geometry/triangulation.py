@@ -45,8 +45,8 @@ def triangulate(
 ) -> Triangulation:
     """The points of space that best explain what the cameras see.
 
-    The start is linear: least squares of the distances between rays, weighted by confidence (Hartley and Zisserman,
-    Multiple View Geometry, Sec. 12.2). Gauss-Newton steps on the reprojection error follow; a step that does not
+    The start is linear least squares, weighted by confidence (Hartley and Zisserman, Multiple View Geometry, Sec.
+    12.2, the inhomogeneous form). Gauss-Newton steps on the reprojection error follow; a step that does not
     lower the error of its point is not taken. Computed in float64, without gradient.
 
     Args:
