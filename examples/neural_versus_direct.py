@@ -10,11 +10,8 @@ OUT/clips and are used again while the settings, the learning rates and the enco
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import tyro
 
