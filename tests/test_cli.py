@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import neuface
+from neuface import FitConfig, InputError
 from neuface.cli import main
 from neuface.demo import demo_identity
 from neuface.io.video import write_video
@@ -73,9 +75,46 @@ def test_an_unusable_output_folder_is_refused_before_the_fit(
     assert "output folder" in capsys.readouterr().err
 
 
+def test_a_preset_is_changed_by_what_config_names(
+    files: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def remember(*_: Any, config: FitConfig, **__: Any) -> None:
+        asked.append(config)
+        raise InputError("that is all this test wants to know")
+
+    monkeypatch.setattr("neuface.cli.optimize", remember)
+    with pytest.raises(SystemExit):
+        main(
+            ["optimize", str(files[0]), "--out", str(tmp_path / "out"), "--landmarks", str(files[1]),
+             "--preset", "official", "--config.max-passes", "7"]
+        )  # fmt: skip
+    assert asked == [FitConfig.official(max_passes=7)]
+
+
+def test_an_assets_folder_can_be_given(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(
+            [
+                "optimize",
+                "talk.mp4",
+                "--out",
+                str(tmp_path / "out"),
+                "--model",
+                "deca",
+                "--assets",
+                str(tmp_path),
+            ]
+        )
+    assert stopped.value.code == 2
+    assert str(tmp_path) in capsys.readouterr().err
+
+
 def test_help_names_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--help"])
     printed = capsys.readouterr().out
     assert "optimize" in printed
     assert "demo" in printed
+    assert "benchmark" in printed

@@ -55,7 +55,9 @@ LOSSES = (
 SMOOTHERS = (
     Arm(name=PAPER, title="paper(), mean", config=FitConfig.paper()),
     Arm(name="paper_median", title="paper(), median", config=FitConfig.paper(smoother="median")),
-    Arm(name="best_mean", title="best(), mean of 5", config=FitConfig.best(smoother="mean", temporal_window=5)),
+    Arm(
+        name="best_mean", title="best(), mean of 5", config=FitConfig.best(smoother="mean", temporal_window=5)
+    ),
     Arm(name=BEST, title="best(), as it is", config=FitConfig.best()),
 )
 """Table S2, and what the choice of the smoother brings to `best()`."""

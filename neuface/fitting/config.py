@@ -50,7 +50,8 @@ class FitConfig:
     """Weight of the photometric term: colours of the picture against one texture per clip under estimated light."""
     identity_prior_weight: float = 1e-2
     """Weight of the squared deviation of the identity code from the pretrained encoder's mean answer for the clip: it
-    keeps what landmarks do not tell. Not in the paper."""
+    keeps what landmarks do not tell. One code per clip is told by every camera, so it is divided by their number. Not
+    in the paper."""
     expression_prior_weight: float = 1e-3
     """Weight of the squared expression code. Not in the paper."""
     pose_prior_weight: float = 0.0

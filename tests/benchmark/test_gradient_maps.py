@@ -14,6 +14,7 @@ from neuface import losses
 from neuface.benchmark.cases import CaseSpec, make_case
 from neuface.benchmark.gradient_maps import (
     GradientMapConfig,
+    GradientMaps,
     Objective,
     StepMaps,
     answered_fields,
@@ -33,6 +34,7 @@ from neuface.structs import Clip, HeadParams, Prediction, WeakPerspective
 
 MOVED = ("scale", "offset", "root_rotvec", "identity", "expression")
 ONE_PERCENT = GradientMapConfig()
+THREE_IMAGES = GradientMapConfig(images=3)
 
 
 class LinearPredictor(Predictor):
@@ -226,12 +228,18 @@ def clip(model: Model) -> Clip:
     return make_case(spec, model.head).clip
 
 
-def test_a_clip_gives_the_same_maps_twice_and_keeps_the_model(model: Model, clip: Clip) -> None:
+@pytest.fixture(scope="module")
+def maps(model: Model, clip: Clip) -> GradientMaps:
+    return gradient_maps(model, clip, THREE_IMAGES)
+
+
+def test_a_clip_gives_the_same_maps_twice_and_keeps_the_model(
+    model: Model, clip: Clip, maps: GradientMaps
+) -> None:
     weights = {name: tensor.clone() for name, tensor in model.encoder.state_dict().items()}
-    config = GradientMapConfig(images=3)
-    first, second = (gradient_maps(model, clip, config) for _ in range(2))
+    second = gradient_maps(model, clip, THREE_IMAGES)
     gathered: list[Tensor] = []
-    first.map_tensors(lambda tensor: gathered.append(tensor) or tensor)
+    maps.map_tensors(lambda tensor: gathered.append(tensor) or tensor)
     second.map_tensors(
         lambda tensor: torch.testing.assert_close(tensor, gathered.pop(0), rtol=0, atol=0) or tensor
     )
@@ -240,9 +248,8 @@ def test_a_clip_gives_the_same_maps_twice_and_keeps_the_model(model: Model, clip
     assert all(parameter.requires_grad for parameter in model.encoder.parameters())
 
 
-def test_maps_of_a_clip_are_where_they_should_be(model: Model, clip: Clip) -> None:
+def test_maps_of_a_clip_are_where_they_should_be(model: Model, maps: GradientMaps) -> None:
     head = model.head
-    maps = gradient_maps(model, clip, GradientMapConfig(images=3))
     assert maps.view_time[:, 0].tolist() == [0, 1, 2]
     embedding = head.embeddings["ibug68"]
     near = torch.zeros(head.num_vertices, dtype=torch.bool)

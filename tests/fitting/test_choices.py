@@ -446,3 +446,17 @@ def test_the_objective_of_joined_clips_is_the_mean_of_theirs(tiny_head) -> None:
     together = parts(flat, join_problems(problems))
     for name, value in together.items():
         assert value == pytest.approx((alone[0][name] + alone[1][name]) / 2, abs=1e-12), name
+
+
+def test_every_camera_is_a_witness_of_a_shared_identity(tiny_head) -> None:
+    """What is expected of a code that two views share weighs half; codes of single images have one witness each."""
+    head = tiny_head()
+    truth = turning_heads(head, 2, 3)
+    problem = problem_of(head, truth)
+    found = {}
+    for per in ("clip", "image"):
+        config = FitConfig(identity_per=per)
+        found[per] = clip_parts(head, truth, problem, estimate_targets(head, truth, problem, config), config)
+    deviation = float(truth.params.identity.square().mean())
+    assert found["image"]["identity_prior"] == pytest.approx(deviation)
+    assert found["clip"]["identity_prior"] == pytest.approx(deviation / 2)
