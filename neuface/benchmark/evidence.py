@@ -195,7 +195,9 @@ def collect(
     footage = footage_of(None if data is None else os.fspath(data))
     sources = clip_sources(settings, footage, None if data is None else os.fspath(data))
     jobs = [_run_job(source, arm) for source in sources for arm in arms_for(source, settings)]
-    jobs += [_truth_job(source) for source in sources if source.spec is not None and source.spec.kind == SYNTHETIC]
+    jobs += [
+        _truth_job(source) for source in sources if source.spec is not None and source.spec.kind == SYNTHETIC
+    ]
     jobs += _held_out_jobs(sources, settings)
     results: dict[str, Json] = {}
     with _pool(workers) as submit, tqdm(total=len(jobs), unit="run", disable=not progress) as bar:
