@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args, get_type_hints
 from neuface.errors import InputError
 
 Smoother = Literal["mean", "median", "gaussian", "local_quadratic", "adaptive", "released"]
-VisibilityTest = Literal["angle_or_depth", "angle_and_depth", "z_buffer", "all"]
+VisibilityTest = Literal["angle_or_depth", "angle_and_depth", "self_occlusion", "all"]
 Merge = Literal["mean", "softmax", "median", "robust"]
 MAY_BE_NEGATIVE = ("visible_depth_m", "seed")
 AT_LEAST_ONE = ("temporal_window", "batch_size", "max_passes", "patience")

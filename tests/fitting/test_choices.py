@@ -139,7 +139,7 @@ def test_frames_without_landmarks_have_no_say_in_the_course(tiny_head, bridge: b
     assert (max(away) < 1e-4) == bridge
 
 
-@pytest.mark.parametrize("visibility", ["angle_or_depth", "angle_and_depth", "z_buffer", "all"])
+@pytest.mark.parametrize("visibility", ["angle_or_depth", "angle_and_depth", "self_occlusion", "all"])
 def test_visibility_on_a_ball(ball, visibility: VisibilityTest) -> None:
     """On a ball every test hides the back; they differ near the rim and at the middle."""
     points, faces = ball(21, 28)
@@ -149,8 +149,8 @@ def test_visibility_on_a_ball(ball, visibility: VisibilityTest) -> None:
     assert not bool(seen[height < -0.1].any())
     assert bool(seen[height > 0.6].all())
     between = seen[(height > 0.25) & (height < 0.45)]  # turned away by 63 to 76 degrees, and not deep
-    assert bool(between.all()) == (visibility in ("angle_and_depth", "z_buffer"))
-    assert bool(between.any()) == (visibility in ("angle_and_depth", "z_buffer"))
+    assert bool(between.all()) == (visibility in ("angle_and_depth", "self_occlusion"))
+    assert bool(between.any()) == (visibility in ("angle_and_depth", "self_occlusion"))
 
 
 @pytest.mark.parametrize("merge", ["mean", "softmax", "median", "robust"])
