@@ -21,7 +21,9 @@ def short_clip(open_head: HeadModel) -> Clip:
 def test_the_photometric_term_is_part_of_the_objective(short_clip: Clip) -> None:
     """Alone, it is what the steps lower."""
     config = neuface.FitConfig(
-        photometric_weight=1.0, landmark_weight=0.0, temporal_weight=0.0, multiview_weight=0.0,
+        photometric_weight=1.0,
+        expression_smoothness_weight=0.0,
+        camera_smoothness_weight=0.0, landmark_weight=0.0, temporal_weight=0.0, multiview_weight=0.0,
         identity_prior_weight=0.0, expression_prior_weight=0.0, learning_rate=3e-4, warm_up_steps=3, max_passes=12,
     )  # fmt: skip
     history = neuface.optimize(short_clip, config=config, progress=False).history
