@@ -187,9 +187,8 @@ class FitConfig:
         return cls.paper(**{**baseline, **changes})
 
     def __post_init__(self) -> None:
-        hints = get_type_hints(type(self))
         for item in fields(self):
-            _check_type(item.name, getattr(self, item.name), hints[item.name])
+            _check_type(item.name, getattr(self, item.name), _TYPES[item.name])
         for name in AT_LEAST_ONE:
             value = getattr(self, name)
             if value < 1:
@@ -227,6 +226,9 @@ class FitConfig:
             "pose_prior": self.pose_prior_weight,
         }
 
+
+# Found once, on import: reading annotations runs code, which reading a result's configuration must never do.
+_TYPES = get_type_hints(FitConfig)
 
 Preset = Literal["best", "paper", "official", "direct"]
 
