@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from argparse import ArgumentParser
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from json import dumps
 from pathlib import Path
@@ -15,7 +17,7 @@ from neuface.benchmark.evidence import FAST, EvidenceSettings
 from neuface.clips import read_clip
 from neuface.demo import run_demo
 from neuface.errors import InputError, NeufaceError
-from neuface.fitting.config import FitConfig, Preset, preset_with_changes
+from neuface.fitting.config import PRESETS, FitConfig, Preset
 from neuface.io.authors_results import write_authors_result
 from neuface.models import load_model
 from neuface.official_files import assets_report, convert_assets, report_text
@@ -23,6 +25,12 @@ from neuface.outputs import make_folder, table, write_outputs
 from neuface.pipeline import optimize
 from neuface.training.options import TrainingOptions
 from neuface.training.run import train_encoder
+
+_preset: ContextVar[Preset] = ContextVar("preset", default="best")
+
+
+def _preset_config() -> FitConfig:
+    return PRESETS[_preset.get()]()
 
 
 @dataclass(frozen=True)
@@ -49,10 +57,9 @@ class Optimize:
     """Show progress bars."""
     preset: Preset = "best"
     """The configuration to begin with (docs/presets.md); what --config names is changed in it."""
-    config: FitConfig = field(default_factory=FitConfig)
+    config: FitConfig = field(default_factory=_preset_config)
 
     def run(self) -> None:
-        config = preset_with_changes(self.preset, self.config)
         if self.authors_layout and self.model == "open":
             raise InputError("--authors-layout is for models with FLAME, such as --model deca")
         model = load_model(self.model, assets=self.assets)
@@ -63,7 +70,7 @@ class Optimize:
             progress=self.progress,
         )
         make_folder(self.out)
-        result = optimize(clip, model=model, config=config, device=self.device, progress=self.progress)
+        result = optimize(clip, model=model, config=self.config, device=self.device, progress=self.progress)
         report = write_outputs(result, self.out, progress=self.progress)
         print(table(report))
         print(f"written to {self.out}: result.npz, overlay.mp4, report.json, loss.png")
@@ -92,12 +99,11 @@ class Demo:
     """Show progress bars."""
     preset: Preset = "best"
     """The configuration to begin with (docs/presets.md); what --config names is changed in it."""
-    config: FitConfig = field(default_factory=FitConfig)
+    config: FitConfig = field(default_factory=_preset_config)
 
     def run(self) -> None:
         make_folder(self.out)
-        config = preset_with_changes(self.preset, self.config)
-        result, truth = run_demo(config=config, progress=self.progress)
+        result, truth = run_demo(config=self.config, progress=self.progress)
         report = write_outputs(result, self.out, truth=truth, progress=self.progress)
         print(table(report))
         print(f"written to {self.out}: result.npz, overlay.mp4, report.json, loss.png")
@@ -190,17 +196,19 @@ class Assets:
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of the `neuface` command. Errors meant for the user are one line and exit status 2."""
-    command = tyro.cli(
-        Annotated[Optimize, tyro.conf.subcommand("optimize")]
-        | Annotated[Demo, tyro.conf.subcommand("demo")]
-        | Annotated[Assets, tyro.conf.subcommand("assets")]
-        | Annotated[Benchmark, tyro.conf.subcommand("benchmark")]
-        | Annotated[TrainEncoder, tyro.conf.subcommand("train-encoder")],
-        prog="neuface",
-        description=__doc__,
-        args=arguments,
-    )
+    given = sys.argv[1:] if arguments is None else arguments
+    token = _preset.set(_preset_in(given))
     try:
+        command = tyro.cli(
+            Annotated[Optimize, tyro.conf.subcommand("optimize")]
+            | Annotated[Demo, tyro.conf.subcommand("demo")]
+            | Annotated[Assets, tyro.conf.subcommand("assets")]
+            | Annotated[Benchmark, tyro.conf.subcommand("benchmark")]
+            | Annotated[TrainEncoder, tyro.conf.subcommand("train-encoder")],
+            prog="neuface",
+            description=__doc__,
+            args=given,
+        )
         command.run()
     except NeufaceError as error:
         print(f"neuface: error: {error}", file=sys.stderr)
@@ -208,6 +216,17 @@ def main(arguments: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("neuface: stopped", file=sys.stderr)
         sys.exit(130)
+    finally:
+        _preset.reset(token)
+
+
+def _preset_in(arguments: list[str]) -> Preset:
+    """The preset that is asked for, found before the rest is parsed: it decides the defaults of --config."""
+    parser = ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--preset", nargs="?")
+    name = parser.parse_known_args(arguments)[0].preset
+    # A name that is not known is refused by the parser of everything, which says what there is.
+    return name if name in PRESETS else "best"
 
 
 if __name__ == "__main__":

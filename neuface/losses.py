@@ -19,6 +19,8 @@ NORM_SOFTNESS = 1e-6
 COLOUR_SOFTNESS = 0.03
 # Crop half-widths, L1; the outer eye corners of a face that looks ahead are about 0.8 apart.
 SATURATION_NDC = 0.1
+# Crop half-widths per metre: a head a thousandth of the crop wide.
+SMALLEST_SCALE = 1e-2
 
 
 def landmark_loss(
@@ -66,7 +68,12 @@ def camera_smoothness(
 ) -> Float[Tensor, "images"]:
     """Distance of the head's place to its smoothed course, crop half-widths, plus that of its size (of a log)."""
     place = _softened_norm(offset - target_offset)
-    return place + _softened_norm((scale / target_scale).log()[..., None])
+    return place + _softened_norm((log_scale(scale) - log_scale(target_scale))[..., None])
+
+
+def log_scale(scale: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+    """Logarithm of a camera's scale. An encoder that saw no face may answer with none: then of SMALLEST_SCALE."""
+    return scale.clamp(min=SMALLEST_SCALE).log()
 
 
 def multiview_loss(

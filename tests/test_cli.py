@@ -75,8 +75,22 @@ def test_an_unusable_output_folder_is_refused_before_the_fit(
     assert "output folder" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("chosen", "expected"),
+    [
+        ([], FitConfig()),
+        (["--preset", "official", "--config.max-passes", "7"], FitConfig.official(max_passes=7)),
+        # A value that is best()'s own, and not the preset's.
+        (["--preset=paper", "--config.identity-per", "clip"], FitConfig.paper(identity_per="clip")),
+        (["--config.hold-size", "--preset", "paper"], FitConfig.paper(hold_size=True)),
+    ],
+)
 def test_a_preset_is_changed_by_what_config_names(
-    files: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    files: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    chosen: list[str],
+    expected: FitConfig,
 ) -> None:
     asked = []
 
@@ -88,9 +102,20 @@ def test_a_preset_is_changed_by_what_config_names(
     with pytest.raises(SystemExit):
         main(
             ["optimize", str(files[0]), "--out", str(tmp_path / "out"), "--landmarks", str(files[1]),
-             "--preset", "official", "--config.max-passes", "7"]
+             *chosen]
         )  # fmt: skip
-    assert asked == [FitConfig.official(max_passes=7)]
+    assert asked == [expected]
+
+
+def test_a_bad_configuration_is_said_before_anything_is_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["optimize", "talk.mp4", "--out", str(tmp_path / "out"), "--config.learning-rate", "0"])
+    assert stopped.value.code == 2
+    said = " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert "FitConfig.learning_rate must be positive, got 0" in said
+    assert "Traceback" not in said
 
 
 def test_an_assets_folder_can_be_given(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -156,6 +156,18 @@ def test_weighted_sum_takes_the_terms_there_are() -> None:
     torch.testing.assert_close(total, torch.tensor([8.0, 16.0]))
 
 
+def test_a_camera_without_a_size_leaves_the_loss_finite() -> None:
+    """What an encoder answers on a frame without a face: the other frames of the fit must not become NaN."""
+    scale = torch.tensor([5.0, 0.0, -1.0], requires_grad=True)
+    still = torch.zeros(3, 2)
+    loss = losses.camera_smoothness(scale, still, torch.tensor([5.0, 5.0, 0.0]), still)
+    assert loss.isfinite().all()
+    assert loss[0] < loss[1]
+    loss.sum().backward()
+    assert scale.grad is not None
+    assert scale.grad.isfinite().all()
+
+
 def test_gradients_of_every_term() -> None:
     check = torch.autograd.gradcheck
     observed, confidence, target = normal(2, 5, 2, seed=1), uniform(2, 5), normal(2, 4, seed=1)

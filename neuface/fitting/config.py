@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args, get_type_hints
 
@@ -231,23 +232,12 @@ class FitConfig:
 _TYPES = get_type_hints(FitConfig)
 
 Preset = Literal["best", "paper", "official", "direct"]
-
-
-def preset_with_changes(name: Preset, chosen: FitConfig) -> FitConfig:
-    """The preset of this name with those fields of `chosen` that differ from the defaults."""
-    usual = FitConfig()
-    changes = {
-        item.name: getattr(chosen, item.name)
-        for item in fields(chosen)
-        if getattr(chosen, item.name) != getattr(usual, item.name)
-    }
-    make = {
-        "best": FitConfig.best,
-        "paper": FitConfig.paper,
-        "official": FitConfig.official,
-        "direct": FitConfig.direct,
-    }
-    return make[name](**changes)
+PRESETS: dict[Preset, Callable[..., FitConfig]] = {
+    "best": FitConfig.best,
+    "paper": FitConfig.paper,
+    "official": FitConfig.official,
+    "direct": FitConfig.direct,
+}
 
 
 # What neither the paper's objective nor the released code's has.

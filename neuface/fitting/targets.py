@@ -19,6 +19,7 @@ from neuface.geometry.meshes import vertex_normals
 from neuface.geometry.rotations import continuous_signs, rotvec_to_quaternion
 from neuface.geometry.smoothing import released_window_mean, smooth, smooth_quaternions
 from neuface.head.model import HeadModel
+from neuface.losses import log_scale
 from neuface.render.visibility import vertex_visible
 from neuface.structs import HEAD_TO_NDC_SIGNS, HeadParams, Prediction, TensorStruct, WeakPerspective
 
@@ -169,7 +170,7 @@ def _smooth_camera(
     per_px, centre = problem.ndc_per_frame_px, problem.centre_px
     if per_px is None or centre is None:
         per_px, centre = torch.ones_like(camera.scale), torch.zeros_like(camera.offset)
-    log_size = (camera.scale / per_px).log()
+    log_size = log_scale(camera.scale) - per_px.log()
     place_px = centre + camera.offset / per_px[..., None]
     size = _smooth_values(log_size[..., None], known, config, starts)[..., 0].exp()
     place = _smooth_values(place_px, known, config, starts)

@@ -14,6 +14,8 @@ from neuface.errors import InputError
 __all__ = ["loss_curves"]
 
 DPI = 100
+# Values below this share of the largest are off the axis: a term that begins at rounding would flatten all others.
+SMALLEST_DRAWN_SHARE = 1e-5
 
 
 def loss_curves(
@@ -58,6 +60,8 @@ def loss_curves(
             marker="o" if len(values) == 1 else None,
             zorder=3 if total else 2,
         )
+    lowest, highest = axes.get_ylim()
+    axes.set_ylim(bottom=max(lowest, SMALLEST_DRAWN_SHARE * highest))
     axes.set_title(title, parse_math=False)
     axes.set_xlabel("step")
     axes.set_ylabel(ylabel)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import FrozenInstanceError, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 
 from neuface import losses
 from neuface.errors import InputError
-from neuface.fitting.config import FitConfig, Preset, preset_with_changes
+from neuface.fitting.config import PRESETS, FitConfig, Preset
 from neuface.geometry.rotations import rotvec_to_quaternion, toward_hemisphere
 
 
@@ -162,9 +162,8 @@ def test_direct_fitting_differs_from_the_paper_in_what_moves_and_its_regulariser
 def test_presets_take_changes(name: Preset) -> None:
     changed = getattr(FitConfig, name)(max_passes=7, temporal_window=9)
     assert (changed.max_passes, changed.temporal_window) == (7, 9)
-    chosen = FitConfig(max_passes=7, temporal_window=9)
-    assert preset_with_changes(name, chosen) == changed
-    assert preset_with_changes(name, FitConfig()) == getattr(FitConfig, name)()
+    assert PRESETS[name](max_passes=7, temporal_window=9) == changed
+    assert set(PRESETS) == set(get_args(Preset))
 
 
 def test_the_table_in_the_docs_is_what_the_presets_are() -> None:
