@@ -30,7 +30,7 @@ from neuface.io.heads import assemble_open_head, is_written_head, read_head, wri
 from neuface.io.recipes import read_head_recipe, recipe_bytes
 from neuface.io.weights import read_open_encoder
 
-OPEN_HEAD_HASH = "87c9cb1ce3e57f09d2a5b761a2b75bfda6fe0f97a0a765a4c7595c7daca50d60"
+OPEN_HEAD_HASH = "f2f6c273919168cd22958209ee27cb8b79428d9ac02a5ac04a77bda28fc25339"
 """What `load_head("open").content_hash()` is on every machine."""
 
 

@@ -106,7 +106,7 @@ def optimize_person(
 def _fit_clips(
     clips: Sequence[Clip], model: Model, config: FitConfig, place: torch.device, *, progress: bool
 ) -> tuple[FitResult, ...]:
-    fitting = [_for_model(clip, model) for clip in clips]
+    fitting = [clip_for_model(clip, model) for clip in clips]
     started = time.perf_counter()
     head = model.head.to(place)
     # A module moves in place; the loaded one is to stay where and as it is.
@@ -169,7 +169,7 @@ def _result(
     )
 
 
-def _for_model(clip: Clip, model: Model) -> Clip:
+def clip_for_model(clip: Clip, model: Model) -> Clip:
     """The clip with the model's own crops, and landmarks that its head has.
 
     A head without MediaPipe's dense landmarks is fitted to the 68 of them that stand for the iBUG points.

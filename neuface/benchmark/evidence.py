@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache
 from multiprocessing import get_context
 from typing import Any
@@ -24,19 +24,21 @@ from neuface.benchmark.corruption import DETECTOR
 from neuface.benchmark.footage import FOUR_CAMERAS, REAL_1VIEW, RealFootage, find_footage
 from neuface.benchmark.held_out import HeldOut, leave_one_view_out, view_means
 from neuface.benchmark.judging import Scores, score, true_stability
+from neuface.benchmark.parameterisation import encoder_answer
 from neuface.benchmark.study import Json, Keep, weights_hash
 from neuface.benchmark.triangulated import triangulate_inner51
+from neuface.errors import InputError
 from neuface.fitting.config import FitConfig
 from neuface.io.scans import read_scan
 from neuface.models import Model, load_model
 from neuface.pipeline import optimize
-from neuface.structs import Prediction
 
 EVIDENCE_FORMAT = 1
 """Raise when the meaning of kept results changes: older ones are then computed again."""
 
 # Triangulated landmarks that miss one of their views by more than this are no truth.
 LARGEST_TRIANGULATION_ERROR_PX = 8.0
+MAY_BE_NONE = ("scans", "real_clips", "four_camera_frames")
 # Where every term of the objective has something to do.
 ABLATION_GROUPS = ("synthetic_3views", FOUR_CAMERAS)
 
@@ -66,6 +68,13 @@ class EvidenceSettings:
     """Tables S1, S2 and S3a."""
     held_out: bool = True
     """Fit the session of four cameras once without each of them."""
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            value = getattr(self, item.name)
+            least = 0 if item.name in MAY_BE_NONE else 1
+            if not isinstance(value, bool) and value < least:
+                raise InputError(f"EvidenceSettings.{item.name} must be at least {least}, got {value}")
 
 
 FAST = EvidenceSettings(
@@ -182,8 +191,12 @@ def collect(
         progress: show a progress bar, one step per run.
 
     Raises:
-        InputError: files of the data folder that are there but cannot be used.
+        InputError: fewer than one worker; no such data folder, or files of it that cannot be used.
     """
+    if workers < 1:
+        raise InputError(f"workers must be at least 1, got {workers}")
+    if data is not None and not os.path.isdir(data):
+        raise InputError(f"{os.fspath(data)} is not a folder; expected one of real clips (docs/benchmark.md)")
     memory = keep or (lambda _name, _key, make: make())
     model = load_model("open")
     origin: Json = {
@@ -359,7 +372,7 @@ def _run(source: ClipSource, arm: Arm, case: Case, model: Model) -> Run:
         "views": views,
     }
     if arm.config is None:
-        return Run(**common, scores=score(case, model.head, _encoder_answer(case, model)))
+        return Run(**common, scores=score(case, model.head, encoder_answer(case, model, FitConfig())))
     result = optimize(case.clip, model=model, config=arm.config, progress=False)
     return Run(
         **common,
@@ -369,12 +382,6 @@ def _run(source: ClipSource, arm: Arm, case: Case, model: Model) -> Run:
         stop_reason=result.stop_reason,
         identity_spread=tuple(result.identity_spread),
     )
-
-
-def _encoder_answer(case: Case, model: Model) -> Prediction:
-    """By a fit of one pass whose steps are too short to move anything, of which the start is taken."""
-    config = FitConfig.paper(max_passes=1, learning_rate=1e-12)
-    return optimize(case.clip, model=model, config=config, progress=False).initial
 
 
 def _held_out_json(job: _Job, found: HeldOut) -> Json:

@@ -35,15 +35,14 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
 from neuface import losses
-from neuface.clips import recropped
 from neuface.cropping import crop_images
 from neuface.encoders.predictor import Predictor
 from neuface.errors import InputError
 from neuface.fitting.free import FreeParameters
 from neuface.fitting.loop import freeze_normalisation
 from neuface.head.model import HeadModel
-from neuface.landmarks.schemes import to_ibug68
 from neuface.models import Model
+from neuface.pipeline import clip_for_model
 from neuface.structs import Clip, Prediction, TensorStruct
 from neuface.viz.gradient_figure import gradient_figure
 
@@ -360,10 +359,8 @@ def _chosen_images(model: Model, clip: Clip, count: int) -> _Images:
     if not len(usable):
         raise InputError("no frame of the clip has landmarks: there is no landmark loss to lower")
     chosen = usable[torch.linspace(0, len(usable) - 1, min(count, len(usable))).round().long()]
-    fitting = recropped(clip, model.crop_rule)
+    fitting = clip_for_model(clip, model)
     marks = fitting.landmarks
-    if marks.scheme not in model.head.embeddings:
-        marks = to_ibug68(marks)
     view, time = chosen.unbind(1)
     crops = [
         crop_images(

@@ -40,7 +40,7 @@ from neuface.fitting.config import FitConfig
 from neuface.fitting.free import FreeParameters
 from neuface.fitting.loop import predict_clip
 from neuface.models import Model
-from neuface.pipeline import encoder_inputs, optimize
+from neuface.pipeline import clip_for_model, encoder_inputs, optimize
 from neuface.results import FitResult
 from neuface.structs import Prediction
 
@@ -149,7 +149,7 @@ def compare(
 def encoder_answer(case: Case, model: Model, config: FitConfig) -> Prediction:
     """The pretrained encoder's answer for the clip, batch axes `views time`: where every arm starts."""
     encoder = copy.deepcopy(model.encoder).eval()
-    return predict_clip(encoder, encoder_inputs(model, case.clip), config.batch_size)
+    return predict_clip(encoder, encoder_inputs(model, clip_for_model(case.clip, model)), config.batch_size)
 
 
 def fit_arm(arm: str, case: Case, model: Model, start: Prediction, config: FitConfig) -> FitResult:

@@ -76,7 +76,8 @@ def landmark_3d_errors_mm(
         raise InputError(
             f"triangulated points of shape {tuple(truth.valid.shape)}; expected {expected}, (frames, inner points)"
         )
-    points = head.landmarks(params, scheme)
+    # Triangulated points are the same for all cameras; so are those of the head seen from the front.
+    points = head.landmarks(params, scheme, facing=params.unposed())
     if scheme != IBUG68:
         points = points[..., list(MEDIAPIPE_TO_IBUG68), :]
     known = truth.valid & valid[..., None]

@@ -57,7 +57,7 @@ class OpenEncoder(Predictor):
     def __init__(self, head: HeadModel, config: OpenEncoderConfig | None = None) -> None:
         super().__init__()
         self.config = config or OpenEncoderConfig()
-        self.head_name, self.head_hash = head.name, head.content_hash()
+        self.head_name, self.head_hash = head.name, head.parameter_hash()
         self.register_buffer("anchor", face_anchor(head), persistent=False)
         self.register_buffer("root_joint", head.joint_template[0], persistent=False)
         self.register_buffer("root_basis", head.joint_identity_basis[0], persistent=False)

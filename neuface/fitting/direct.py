@@ -35,7 +35,8 @@ def fit_direct(
 
     coarse = replace(together, max_passes=min(config.coarse_passes, config.max_passes))
     first = fit(FreeParameters(start, POSE), head, problem, coarse, report)
-    done = len(first.history["total"])
+    # The first value is of the start.
+    done = len(first.history["total"]) - 1
 
     def report_on(number: int, parts: dict[str, float]) -> None:
         if report is not None:

@@ -19,6 +19,8 @@ __all__ = ["Resection", "resect"]
 # that it is wrong.
 FEWEST_POINTS = 6
 MOST_STEPS = 50
+# Rounds in which the places of sliding points are chosen for the pose of the round before.
+ROUNDS = 3
 # Radians, logarithm of the scale and crop half-widths: all unknowns are of order one.
 SMALLEST_STEP = 1e-11
 LEAST_DAMPING, MOST_DAMPING = 1e-9, 1e6
@@ -33,7 +35,7 @@ class Resection(TensorStruct):
     prediction: Prediction
     """The given heads turned as they are seen, and their cameras; NaN in pose and camera where not `solved`."""
     solved: Bool[Tensor, "images"]
-    """At least six points that do not slide are seen, and they determine the pose."""
+    """At least six points are seen, of those that do not slide if there are any, and they determine the pose."""
 
 
 @torch.no_grad()
@@ -49,8 +51,9 @@ def resect(
     Least squares of the distances in crop NDC, weighted by confidence; identity, expression and the other joints
     stay as given. The start is in closed form (Dementhon and Davis, 1995: the scaled orthographic camera of points
     that are not in one plane, here with its two rows made orthogonal), so `params.root_rotvec` has no say. Damped
-    Gauss-Newton steps follow, all images at once, in float64. A contour that slides with the pose is left out: its
-    points are no fixed points of the head, and it jumps from row to row, where steps would be caught.
+    Gauss-Newton steps follow, all images at once, in float64. Where part of a scheme slides with the pose (iBUG's
+    contour), it is left out. Where all of it does (MediaPipe's points on the open head), the steps hold the places of
+    the points, for rows of places would catch them; the places are then chosen again for the pose that was found.
 
     Args:
         params: one batch axis, the images.
@@ -63,14 +66,18 @@ def resect(
     exact = head.to(torch.float64)
     heads = params.to(torch.float64).unposed()
     upright = exact.landmarks(heads, scheme)
-    weight = confidence.double() * ~_slides(head, scheme)
+    slides = _slides(head, scheme)
+    all_slide = bool(slides.all())
+    weight = confidence.double() if all_slide else confidence.double() * ~slides
     observed = torch.where(weight[..., None] > 0, observed_ndc.double(), 0.0)
     enough = (weight > 0).sum(-1) >= FEWEST_POINTS
     # An image without enough points takes part with equal weights, so that nothing becomes infinite, and is dropped.
     weight = torch.where(enough[:, None], weight, 1.0)
     # Only ratios of confidences matter.
     weight = weight / weight.sum(-1, keepdim=True)
-    pose, determined = _refined(exact, heads, _start(upright, observed, weight), observed, weight, scheme)
+    pose, determined = _start(upright, observed, weight), enough
+    for _ in range(ROUNDS if all_slide else 1):
+        pose, determined = _refined(exact, heads, pose, observed, weight, scheme)
     solved = enough & determined
 
     def answer(found: Tensor, like: Tensor) -> Tensor:
@@ -135,9 +142,10 @@ def _refined(
 ) -> tuple[_Pose, Bool[Tensor, "images"]]:
     """Levenberg-Marquardt steps; a step that does not lower the error of its image is tried again, shorter."""
     pivot = head.joints(heads)[:, :1]
+    facing = replace(heads, root_rotvec=pose.root_rotvec)
 
     def posed_points(of: _Pose) -> Tensor:
-        return head.landmarks(replace(heads, root_rotvec=of.root_rotvec), scheme)
+        return head.landmarks(replace(heads, root_rotvec=of.root_rotvec), scheme, facing=facing)
 
     points = posed_points(pose)
     pose = replace(pose, camera=_centred(pose.camera, points, observed, weight))

@@ -29,14 +29,15 @@ ContourAngle = Literal["forward_azimuth", "lateral_depth"]
 class LandmarkEmbedding:
     """Landmarks as points on triangles of the template: a triangle and barycentric weights each.
 
-    The first `contour_points` landmarks may slide with the head's yaw, as annotators and detectors of the
-    iBUG-68 scheme follow the visible outline rather than the anatomical jaw line.
+    The first landmarks may slide with the head's yaw, as annotators and detectors of the iBUG-68 scheme follow the
+    visible outline rather than the anatomical jaw line. In the open head all of MediaPipe's slide, the hidden part
+    of the contour most: its rows are where that detector puts its points on rendered heads of known pose.
     """
 
     triangles: Int[Tensor, "points"]
     barycentric: Float[Tensor, "points 3"]
     contour_yaw_rad: Float[Tensor, "rows"]
-    """Ascending yaw of each contour row; empty for a static scheme."""
+    """Ascending yaw of each row of sliding points; empty for a static scheme."""
     contour_triangles: Int[Tensor, "rows contour"]
     contour_barycentric: Float[Tensor, "rows contour 3"]
     contour_angle: ContourAngle = "forward_azimuth"
@@ -138,10 +139,13 @@ class HeadModel:
             + einsum(self.joint_expression_basis, expression, "j c e, ... e -> ... j c")
         )
 
-    def landmarks(self, params: HeadParams, scheme: str) -> Float[Tensor, "*batch points 3"]:
+    def landmarks(
+        self, params: HeadParams, scheme: str, *, facing: HeadParams | None = None
+    ) -> Float[Tensor, "*batch points 3"]:
         """3D landmarks of a scheme, metres; only the vertices they need are computed.
 
-        A sliding contour follows the head's orientation towards the camera (root and neck rotation).
+        Sliding points follow the head's orientation towards the camera (root and neck rotation), or that of the
+        heads `facing`: so the same points of the surface can be followed while the head turns.
         Raises InputError for a scheme this head has no embedding for.
         """
         subset = self._landmark_subset(scheme)
@@ -150,7 +154,7 @@ class HeadModel:
         embedding = self.embeddings[scheme]
         if embedding.contour_yaw_rad.numel() == 0:
             return points
-        row = contour_row(embedding, params)
+        row = contour_row(embedding, params if facing is None else facing)
         contour = _sliding_points(vertices, subset.contour_corners[row], embedding.contour_barycentric[row])
         return torch.cat((contour, points[..., contour.shape[-2] :, :]), dim=-2)
 

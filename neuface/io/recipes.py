@@ -34,6 +34,10 @@ class HeadRecipe:
     """(regions, vertices)."""
     mediapipe_triangles: NDArray[np.int32]
     mediapipe_barycentric: NDArray[np.float32]
+    mediapipe_yaw_rad: NDArray[np.float32]
+    mediapipe_row_triangles: NDArray[np.int32]
+    """(rows, 478) where the detector puts its points on a head turned by each yaw."""
+    mediapipe_row_barycentric: NDArray[np.float32]
     ibug_triangles: NDArray[np.int32]
     ibug_barycentric: NDArray[np.float32]
     contour_yaw_rad: NDArray[np.float32]
@@ -41,8 +45,7 @@ class HeadRecipe:
     contour_barycentric: NDArray[np.float32]
 
     def embeddings(self) -> dict[str, LandmarkEmbedding]:
-        """Landmark embeddings by scheme; only iBUG-68 has a contour that slides with yaw."""
-        none = torch.zeros(0)
+        """Landmark embeddings by scheme: of iBUG-68 the contour slides with yaw, of MediaPipe all points do."""
         return {
             "ibug68": LandmarkEmbedding(
                 triangles=torch.from_numpy(self.ibug_triangles).long(),
@@ -54,9 +57,9 @@ class HeadRecipe:
             "mediapipe478": LandmarkEmbedding(
                 triangles=torch.from_numpy(self.mediapipe_triangles).long(),
                 barycentric=torch.from_numpy(self.mediapipe_barycentric),
-                contour_yaw_rad=none,
-                contour_triangles=none.new_zeros((0, 0), dtype=torch.long),
-                contour_barycentric=none.new_zeros((0, 0, 3)),
+                contour_yaw_rad=torch.from_numpy(self.mediapipe_yaw_rad),
+                contour_triangles=torch.from_numpy(self.mediapipe_row_triangles).long(),
+                contour_barycentric=torch.from_numpy(self.mediapipe_row_barycentric),
             ),
         }
 

@@ -65,7 +65,7 @@ def draw_shard(folder: str, number: int, count: int) -> None:
             for start in range(0, count, PICTURES_AT_ONCE)
         ]
     arrays = {name: torch.cat([getattr(part, name) for part in parts]).numpy() for name in FIELDS}
-    arrays["head_hash"] = np.array(head.content_hash())
+    arrays["head_hash"] = np.array(head.parameter_hash())
     TrainingFolder(folder).write_shard(number, arrays)
 
 
@@ -74,7 +74,7 @@ def read_shards(folder: TrainingFolder, numbers: Sequence[int], count: int) -> T
 
     Raises InputError for a shard that is damaged, not of `count` pictures, or drawn with another head model.
     """
-    head_hash = load_head("open").content_hash()
+    head_hash = load_head("open").parameter_hash()
     columns: dict[str, list[Tensor]] = {name: [] for name in FIELDS}
     for number in numbers:
         arrays = folder.read_shard(number)

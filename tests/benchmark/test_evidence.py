@@ -26,6 +26,7 @@ from neuface.benchmark.command import run_benchmark
 from neuface.benchmark.evidence import ClipSource, EvidenceSettings, arms_for, clip_sources, collect
 from neuface.benchmark.footage import RealFootage, find_footage
 from neuface.cli import main
+from neuface.errors import InputError
 from neuface.fitting.config import FitConfig
 from neuface.io.kept import kept_in
 
@@ -176,3 +177,14 @@ def test_fast_and_settings_do_not_go_together(tmp_path: Path, capsys: pytest.Cap
         main(["benchmark", "--out", str(tmp_path), "--fast", "--settings.people", "3"])
     assert stopped.value.code == 2
     assert "--fast has settings of its own" in capsys.readouterr().err
+
+
+def test_what_cannot_be_run_is_refused_before_anything_is_computed(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"workers must be at least 1, got 0"):
+        collect(TINY, workers=0, progress=False)
+    with pytest.raises(InputError, match=r"not/there is not a folder"):
+        collect(TINY, tmp_path / "not" / "there", progress=False)
+    with pytest.raises(InputError, match=r"EvidenceSettings\.people must be at least 1, got 0"):
+        EvidenceSettings(people=0)
+    with pytest.raises(InputError, match=r"EvidenceSettings\.scans must be at least 0, got -1"):
+        EvidenceSettings(scans=-1)

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from neuface.benchmark.cases import Case
 from neuface.benchmark.footage import RECORDINGS, find_footage
+from neuface.benchmark.parameterisation import encoder_answer
 from neuface.errors import InputError
+from neuface.evaluation import image_nme_percent
+from neuface.fitting.config import FitConfig
+from neuface.head.model import facing_yaw_rad
 from neuface.io.benchmark_data import files_below
 from neuface.io.scans import read_scan
+from neuface.models import load_model
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the real clips (../shared/data) are not here")
@@ -91,6 +98,26 @@ def test_lengths_are_the_studys() -> None:
     assert cases["cap12"].load().time == 150
     assert cases["cap12"].load(200).time == 150
     assert cases["head_pose_female"].load().time == 23
+
+
+@needs_data
+def test_profiles_of_an_unseen_person() -> None:
+    """MediaPipe's own places for its points in profiles explain a real clip better than those of the front view."""
+    (real,) = (case for case in find_footage(DATA).cases if case.name == "head_pose_female")
+    clip, model = real.load(), load_model("open")
+    answer = encoder_answer(Case(clip=clip), model, FitConfig())
+    frontal = replace(
+        model.head.embeddings["mediapipe478"], contour_yaw_rad=torch.zeros(0),
+        contour_triangles=torch.zeros(0, 0).long(), contour_barycentric=torch.zeros(0, 0, 3),
+    )  # fmt: skip
+    fixed = replace(model.head, embeddings={**model.head.embeddings, "mediapipe478": frontal})
+    found = image_nme_percent(model.head, answer, clip.landmarks, clip.crops)[0]
+    without = image_nme_percent(fixed, answer, clip.landmarks, clip.crops)[0]
+    profile = facing_yaw_rad(answer.params)[0].abs().rad2deg() > 30
+    assert int(profile.sum()) >= 5
+    assert float(found.nanmean()) < 8
+    assert float(found[profile].nanmean()) < 0.9 * float(without[profile].nanmean())
+    assert float(found[~profile].nanmean()) < 1.02 * float(without[~profile].nanmean())
 
 
 @needs_data

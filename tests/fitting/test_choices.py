@@ -21,17 +21,14 @@ from small_problems import (
 from torch import Tensor
 
 from neuface.encoders.predictor import Predictor
-from neuface.errors import InputError
 from neuface.fitting import loop
 from neuface.fitting import targets as targets_module
 from neuface.fitting.config import FitConfig, Merge, Smoother, VisibilityTest
-from neuface.fitting.direct import fit_direct
 from neuface.fitting.free import FreeParameters
 from neuface.fitting.loop import fit
-from neuface.fitting.objective import clip_parts
-from neuface.fitting.problem import join_problems, make_problem
+from neuface.fitting.problem import make_problem
 from neuface.fitting.targets import estimate_targets, merge_views, smoothing_starts, vertex_confidence
-from neuface.geometry.rotations import rotation_angle_rad, rotvec_to_quaternion
+from neuface.geometry.rotations import rotvec_to_quaternion
 from neuface.geometry.smoothing import released_window_mean, smooth_quaternions
 from neuface.structs import Crop, Landmarks, Prediction, WeakPerspective
 
@@ -378,85 +375,3 @@ def test_the_last_pass_is_kept_if_asked(tiny_head) -> None:
     assert min(best.history["total"]) == best.history["total"][0]
     assert same(best.prediction, best.initial)
     assert not same(last.prediction, last.initial)
-
-
-# --- Direct fitting, coarse to fine
-
-
-def test_coarse_comes_before_fine(tiny_head) -> None:
-    """Orientation and camera first, then all but the camera; the encoder's answer is where both start."""
-    head = tiny_head()
-    truth = turning_heads(head, 1, 6)
-    start = disturbed(truth, 0.05)
-    start = replace(start, params=replace(start.params, identity=start.params.identity - 0.4))
-    problem = problem_of(head, truth)
-    coarse_only = FitConfig.direct(coarse_passes=30, max_passes=30, learning_rate=1e-2, patience=100)
-    # max_passes leaves one pass for the second stage.
-    first = fit_direct(FreeParameters(start), head, problem, coarse_only)
-    whole = fit_direct(FreeParameters(start), head, problem, replace(coarse_only, max_passes=90))
-    torch.testing.assert_close(whole.prediction.camera.scale, first.prediction.camera.scale)
-    torch.testing.assert_close(whole.prediction.camera.offset, first.prediction.camera.offset)
-    assert not torch.equal(whole.prediction.camera.scale, start.camera.scale)
-    assert not torch.equal(whole.prediction.params.identity, start.params.identity)
-    assert same(whole.initial, FreeParameters(start)(problem.inputs.flatten(0, 1)).unflatten_batch((1, 6)))
-    assert len(whole.history["total"]) == len(whole.identity_spread) == 31 + 61
-    angle = rotation_angle_rad(whole.prediction.params.root_rotvec, truth.params.root_rotvec)
-    before = rotation_angle_rad(start.params.root_rotvec, truth.params.root_rotvec)
-    assert float(angle.mean()) < 0.5 * float(before.mean())
-
-
-def test_direct_fitting_all_at_once_is_the_loop_with_free_parameters(tiny_head) -> None:
-    head = tiny_head()
-    truth = turning_heads(head, 1, 5)
-    start = disturbed(truth, 0.05)
-    problem = problem_of(head, truth)
-    config = FitConfig.direct(coarse_passes=0, max_passes=5, learning_rate=1e-2)
-    direct = fit_direct(FreeParameters(start), head, problem, config)
-    looped = fit(FreeParameters(start), head, problem, config)
-    assert same(direct.prediction, looped.prediction)
-
-
-# --- Several clips of one person
-
-
-def test_joined_problems_are_the_parts(tiny_head) -> None:
-    head = tiny_head()
-    parts = [problem_of(head, turning_heads(head, 2, time)) for time in (4, 3)]
-    joined = join_problems(parts)
-    assert (joined.views, joined.time, joined.starts) == (2, 7, (0, 4))
-    torch.testing.assert_close(joined.observed_ndc[:, 4:], parts[1].observed_ndc)
-    assert join_problems([joined, parts[0]]).starts == (0, 4, 7)
-    with pytest.raises(InputError, match=r"same number of cameras, got 1, 2"):
-        join_problems([parts[0], problem_of(head, turning_heads(head, 1, 4))])
-
-
-def test_the_objective_of_joined_clips_is_the_mean_of_theirs(tiny_head) -> None:
-    """Of clips of the same length."""
-    head = tiny_head()
-    truths = [turning_heads(head, 1, 6), turning_heads(head, 1, 6)]
-    answers = [disturbed(truth, seed=number) for number, truth in enumerate(truths)]
-    config = replace(AS_ANSWERED, expression_smoothness_weight=0.5, camera_smoothness_weight=0.5)
-    problems = [problem_of(head, truth) for truth in truths]
-
-    def parts(answer: Prediction, problem) -> dict[str, float]:
-        return clip_parts(head, answer, problem, estimate_targets(head, answer, problem, config), config)
-
-    alone = [parts(answer, problem) for answer, problem in zip(answers, problems, strict=True)]
-    flat = loop.concatenate([answer.flatten_batch(2) for answer in answers]).unflatten_batch((1, 12))
-    together = parts(flat, join_problems(problems))
-    for name, value in together.items():
-        assert value == pytest.approx((alone[0][name] + alone[1][name]) / 2, abs=1e-12), name
-
-
-def test_every_camera_is_a_witness_of_a_shared_identity(tiny_head) -> None:
-    """What is expected of a code that two views share weighs half; codes of single images have one witness each."""
-    head = tiny_head()
-    truth = turning_heads(head, 2, 3)
-    problem = problem_of(head, truth)
-    found = {}
-    for per in ("clip", "image"):
-        config = FitConfig(identity_per=per)
-        found[per] = clip_parts(head, truth, problem, estimate_targets(head, truth, problem, config), config)
-    deviation = float(truth.params.identity.square().mean())
-    assert found["image"]["identity_prior"] == pytest.approx(deviation)
-    assert found["clip"]["identity_prior"] == pytest.approx(deviation / 2)

@@ -118,6 +118,20 @@ def test_contour_rows_follow_the_yaw_and_clamp_at_the_ends(tiny_head, random_par
         torch.testing.assert_close(head.landmarks(params, "ibug68")[:17], expected)
 
 
+def test_sliding_points_can_be_held_while_the_head_turns(tiny_head, random_params) -> None:
+    head = tiny_head()
+    turned = random_params(head, 3, seed=2, scale=0.6)
+    held = head.landmarks(turned, "ibug68", facing=turned.unposed())
+    row = int(head.embeddings["ibug68"].contour_yaw_rad.abs().argmin())
+    corners = head.faces[head.embeddings["ibug68"].contour_triangles[row]]
+    weights = head.embeddings["ibug68"].contour_barycentric[row][..., None]
+    torch.testing.assert_close(held[:, :17], (head.vertices(turned)[:, corners] * weights).sum(-2))
+    torch.testing.assert_close(held[:, 17:], head.landmarks(turned, "ibug68")[:, 17:])
+    torch.testing.assert_close(
+        head.landmarks(turned, "ibug68", facing=turned), head.landmarks(turned, "ibug68")
+    )
+
+
 def test_each_image_of_a_batch_has_its_own_contour_row(tiny_head) -> None:
     head = tiny_head()
     turns = torch.zeros(3, 3, dtype=torch.float64)

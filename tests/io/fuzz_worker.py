@@ -28,6 +28,7 @@ from safetensors import safe_open
 from neuface.errors import InputError, NeufaceError
 from neuface.io.array_files import checked_array, read_single_array
 from neuface.io.authors_results import read_authors_result
+from neuface.io.cameras import read_cameras
 from neuface.io.checkpoints import named_tensors, read_checkpoint
 from neuface.io.converted import read_encoder_copy
 from neuface.io.face_encoders import read_deca, read_emoca, read_smirk
@@ -129,6 +130,7 @@ def readers(folder: Path) -> dict[str, Callable[[Path], Any]]:
         "result": FitResult.load,
         "landmarks": read_landmarks,
         "authors": read_authors_result,
+        "cameras": read_cameras,
         "careless": careless,
         "greedy": greedy,
         "endless": endless,

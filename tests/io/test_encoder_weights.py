@@ -48,7 +48,7 @@ def test_round_trip(written: tuple[Path, OpenEncoder], open_head: HeadModel) -> 
     assert torch.allclose(before.camera.offset, after.camera.offset, atol=1e-3)
     with safe_open(path, framework="pt") as archive:
         metadata = archive.metadata()
-    assert metadata["head_hash"] == open_head.content_hash()
+    assert metadata["head_hash"] == open_head.parameter_hash()
     assert metadata["training"] == "none"
 
 

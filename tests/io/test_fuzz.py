@@ -21,6 +21,7 @@ from flame_files import flame_arrays, write_flame_folder
 from safetensors.numpy import save_file
 
 import neuface
+from neuface.io.cameras import CONVENTION, UNITS
 from neuface.io.heads import write_head
 from neuface.structs import Crop, Landmarks, Prediction, WeakPerspective
 
@@ -73,13 +74,21 @@ def write_seeds(folder: Path, open_head: neuface.HeadModel) -> None:
     sizes = {"cam": (3,), "pose": (6,), "expr": (50,), "shapes": (100,), "landmarks2d": (68, 2)}
     ones = {name: np.ones((2, *size), np.float32) for name, size in sizes.items()}
     np.savez_compressed(folder / "params.npz", allow_pickle=False, **ones)
+    camera = {
+        "K": [[900, 0, 320], [0, 900, 240], [0, 0, 1]],
+        "dist": [0.1, 0, 0, 0, 0],
+        "R": np.eye(3).tolist(),
+    }
+    described = {"units": UNITS, "convention": CONVENTION, "image_size": [640, 480], "fps": 30}
+    cameras = {"front": {**camera, "t": [0, 0, 1]}, "side": {**camera, "t": [0.5, 0, 1]}}
+    (folder / "cameras.json").write_text(json.dumps({**described, "cameras": cameras}))
     seeds = {
         "generic_model.pkl": "head", "plain.pkl": "head", "model.npz": "head", "flame.safetensors": "head",
         "head.safetensors": "head", "landmark_embedding.npy": "embedding", "flame_static_embedding.pkl": "static",
         "flame_dynamic_embedding.npy": "dynamic", "mediapipe_landmark_embedding.npz": "mediapipe",
         "FLAME_masks.pkl": "masks", "head_template.obj": "template", "l_eyelid.npy": "eyelid",
         "zip.tar": "checkpoint", "legacy.tar": "checkpoint", "points.npz": "landmarks", "result.npz": "result",
-        "params.npz": "authors",
+        "params.npz": "authors", "cameras.json": "cameras",
     }  # fmt: skip
     (folder / "seeds.json").write_text(json.dumps(seeds))
 

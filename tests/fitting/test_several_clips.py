@@ -1,0 +1,65 @@
+"""Several clips of one person: one problem, one identity."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from small_problems import (
+    AS_ANSWERED,
+    disturbed,
+    problem_of,
+    turning_heads,
+)
+
+from neuface.errors import InputError
+from neuface.fitting import loop
+from neuface.fitting.config import FitConfig
+from neuface.fitting.objective import clip_parts
+from neuface.fitting.problem import join_problems
+from neuface.fitting.targets import estimate_targets
+from neuface.structs import Prediction
+
+
+def test_joined_problems_are_the_parts(tiny_head) -> None:
+    head = tiny_head()
+    parts = [problem_of(head, turning_heads(head, 2, time)) for time in (4, 3)]
+    joined = join_problems(parts)
+    assert (joined.views, joined.time, joined.starts) == (2, 7, (0, 4))
+    torch.testing.assert_close(joined.observed_ndc[:, 4:], parts[1].observed_ndc)
+    assert join_problems([joined, parts[0]]).starts == (0, 4, 7)
+    with pytest.raises(InputError, match=r"same number of cameras, got 1, 2"):
+        join_problems([parts[0], problem_of(head, turning_heads(head, 1, 4))])
+
+
+def test_the_objective_of_joined_clips_is_the_mean_of_theirs(tiny_head) -> None:
+    """Of clips of the same length."""
+    head = tiny_head()
+    truths = [turning_heads(head, 1, 6), turning_heads(head, 1, 6)]
+    answers = [disturbed(truth, seed=number) for number, truth in enumerate(truths)]
+    config = replace(AS_ANSWERED, expression_smoothness_weight=0.5, camera_smoothness_weight=0.5)
+    problems = [problem_of(head, truth) for truth in truths]
+
+    def parts(answer: Prediction, problem) -> dict[str, float]:
+        return clip_parts(head, answer, problem, estimate_targets(head, answer, problem, config), config)
+
+    alone = [parts(answer, problem) for answer, problem in zip(answers, problems, strict=True)]
+    flat = loop.concatenate([answer.flatten_batch(2) for answer in answers]).unflatten_batch((1, 12))
+    together = parts(flat, join_problems(problems))
+    for name, value in together.items():
+        assert value == pytest.approx((alone[0][name] + alone[1][name]) / 2, abs=1e-12), name
+
+
+def test_every_camera_is_a_witness_of_a_shared_identity(tiny_head) -> None:
+    """What is expected of a code that two views share weighs half; codes of single images have one witness each."""
+    head = tiny_head()
+    truth = turning_heads(head, 2, 3)
+    problem = problem_of(head, truth)
+    found = {}
+    for per in ("clip", "image"):
+        config = FitConfig(identity_per=per)
+        found[per] = clip_parts(head, truth, problem, estimate_targets(head, truth, problem, config), config)
+    deviation = float(truth.params.identity.square().mean())
+    assert found["image"]["identity_prior"] == pytest.approx(deviation)
+    assert found["clip"]["identity_prior"] == pytest.approx(deviation / 2)
