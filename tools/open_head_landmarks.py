@@ -2,7 +2,7 @@
 
 Steps of `make_open_head_recipe.py`. `make_landmarks` pools where MediaPipe's points fall on the surface;
 the sliding iBUG contour follows from the geometry. `make_profiles` measures how MediaPipe's points leave those places
-as the head turns, most of all the hidden side of the contour, which it moves a third of the way to the outline.
+as the head turns, most of all the hidden side of the contour, which it moves part of the way to the outline.
 """
 
 from __future__ import annotations
