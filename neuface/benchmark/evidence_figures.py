@@ -39,6 +39,8 @@ __all__ = [
 DPI = 120
 WIDTH_IN = 8.0
 PANEL_IN = 2.9
+# A wider range on a logarithmic axis has labels at powers of ten only: at 1, 2 and 5 they would overlap.
+MOST_LABELLED_THRICE = 1e3
 # One colour and one mark per arm in every picture; the colours can be told apart by the colour-blind.
 STYLES = {
     ENCODER: ("#7f7f7f", "o"),
@@ -133,11 +135,14 @@ def steadiness_scatter(evidence: Evidence) -> Picture | None:
         if true is not None and true.mean > 0:
             axes.axvline(true.mean, color="black", linestyle="--", linewidth=1.2, label="truth")
         axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.margins(x=0.12)
+        least, most = axes.get_xlim()
+        axes.xaxis.set_major_locator(
+            LogLocator(subs=(1, 2, 5) if most < MOST_LABELLED_THRICE * least else (1,))
+        )
         axes.xaxis.set_major_formatter(FormatStrFormatter("%g"))
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_ylim(0, 1.15 * max(error for _, error in _steadiness(evidence, group).values()) or 1.0)
-        axes.margins(x=0.12)
         axes.set_title(group_title(group), fontsize=9)
         axes.set_xlabel("MSI3D, vertices (frame⁴/mm²), more is steadier")
         axes.set_ylabel("error of turning (°/frame)")
