@@ -13,7 +13,7 @@ the mean of these two, widened.
 
 On 2,000 held-out people: 68 landmarks 2.94 % of the outer-eye distance (median 2.55), head rotation 2.20
 degrees (median), face vertices 2.49 mm after rigid alignment (mean face 3.62), variance of the face shape 0.61
-of the true one. On six real clips of other people: 4.2 % on average, 2.4 to 8.5. All figures, the other
+of the true one. On six real clips of other people: 4.0 % on average, 2.4 to 7.5. All figures, the other
 candidates, and where it fails: docs/open_encoder.md.
 """
 
