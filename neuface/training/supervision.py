@@ -63,7 +63,7 @@ class Supervision:
         )
 
     def points(self, params: HeadParams) -> Float[Tensor, "n points 3"]:
-        """The compared points of unposed heads, metres."""
+        """The compared points of unposed heads, metres; landmarks lie where they do in the front view."""
         unposed = params.unposed()
         return torch.cat((self.head.landmarks(unposed, DENSE_SCHEME), self.sparse.vertices(unposed)), dim=-2)
 

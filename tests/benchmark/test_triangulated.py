@@ -52,7 +52,9 @@ def heads_in_space(head: HeadModel) -> tuple[HeadParams, Tensor]:
         expression=0.3 * spread(*neutral.expression.shape).abs(),
         root_rotvec=motion,
     )
-    world = SIZE * head.landmarks(in_world, SCHEME) + 0.05 * spread(TIME, 1, 3)
+    # The same points of the skin for all cameras.
+    points = head.landmarks(in_world, SCHEME, facing=in_world.unposed())
+    world = SIZE * points + 0.05 * spread(TIME, 1, 3)
     flip = torch.diag(torch.tensor([1.0, -1.0, -1.0], dtype=torch.float64))
     to_view = roma.rotmat_to_rotvec(flip @ cameras().rotation)
     seen = in_world.map_tensors(lambda tensor: tensor.expand(VIEWS, *tensor.shape))
