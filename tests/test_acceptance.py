@@ -74,7 +74,7 @@ def test_one_camera(full: bool, video: str, landmarks: str, few: int, many: int)
 
 @needs_data
 def test_four_uncalibrated_cameras(full: bool) -> None:
-    times = 60 if full else 16
+    times = 60 if full else 10
     folder = DATA / "caliscope_4view" / "calibration_session"
     videos = [folder / f"cam_{view}.mp4" for view in range(4)]
     clip = neuface.read_clip(videos, folder / "mediapipe_landmarks.npz", max_frames=times)
