@@ -89,7 +89,7 @@ FAST = EvidenceSettings(
     four_camera_frames=8,
     ablations=False,
 )
-"""All main arms on a clip or two of every group."""
+"""All main arms on a clip of every group."""
 
 
 @dataclass(frozen=True, kw_only=True)
