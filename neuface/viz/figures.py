@@ -30,7 +30,7 @@ def loss_curves(
 
     Args:
         history: name of each part -> its values, one per step; values that are not positive and finite leave
-            a gap, since a logarithmic axis has no place for them.
+            a gap, since a logarithmic axis has no place for them. The axis ends at SMALLEST_DRAWN_SHARE of its top.
         title: written above the curves.
         size_px: height and width of the picture.
         steps: where on the axis the values lie; counted from 0 when None.
