@@ -30,14 +30,3 @@ def test_single_steps_and_values_without_a_logarithm_are_drawn_without_complaint
 def test_an_empty_history_is_an_error() -> None:
     with pytest.raises(InputError, match="history is empty"):
         loss_curves({"total": []}, "clip")
-
-
-def test_a_value_at_rounding_does_not_flatten_the_curves() -> None:
-    """However small it is, the axis is the same: it ends at a share of its top."""
-
-    def drawn(first: float) -> np.ndarray:
-        prior = np.concatenate(([first, np.nan], np.full(48, 1e-2)))
-        return loss_curves({"total": np.geomspace(1.0, 1e-2, 50), "identity_prior": prior}, "")
-
-    np.testing.assert_array_equal(drawn(1e-18), drawn(1e-9))
-    assert bool((drawn(1e-18) != drawn(1e-3)).any())
