@@ -14,7 +14,7 @@ from neuface.head.model import HeadModel
 from neuface.structs import HeadParams, Prediction, WeakPerspective
 
 SCHEME = "mediapipe478"
-AS_ANSWERED = FitConfig(identity_per="image", hold_size=False)
+AS_ANSWERED = FitConfig(identity_per="image", expected_identity="encoder", hold_size=False)
 """Identity codes are left as they are, to the bit."""
 
 

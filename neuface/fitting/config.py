@@ -50,9 +50,11 @@ class FitConfig:
     photometric_weight: float = 0.0
     """Weight of the photometric term: colours of the picture against one texture per clip under estimated light."""
     identity_prior_weight: float = 1e-2
-    """Weight of the squared deviation of the identity code from the pretrained encoder's mean answer for the clip: it
-    keeps what landmarks do not tell. One code per clip is told by every camera, so it is divided by their number. Not
-    in the paper."""
+    """Weight of the squared deviation of the identity code from the expected one: it keeps what the steps' landmarks
+    do not tell. One code per clip is told by every camera, so it is divided by their number. Not in the paper."""
+    expected_identity: Literal["encoder", "landmarks"] = "landmarks"
+    """The code that the identity prior expects: the pretrained encoder's mean answer for the clip, or what this and
+    all the clip's landmarks together make most probable, from which the fit then starts. Not in the paper."""
     expression_prior_weight: float = 1e-3
     """Weight of the squared expression code. Not in the paper."""
     pose_prior_weight: float = 0.0
@@ -242,6 +244,7 @@ PRESETS: dict[Preset, Callable[..., FitConfig]] = {
 
 # What neither the paper's objective nor the released code's has.
 WITHOUT_EXTRAS: dict[str, Any] = {
+    "expected_identity": "encoder",
     "landmark_penalty": "l1",
     "bridge_gaps": False,
     "expression_smoothness_weight": 0.0,

@@ -18,6 +18,7 @@ from neuface import losses
 from neuface.encoders.predictor import Predictor
 from neuface.errors import InputError
 from neuface.fitting.config import FitConfig
+from neuface.fitting.identity import estimate_identity
 from neuface.fitting.objective import clip_parts, loss_parts
 from neuface.fitting.problem import Problem
 from neuface.fitting.shape import ClipShape, clip_shape
@@ -78,7 +79,10 @@ def fit(
     initial = predict_clip(tuned, problem.inputs, config.batch_size)
     progress = _Progress(config)
     best_state = copy.deepcopy(tuned.state_dict())
-    shape = clip_shape(head, initial, problem.valid, config)
+    expected = None
+    if config.expected_identity == "landmarks":
+        expected = estimate_identity(head, initial, problem, hold_size=config.hold_size).identity
+    shape = clip_shape(head, initial, problem.valid, config, expected)
     answer, spread = initial, []
     number = 0
     while True:

@@ -31,7 +31,9 @@ class ClipShape:
     log_size: Float[Tensor, ""] | None
     """The size to hold; None holds nothing."""
     expected: Float[Tensor, "identity"]
-    """The pretrained encoder's mean answer: from where the identity prior pulls."""
+    """Where the identity prior pulls to."""
+    shift: Float[Tensor, "identity"]
+    """Added to all answers, so that the fit starts at `expected` where that is not the encoder's own."""
 
     def of_clip(self, answer: Prediction) -> Prediction:
         """The whole clip's answers, batch axes `views time`, for one person."""
@@ -71,6 +73,7 @@ class ClipShape:
         return _with_identity(answer, self._held(shared).expand_as(identity))
 
     def _held(self, identity: Float[Tensor, "*batch identity"]) -> Float[Tensor, "*batch identity"]:
+        identity = identity + self.shift
         if self.log_size is None:
             return identity
         missing = self.log_size - identity @ self.growth
@@ -78,15 +81,28 @@ class ClipShape:
 
 
 def clip_shape(
-    head: HeadModel, initial: Prediction, valid: Bool[Tensor, "views time"], config: FitConfig
+    head: HeadModel,
+    initial: Prediction,
+    valid: Bool[Tensor, "views time"],
+    config: FitConfig,
+    expected: Float[Tensor, "identity"] | None = None,
 ) -> ClipShape:
-    """What the images of this clip share, by the pretrained encoder's answers, batch axes `views time`."""
-    identity = initial.params.identity
-    growth = head.log_size(torch.eye(identity.shape[-1]).to(identity))
-    expected = identity[valid].mean(0)
-    size = expected @ growth if config.hold_size and bool(growth.any()) else None
+    """What the images of this clip share, by the pretrained encoder's answers, batch axes `views time`.
+
+    Args:
+        expected: the most probable code of the person; None is the mean of the answers.
+    """
+    mean = initial.params.identity[valid].mean(0)
+    growth = head.log_size(torch.eye(len(mean)).to(mean))
+    answered = initial.params.identity[valid][0] if config.identity_per == "first" else mean
+    shift = torch.zeros_like(mean) if expected is None else expected - answered
     return ClipShape(
-        identity_per=config.identity_per, valid=valid, growth=growth, log_size=size, expected=expected
+        identity_per=config.identity_per,
+        valid=valid,
+        growth=growth,
+        log_size=mean @ growth if config.hold_size and bool(growth.any()) else None,
+        expected=mean if expected is None else expected,
+        shift=shift,
     )
 
 

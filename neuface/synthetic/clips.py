@@ -10,11 +10,11 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from neuface.head.expressions import sample_expressions
 from neuface.head.model import HeadModel
 from neuface.structs import HeadParams, WeakPerspective
 from neuface.synthetic.appearance import Painter, random_appearance
 from neuface.synthetic.backdrop import random_backgrounds
-from neuface.synthetic.people import sample_expressions
 from neuface.synthetic.scenes import paint_heads, random_lighting
 
 HEAD_SCALE = 6.5

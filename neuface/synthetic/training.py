@@ -10,11 +10,11 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from neuface.geometry.meshes import vertex_normals
+from neuface.head.expressions import sample_expressions
 from neuface.head.model import HeadModel
 from neuface.structs import HeadParams, Prediction, TensorStruct, WeakPerspective
 from neuface.synthetic.appearance import Appearance, Painter, random_appearance, smooth_noise
 from neuface.synthetic.backdrop import add_body, add_occluders, random_backgrounds
-from neuface.synthetic.people import sample_expressions
 from neuface.synthetic.photography import cast_shadows, degrade
 from neuface.synthetic.scenes import paint_vertices, random_lighting
 

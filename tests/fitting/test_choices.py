@@ -257,7 +257,13 @@ def test_the_first_image_decides_the_identity(tiny_head, chunk_frames: int) -> N
     identity = start.params.identity + torch.linspace(0, 1, 12, dtype=torch.float64).view(2, 6, 1)
     start = replace(start, params=replace(start.params, identity=identity))
     problem = silenced(problem_of(head, start), [(0, 0)])
-    config = FitConfig(identity_per="first", hold_size=False, max_passes=2, chunk_frames=chunk_frames)
+    config = FitConfig(
+        identity_per="first",
+        expected_identity="encoder",
+        hold_size=False,
+        max_passes=2,
+        chunk_frames=chunk_frames,
+    )
     found = fit(FreeParameters(start), head, problem, replace(config, learning_rate=1e-12))
     expected = start.params.identity[0, 1].expand(2, 6, -1)
     torch.testing.assert_close(found.prediction.params.identity, expected)

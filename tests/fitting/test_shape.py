@@ -16,10 +16,10 @@ from neuface.head.model import HeadModel
 from neuface.structs import Prediction, WeakPerspective
 
 VIEWS, TIME = 2, 4
-FREE = FitConfig(identity_per="image", hold_size=False)
+FREE = FitConfig(identity_per="image", hold_size=False, expected_identity="encoder")
 SHARED = replace(FREE, identity_per="clip")
 HELD = replace(FREE, hold_size=True)
-BOTH = FitConfig(identity_per="clip", hold_size=True)
+BOTH = replace(HELD, identity_per="clip")
 
 
 def answers(head: HeadModel, seed: int = 0) -> Prediction:

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from neuface.head.expressions import sample_expressions
 from neuface.head.model import HeadModel
 from neuface.structs import Prediction
-from neuface.synthetic.people import sample_expressions
 from neuface.synthetic.training import crop_camera, sample_rotations
 
 COUNT = 5

@@ -1,0 +1,139 @@
+"""What faces do: plausible amounts of the 52 ARKit units, drawn at random, and how they vary together.
+
+Chosen by hand from what the units mean, as a population of expressions is not to be had without a licence. Training
+pictures and synthetic clips show such faces; a fit that must tell a person's shape from an expression weighs the two
+by their moments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+# Sets of units that act together: (share of faces, largest amount, unit stems). A stem that ends in an
+# asterisk has a left and a right unit, which get nearly the same amount.
+SPEECH = (
+    (0.75, 0.75, "jawOpen"),
+    (0.30, 0.7, "mouthFunnel"), (0.30, 0.8, "mouthPucker"),
+    (0.45, 0.6, "mouthLowerDown*"), (0.35, 0.5, "mouthUpperUp*"), (0.30, 0.5, "mouthStretch*"),
+    (0.25, 0.6, "mouthPress*"), (0.25, 0.6, "mouthRollLower"), (0.25, 0.6, "mouthRollUpper"),
+    (0.30, 0.5, "mouthShrugLower"), (0.25, 0.5, "mouthShrugUpper"), (0.25, 0.4, "mouthDimple*"),
+    (0.15, 0.5, "mouthSmile*"), (0.10, 0.4, "jawForward"), (0.15, 0.4, "jawLeft"), (0.15, 0.4, "jawRight"),
+    (0.15, 0.5, "mouthLeft"), (0.15, 0.5, "mouthRight"), (0.05, 0.6, "tongueOut"),
+)  # fmt: skip
+SMILE = (
+    (1.00, 1.0, "mouthSmile*"), (0.50, 0.6, "cheekSquint*"), (0.50, 0.6, "eyeSquint*"),
+    (0.40, 0.6, "jawOpen"), (0.40, 0.5, "mouthUpperUp*"), (0.30, 0.4, "mouthLowerDown*"),
+    (0.30, 0.5, "mouthDimple*"), (0.20, 0.4, "mouthStretch*"),
+)  # fmt: skip
+SURPRISE = (
+    (0.90, 1.0, "browInnerUp"), (0.90, 1.0, "browOuterUp*"), (0.70, 0.9, "eyeWide*"),
+    (0.60, 0.9, "jawOpen"), (0.20, 0.5, "mouthFunnel"),
+)  # fmt: skip
+DISPLEASURE = (
+    (0.80, 1.0, "browDown*"), (0.50, 0.8, "noseSneer*"), (0.50, 0.9, "mouthFrown*"),
+    (0.40, 0.7, "eyeSquint*"), (0.30, 0.6, "mouthPress*"), (0.30, 0.6, "mouthUpperUp*"),
+    (0.20, 0.6, "cheekPuff"), (0.30, 0.5, "mouthShrugLower"),
+)  # fmt: skip
+ALWAYS = (
+    (0.20, 0.5, "browInnerUp"), (0.15, 0.4, "browOuterUp*"), (0.20, 0.5, "browDown*"),
+    (0.20, 0.4, "eyeSquint*"), (0.15, 0.4, "eyeWide*"), (0.05, 0.5, "cheekPuff"),
+)  # fmt: skip
+MOOD_SHARES = ((SPEECH, 0.45), (SMILE, 0.25), (SURPRISE, 0.12), (DISPLEASURE, 0.15))
+NEUTRAL_SHARE = 0.2
+EXTREME_SHARE = 0.1
+BLINK_SHARE = 0.15
+ONE_SIDED_SHARE = 0.1
+FACES_FOR_MOMENTS = 5000
+# Of every amount, besides what the moods say: faces do not keep to them.
+OWN_DEVIATION = 0.05
+
+
+def sample_expressions(
+    names: Sequence[str], count: int, generator: torch.Generator
+) -> Float[Tensor, "count expression"]:
+    """Amounts in 0..1 of the ARKit units `names`, acting together as they do on faces.
+
+    A fifth of the faces is nearly neutral, a tenth extreme. The eyes look the same way, and `mouthClose`,
+    which only corrects an open jaw, never exceeds `jawOpen`.
+    """
+    column = {name: index for index, name in enumerate(names)}
+    amounts = torch.zeros(count, len(names))
+    for mood, share in MOOD_SHARES:
+        active = torch.rand(count, generator=generator) < share
+        _add_units(amounts, column, mood, active, generator)
+    amounts *= (torch.rand(count, 1, generator=generator) > NEUTRAL_SHARE).float()
+    _add_units(amounts, column, ALWAYS, torch.ones(count, dtype=torch.bool), generator)
+    extreme = torch.rand(count, 1, generator=generator) < EXTREME_SHARE
+    chosen = torch.rand(amounts.shape, generator=generator) < 0.15
+    amounts += extreme * chosen * torch.rand(amounts.shape, generator=generator)
+    # Nobody holds a face perfectly still.
+    amounts += 0.03 * torch.randn(amounts.shape, generator=generator).abs()
+    _add_eyes(amounts, column, generator)
+    closed = torch.rand(count, generator=generator) * (torch.rand(count, generator=generator) < 0.35)
+    amounts = amounts.clamp(0, 1)
+    amounts[:, column["mouthClose"]] = closed * amounts[:, column["jawOpen"]]
+    return amounts
+
+
+@lru_cache(maxsize=8)
+def expression_moments(
+    names: tuple[str, ...],
+) -> tuple[Float[Tensor, "expression"], Float[Tensor, "expression expression"]]:
+    """Mean and covariance of a head's expression codes over faces, float64.
+
+    Of `sample_expressions` for ARKit units. Any other basis (FLAME's) is in standard deviations from a mean of 0.
+    """
+    if "jawOpen" not in names:
+        return torch.zeros(len(names), dtype=torch.float64), torch.eye(len(names), dtype=torch.float64)
+    drawn = sample_expressions(names, FACES_FOR_MOMENTS, torch.Generator().manual_seed(0)).double()
+    return drawn.mean(0), torch.cov(drawn.mT) + OWN_DEVIATION**2 * torch.eye(len(names), dtype=torch.float64)
+
+
+def _add_units(
+    amounts: Tensor,
+    column: dict[str, int],
+    units: Sequence[tuple[float, float, str]],
+    active: Tensor,
+    generator: torch.Generator,
+) -> None:
+    """Add a mood's units, in place, to the faces that are in it."""
+    count = len(amounts)
+    for share, largest, stem in units:
+        drawn = active & (torch.rand(count, generator=generator) < share)
+        amount = drawn * largest * torch.rand(count, generator=generator) ** 1.3
+        if not stem.endswith("*"):
+            amounts[:, column[stem]] += amount
+            continue
+        sides = 1 + 0.12 * torch.randn(count, 2, generator=generator)
+        alone = torch.rand(count, 2, generator=generator) < ONE_SIDED_SHARE / 2
+        sides = sides.masked_fill(alone, 0.0).clamp(min=0)
+        for side, label in enumerate(("Left", "Right")):
+            amounts[:, column[stem[:-1] + label]] += amount * sides[:, side]
+
+
+def _add_eyes(amounts: Tensor, column: dict[str, int], generator: torch.Generator) -> None:
+    """Gaze shared by both eyes, and blinks, in place."""
+    count = len(amounts)
+    gaze = 0.35 * torch.randn(count, 2, generator=generator)
+    left, up = gaze.clamp(-0.9, 0.9).unbind(-1)
+    sides = {
+        "eyeLookOutLeft": left, "eyeLookInRight": left, "eyeLookInLeft": -left, "eyeLookOutRight": -left,
+        "eyeLookUpLeft": up, "eyeLookUpRight": up, "eyeLookDownLeft": -up, "eyeLookDownRight": -up,
+    }  # fmt: skip
+    for name, amount in sides.items():
+        amounts[:, column[name]] = amount.clamp(min=0)
+    blink = torch.rand(count, generator=generator) ** 0.5
+    blink = blink * (torch.rand(count, generator=generator) < BLINK_SHARE)
+    # Half-lowered lids are common without a blink.
+    lids = torch.maximum(blink, 0.3 * torch.rand(count, generator=generator) ** 2)
+    wink = torch.rand(count, 2, generator=generator) < 0.02
+    for side, label in enumerate(("Left", "Right")):
+        noise = 0.03 * torch.randn(count, generator=generator)
+        amounts[:, column[f"eyeBlink{label}"]] = torch.where(wink[:, side], 0.9, lids + noise).clamp(0, 1)
+        # A closing lid cannot be held wide open.
+        amounts[:, column[f"eyeWide{label}"]] *= lids < 0.3

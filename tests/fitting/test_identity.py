@@ -1,0 +1,278 @@
+"""The most probable identity code: against a dense solution, and with what landmarks of real video are like."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import roma
+import torch
+from small_problems import same
+from torch import Tensor
+
+from neuface.fitting import identity as module
+from neuface.fitting.config import FitConfig
+from neuface.fitting.free import FreeParameters
+from neuface.fitting.identity import MOST_IMAGES, estimate_identity
+from neuface.fitting.loop import fit
+from neuface.fitting.problem import Problem
+from neuface.head.expressions import sample_expressions
+from neuface.head.model import HeadModel
+from neuface.structs import Prediction, WeakPerspective
+
+NDC_PER_METRE = 5.0
+
+
+def talking(head: HeadModel, views: int, time: int, seed: int = 0) -> Prediction:
+    """One person of a size that is not the mean's, who turns and talks before cameras 0.6 rad apart."""
+    generator = torch.Generator().manual_seed(seed)
+    params = head.neutral(views, time)
+    like = params.identity
+    person = 0.8 * torch.randn(head.num_identity, generator=generator).to(like)
+    faces = sample_expressions(head.expression_names, time, generator) if head.num_expression == 52 else None
+    if faces is None:
+        faces = 0.7 * torch.randn(time, head.num_expression, generator=generator)
+    turn = 0.15 * torch.randn(views, time, 3, generator=generator).to(like)
+    turn[..., 1] += 0.6 * (torch.arange(views) - (views - 1) / 2)[:, None]
+    return Prediction(
+        params=replace(
+            params,
+            identity=person.expand(views, time, -1),
+            expression=faces.to(like).expand(views, -1, -1),
+            root_rotvec=turn,
+        ),
+        camera=WeakPerspective(
+            scale=like.new_full((views, time), NDC_PER_METRE), offset=like.new_zeros(views, time, 2)
+        ),
+    )
+
+
+def seen_by(head: HeadModel, truth: Prediction, noise_mm: Tensor | None = None) -> Problem:
+    """iBUG-68 landmarks with noise of any shape that fits."""
+    points = truth.camera.project(head.landmarks(truth.params, "ibug68"))
+    if noise_mm is not None:
+        points = points + noise_mm.to(points) * (NDC_PER_METRE / 1000)
+    views, time = points.shape[:2]
+    return Problem(
+        inputs=points.new_zeros(views, time, 1, 1, 1),
+        observed_ndc=points,
+        confidence=torch.ones_like(points[..., 0]),
+        valid=torch.ones(views, time, dtype=torch.bool),
+        scheme="ibug68",
+    )
+
+
+def first_answer(truth: Prediction, seed: int = 7) -> Prediction:
+    """As of an encoder that knows nothing of the person and little of the pose."""
+    generator = torch.Generator().manual_seed(seed)
+    params = truth.params
+    off = 0.05 * torch.randn(params.root_rotvec.shape, generator=generator)
+    return Prediction(
+        params=replace(
+            params,
+            identity=torch.zeros_like(params.identity),
+            expression=torch.zeros_like(params.expression),
+            root_rotvec=params.root_rotvec + off.to(params.root_rotvec),
+        ),
+        camera=replace(truth.camera, scale=1.05 * truth.camera.scale),
+    )
+
+
+def shape_error_mm(head: HeadModel, identity: Tensor, truth: Prediction) -> float:
+    """RMS distance of the face's landmarks at rest."""
+    codes = torch.stack((identity, truth.params.identity[0, 0]))
+    found, true = head.landmarks(replace(head.neutral(2), identity=codes), "ibug68")
+    return 1000 * float((found - true - (found - true).mean(0)).square().sum(-1).mean().sqrt())
+
+
+def white(truth: Prediction, size_mm: float, seed: int = 3) -> Tensor:
+    views, time = truth.camera.scale.shape
+    return size_mm * torch.randn(views, time, 68, 2, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("moves_jaw", [False, True])
+def test_a_step_is_that_of_all_unknowns_at_once(tiny_head, moves_jaw: bool) -> None:
+    """Eliminating each moment's unknowns gives the step of the dense system, whose derivatives autograd finds."""
+    head = tiny_head()
+    truth = talking(head, 2, 3)
+    answer = first_answer(truth)
+    if moves_jaw:
+        jaw = torch.full_like(answer.params.jaw_rotvec, 0.1)
+        answer = replace(answer, params=replace(answer.params, jaw_rotvec=jaw))
+    problem = seen_by(head, truth, white(truth, 0.5))
+    mean = answer.params.identity[0, 0]
+    known = module._Known.of(head, answer, problem, torch.arange(3), mean)
+    state = known.start()
+
+    views, moments, shared, expressions = 2, 3, len(state.shared), state.expression.shape[-1]
+    sizes = (shared, moments * expressions, *[views * moments * size for size in (3, 2, 1)])
+
+    def parts(unknowns: Tensor) -> list[Tensor]:
+        common, expression, turn, shift, growth = unknowns.split(sizes)
+        return [
+            state.shared + common,
+            state.expression + expression.view(moments, expressions),
+            turn.view(views, moments, 3),
+            shift.view(views, moments, 2),
+            growth.view(views, moments),
+        ]
+
+    def residual(unknowns: Tensor) -> Tensor:
+        common, expression, turn, shift, growth = parts(unknowns)
+        moved = replace(
+            state,
+            shared=common,
+            expression=expression,
+            rotation=roma.rotvec_to_rotmat(turn) @ state.rotation,
+            shift=state.shift + shift,
+            log_scale=state.log_scale + growth,
+        )
+        return known.observed - module._seen(known, moved)[1]
+
+    def prior(unknowns: Tensor) -> Tensor:
+        common, expression, *pose = parts(unknowns)
+        off, face = common - known.expected, expression - known.expression_mean
+        cost = off @ module._shared_precision(known, state) @ off
+        cost = cost + ((face @ known.expression_precision) * face).sum()
+        return 0.5 * (cost + module.HOLD * sum(part.square().sum() for part in pose))
+
+    zero = state.shared.new_zeros(sum(sizes))
+    weight = module._weights(known, state, residual(zero))[..., None].expand(-1, -1, -1, 2).flatten()
+    jacobian = -torch.func.jacrev(residual)(zero).flatten(0, -2)
+    normal = jacobian.mT @ (weight[:, None] * jacobian) + torch.func.hessian(prior)(zero)
+    right = jacobian.mT @ (weight * residual(zero).flatten()) - torch.func.grad(prior)(zero)
+    expected = torch.linalg.solve(normal, right)
+    found = module._round(known, state, hold_size=False)
+    torch.testing.assert_close(found.shared - state.shared, expected[:shared], atol=1e-6, rtol=1e-5)
+    step = expected[shared:][: moments * expressions].view(moments, expressions)
+    torch.testing.assert_close(found.expression - state.expression, step, atol=1e-6, rtol=1e-5)
+
+
+def test_exact_landmarks_tell_the_person(tiny_head) -> None:
+    head = tiny_head()
+    truth = talking(head, 2, 12)
+    estimate = estimate_identity(head, first_answer(truth), seen_by(head, truth), hold_size=False)
+    assert shape_error_mm(head, torch.zeros(6).double(), truth) > 5
+    assert shape_error_mm(head, estimate.identity, truth) < 0.3
+    assert estimate.noise_mm < 0.2
+
+
+@pytest.mark.parametrize("views", [1, 3])
+def test_the_open_head_of_a_person_is_found(open_head: HeadModel, views: int) -> None:
+    """White noise of half a millimetre: noticed as such, and no lasting displacement is believed in."""
+    truth = talking(open_head, views, 20)
+    estimate = estimate_identity(open_head, first_answer(truth), seen_by(open_head, truth, white(truth, 0.5)))
+    unknown = shape_error_mm(open_head, torch.zeros(100), truth)
+    # The size is that of the answer, whose error no landmark tells.
+    held = open_head.log_size(estimate.identity)
+    assert float(held.abs()) < 1e-4
+    mistaken_size_mm = 1000 * float(open_head.log_size(truth.params.identity[0, 0]).abs()) * 0.08
+    assert shape_error_mm(open_head, estimate.identity, truth) < 0.35 * unknown + mistaken_size_mm
+    assert estimate.noise_mm == pytest.approx(0.5, abs=0.15)
+    assert estimate.correlation < 0.15
+    assert estimate.displacement_mm < 0.5
+    assert estimate.identity.dtype == torch.float32
+
+
+def test_lasting_displacement_is_told_from_noise_and_believed_less(open_head: HeadModel) -> None:
+    truth = talking(open_head, 1, 20)
+    generator = torch.Generator().manual_seed(5)
+    lasting = 3.0 * torch.randn(68, 2, generator=generator)
+    exact = estimate_identity(open_head, first_answer(truth), seen_by(open_head, truth, white(truth, 0.5)))
+    displaced = estimate_identity(
+        open_head, first_answer(truth), seen_by(open_head, truth, white(truth, 0.5) + lasting)
+    )
+    assert displaced.displacement_mm > 4 * exact.displacement_mm
+    assert displaced.displacement_mm > 1.0
+    # Far less of the code is moved than following the points would take.
+    assert float(displaced.identity.norm()) < 1.3 * float(exact.identity.norm())
+
+
+def test_noise_that_lasts_from_frame_to_frame_is_noticed(open_head: HeadModel) -> None:
+    truth = talking(open_head, 1, 40)
+    fresh = white(truth, 1.0)
+    slow = [fresh[:, 0]]
+    for now in fresh[:, 1:].unbind(1):
+        slow.append(0.8 * slow[-1] + 0.6 * now)
+    problem = seen_by(open_head, truth, torch.stack(slow, 1))
+    estimate = estimate_identity(open_head, first_answer(truth), problem)
+    assert 0.5 < estimate.correlation < 0.9
+    # The same frames, none of which follows another.
+    apart = replace(problem, starts=tuple(range(40)))
+    assert estimate_identity(open_head, first_answer(truth), apart).correlation == 0
+
+
+def test_a_few_wild_frames_hardly_matter(tiny_head) -> None:
+    head = tiny_head()
+    truth = talking(head, 1, 16)
+    noise = white(truth, 0.3)
+    plain = estimate_identity(head, first_answer(truth), seen_by(head, truth, noise), hold_size=False)
+    noise[:, 4:6] += 40 * torch.randn(1, 2, 68, 2, generator=torch.Generator().manual_seed(1))
+    wild = estimate_identity(head, first_answer(truth), seen_by(head, truth, noise), hold_size=False)
+    error = shape_error_mm(head, plain.identity, truth)
+    assert shape_error_mm(head, wild.identity, truth) < error + 0.5
+
+
+def test_the_size_of_crops_does_not_matter(tiny_head) -> None:
+    head = tiny_head()
+    truth = talking(head, 1, 8)
+    answer, problem = first_answer(truth), seen_by(head, truth, white(truth, 0.5))
+    small = replace(answer, camera=replace(answer.camera, scale=answer.camera.scale / 4))
+    further = replace(problem, observed_ndc=problem.observed_ndc / 4)
+    torch.testing.assert_close(
+        estimate_identity(head, small, further).identity, estimate_identity(head, answer, problem).identity
+    )
+
+
+def test_without_landmarks_the_answer_stands(tiny_head) -> None:
+    head = tiny_head()
+    truth = talking(head, 1, 6)
+    answer = first_answer(truth)
+    identity = torch.linspace(-1, 1, 6).double().expand(1, 6, -1)
+    answer = replace(answer, params=replace(answer.params, identity=identity))
+    problem = seen_by(head, truth)
+    problem = replace(problem, confidence=torch.zeros_like(problem.confidence))
+    found = estimate_identity(head, answer, problem).identity
+    torch.testing.assert_close(found, identity[0, 0], atol=1e-6, rtol=0)
+
+
+def test_absent_landmarks_may_be_anything(tiny_head) -> None:
+    head = tiny_head()
+    truth = talking(head, 1, 8)
+    problem = seen_by(head, truth, white(truth, 0.5))
+    confidence = problem.confidence.clone()
+    confidence[:, 2] = 0
+    missing = replace(problem, confidence=confidence, valid=confidence.any(-1))
+    points = problem.observed_ndc.clone()
+    points[:, 2] = torch.nan
+    answer = first_answer(truth)
+    expected = estimate_identity(head, answer, missing).identity
+    found = estimate_identity(head, answer, replace(missing, observed_ndc=points)).identity
+    assert bool(expected.isfinite().all())
+    assert torch.equal(found, expected)
+
+
+def test_a_long_clip_is_looked_at_in_part(tiny_head) -> None:
+    head = tiny_head()
+    problem = seen_by(head, talking(head, 2, 300))
+    times = module._spread_times(problem)
+    assert len(times) == MOST_IMAGES // 2
+    assert int(times[0]) == 0
+    assert int(times[-1]) == 299
+    assert bool((times.diff() > 0).all())
+    half = replace(problem, valid=problem.valid & (torch.arange(300) < 90))
+    assert module._spread_times(half).tolist() == list(range(90))
+
+
+def test_a_fit_starts_at_the_estimate_and_is_held_there(tiny_head) -> None:
+    head = tiny_head()
+    truth = talking(head, 1, 8)
+    answer, problem = first_answer(truth), seen_by(head, truth, white(truth, 0.5))
+    estimate = estimate_identity(head, answer, problem).identity
+    still = FitConfig(max_passes=1, learning_rate=1e-12)
+    outcome = fit(FreeParameters(answer), head, problem, still)
+    torch.testing.assert_close(outcome.prediction.params.identity[0, 0], estimate, atol=1e-4, rtol=0)
+    assert outcome.history["identity_prior"][0] == pytest.approx(0, abs=1e-8)
+    assert same(outcome.initial, answer)
+    as_answered = fit(FreeParameters(answer), head, problem, replace(still, expected_identity="encoder"))
+    assert float(as_answered.prediction.params.identity.abs().max()) < 1e-6
