@@ -82,6 +82,8 @@ class StudySettings:
         return FitConfig(
             max_passes=self.max_passes,
             patience=self.patience,
+            identity_prior_weight=1e-2,
+            expected_identity="encoder",
             multiview_weight=2.0,
             smoother="mean",
             temporal_window=5,

@@ -49,7 +49,7 @@ class FitConfig:
     """How many of a step's times the multi-view term looks at, drawn at random; 0 is all."""
     photometric_weight: float = 0.0
     """Weight of the photometric term: colours of the picture against one texture per clip under estimated light."""
-    identity_prior_weight: float = 1e-2
+    identity_prior_weight: float = 3e-2
     """Weight of the squared deviation of the identity code from the expected one: it keeps what the steps' landmarks
     do not tell. One code per clip is told by every camera, so it is divided by their number. Not in the paper."""
     expected_identity: Literal["encoder", "landmarks"] = "landmarks"
