@@ -1,0 +1,27 @@
+"""Moments of what faces do."""
+
+from __future__ import annotations
+
+import torch
+
+from neuface.head.expressions import OWN_DEVIATION, expression_moments, sample_expressions
+from neuface.head.model import HeadModel
+
+
+def test_moments_are_those_of_other_draws(open_head: HeadModel) -> None:
+    names = open_head.expression_names
+    mean, covariance = expression_moments(names)
+    drawn = sample_expressions(names, 20_000, torch.Generator().manual_seed(11)).double()
+    torch.testing.assert_close(mean, drawn.mean(0), atol=0.01, rtol=0)
+    spread = torch.cov(drawn.mT) + OWN_DEVIATION**2 * torch.eye(52).double()
+    torch.testing.assert_close(covariance, spread, atol=0.01, rtol=0)
+    assert float(torch.linalg.eigvalsh(covariance).min()) >= OWN_DEVIATION**2 - 1e-9
+    both = [names.index(name) for name in ("mouthSmileLeft", "mouthSmileRight")]
+    one, other = covariance[both][:, both]
+    assert float(one[1]) > 0.8 * float((one[0] * other[1]).sqrt())
+
+
+def test_any_other_basis_is_in_standard_deviations() -> None:
+    mean, covariance = expression_moments(("expression000", "expression001"))
+    assert torch.equal(mean, torch.zeros(2).double())
+    assert torch.equal(covariance, torch.eye(2).double())
