@@ -4,15 +4,15 @@ Gradient steps follow the landmarks with everything at once and cannot tell a fa
 its points, or from what it gets wrong for a second. Here the code alone is asked for, and all else is unknown: for
 point j of view v at time t,
 
-    observed_vtj = camera_vt(template_j + B_j identity + E_j expression_t + displacement_j) + noise_vtj
+    observed_vtj = camera_vt(template_j + B_j identity + E_j expression_t + displacement_vj) + noise_vtj
 
     identity        normal about the encoder's mean answer for the clip, one standard deviation of the population in
                     every coefficient. (On 2000 rendered people the open encoder's error has 0.5 of the population's
                     variance in the first two coefficients, 0.7 to 0.8 in the next three, more than 0.9 in nearly all
                     others.)
     expression_t    normal with the moments of `neuface.head.expressions`
-    displacement_j  normal, s millimetres, the same in all views and at all times, alike for neighbouring points: what
-                    a detector or a scheme means by a point
+    displacement_vj normal, s millimetres, the same at all times, alike for neighbouring points: where a detector or a
+                    scheme has this point of this face as this camera sees it
     noise_vtj       Student's t, sigma millimetres. If noise correlates by rho from frame to frame, it takes
                     (1 + rho) / (1 - rho) frames to tell what one would.
     camera_vt       weak perspective, any pose
@@ -39,8 +39,8 @@ from neuface.structs import HEAD_TO_NDC_SIGNS, HeadParams, Prediction
 __all__ = ["IdentityEstimate", "estimate_identity"]
 
 ROUNDS = 10
-# More images tell nothing new of one person's shape, and cost memory: about half a megabyte each.
-MOST_IMAGES = 192
+# More images tell nothing new of one person's shape, and cost memory: about half a megabyte each, times the views.
+MOST_IMAGES, MOST_IMAGES_BY_VIEWS = 192, 768
 # Displacements of points this far apart correlate by 1/e; this share of their variance is every point's own.
 REACH_MM, OWN_SHARE = 20.0, 0.1
 # Points of the contour lie on no feature of the face: their displacement is larger by as much as their noise is on
@@ -110,7 +110,7 @@ def estimate_identity(
 
 def _spread_times(problem: Problem) -> Int[Tensor, "moments"]:
     seen = problem.valid.any(0).nonzero()[:, 0]
-    most = max(1, MOST_IMAGES // problem.views)
+    most = max(1, min(MOST_IMAGES // problem.views, MOST_IMAGES_BY_VIEWS // problem.views**2))
     if len(seen) <= most:
         return seen
     return seen[torch.linspace(0, len(seen) - 1, most, device=seen.device).round().long()]
@@ -137,7 +137,7 @@ class _Known:
     """The jaw's rotation, where the encoder moves it, is part of the expression."""
     first_rotation: Float[Tensor, "views moments 3 3"]
     expected: Float[Tensor, "shared"]
-    """Of the identity and, behind it, the displacements."""
+    """Of the identity and, behind it, the displacements, view by view."""
     growth: Float[Tensor, "identity"]
     """Unit vector along which the face grows; zeros if it does not."""
     identity_precision: Float[Tensor, "identity identity"]
@@ -157,8 +157,9 @@ class _Known:
         scheme, params = problem.scheme, answer.params
         points = _points_of(scheme, problem.observed_ndc.shape[2])
         at_rest = head.landmarks(head.neutral(), scheme)[points] * 1000
-        displacement = torch.linalg.inv(_likeness(at_rest))
-        displacement = torch.kron(displacement.contiguous(), torch.eye(3).to(at_rest))
+        alike = torch.linalg.inv(_likeness(at_rest)).contiguous()
+        displacement = torch.kron(alike, torch.eye(3).to(alike))
+        displacement = torch.block_diag(*[displacement] * problem.views)
         by_code = _Derivatives(head, params, scheme, points)
         by_identity, by_expression = by_code.of("identity"), by_code.of("expression")
         mean, covariance = expression_moments(tuple(head.expression_names))
@@ -272,7 +273,7 @@ def _seen(known: _Known, state: _State) -> tuple[Tensor, Tensor]:
     size = known.by_identity.shape[-1]
     body = known.rest + torch.einsum("vtpci, i -> vtpc", known.by_identity, state.shared[:size])
     body = body + torch.einsum("vtpce, te -> vtpc", known.by_expression, state.expression)
-    body = body + state.shared[size:].unflatten(0, (-1, 3))
+    body = body + state.shared[size:].view(len(body), 1, -1, 3)
     turned = torch.einsum("vtab, vtpb -> vtpa", state.rotation, body)
     turned = turned * state.log_scale.exp()[..., None, None]
     return turned, turned[..., :2] * turned.new_tensor(SIGNS) + state.shift[..., None, :]
@@ -346,10 +347,11 @@ def _jacobians(
 
     by_identity = torch.einsum("vtac, vtpci -> vtpai", camera, known.by_identity)
     by_expression = torch.einsum("vtac, vtpce -> vtpae", camera, known.by_expression)
-    by_displacement = turned.new_zeros(views, moments, points, 2, points, 3)
+    by_displacement = turned.new_zeros(views, moments, points, 2, views, points, 3)
     each = torch.arange(points)
-    by_displacement[:, :, each, :, each] = camera.expand(points, -1, -1, -1, -1)
-    shared = torch.cat((rows(by_identity), rows(by_displacement.flatten(-2))), -1)
+    for view in range(views):
+        by_displacement[view][:, each, :, view, each] = camera[view].expand(points, -1, -1, -1)
+    shared = torch.cat((rows(by_identity), rows(by_displacement.flatten(-3))), -1)
 
     # Turns and growth leave the middle of the points where it is: otherwise they would fight with the shift.
     x, y, z = (turned - turned.mean(2, keepdim=True)).unbind(-1)
