@@ -32,7 +32,7 @@ from torch import Tensor
 
 from neuface.fitting.problem import Problem
 from neuface.head.expressions import expression_moments
-from neuface.head.model import HeadModel
+from neuface.head.model import HeadModel, contour_row
 from neuface.landmarks.schemes import IBUG68, MEDIAPIPE478, MEDIAPIPE_TO_IBUG68, POINTS_BY_SCHEME
 from neuface.structs import HEAD_TO_NDC_SIGNS, HeadParams, Prediction
 
@@ -236,20 +236,40 @@ class _Derivatives:
 
     def __init__(self, head: HeadModel, params: HeadParams, scheme: str, points: list[int]) -> None:
         self.head, self.scheme, self.points = head, scheme, points
-        self.facing, self.params = params, params.unposed()
-        self.at = self._points(self.params)
+        self.at = self._points(params.unposed(), params)
+        first, self.like = _kinds(head, params.flatten_batch(2), scheme)
+        self.facing = params.flatten_batch(2)[first]
+        self.kinds = self.facing.unposed()
+        self.at_kinds = self._points(self.kinds, self.facing)
 
-    def _points(self, params: HeadParams) -> Float[Tensor, "views moments points 3"]:
-        found = self.head.landmarks(params, self.scheme, facing=self.facing)
-        return found[:, :, self.points] * 1000
+    def _points(self, params: HeadParams, facing: HeadParams) -> Float[Tensor, "*batch points 3"]:
+        return self.head.landmarks(params, self.scheme, facing=facing)[..., self.points, :] * 1000
 
     def of(self, name: str, step: float = 1.0) -> Float[Tensor, "views moments points 3 code"]:
-        code = getattr(self.params, name)
+        code = getattr(self.kinds, name)
         columns = []
         for further in step * torch.eye(code.shape[-1]).to(code):
-            moved = self._points(replace(self.params, **{name: code + further}))
-            columns.append((moved - self.at) / step)
-        return torch.stack(columns, -1)
+            moved = self._points(replace(self.kinds, **{name: code + further}), self.facing)
+            columns.append((moved - self.at_kinds) / step)
+        return torch.stack(columns, -1)[self.like].unflatten(0, self.at.shape[:2])
+
+
+def _kinds(
+    head: HeadModel, params: HeadParams, scheme: str
+) -> tuple[Int[Tensor, "kinds"], Int[Tensor, "images"]]:
+    """Images whose landmarks change alike with the codes: one of each kind, and the kind of every image.
+
+    They have the same joints behind the root, and their sliding points in the same places.
+    """
+    embedding = head.embeddings[scheme]
+    slides = embedding.contour_yaw_rad.numel() > 0
+    row = contour_row(embedding, params) if slides else torch.zeros_like(params.root_rotvec[:, 0])
+    joints = torch.cat((params.neck_rotvec, params.jaw_rotvec, params.eyes_rotvec.flatten(1)), -1)
+    kind = torch.cat((row[:, None].to(joints), joints), -1).unique(dim=0, return_inverse=True)[1]
+    count = int(kind.max()) + 1
+    image = torch.arange(len(kind), device=kind.device)
+    first = torch.full((count,), len(kind), device=kind.device).scatter_reduce(0, kind, image, "amin")
+    return first, kind
 
 
 def _likeness(points_mm: Float[Tensor, "points 3"]) -> Float[Tensor, "points points"]:
