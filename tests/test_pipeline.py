@@ -121,7 +121,7 @@ def test_an_older_result_says_how_it_was_fitted(result: neuface.FitResult, tmp_p
     result.save(path)
     arrays = read_arrays(path)
     meta = json.loads(str(arrays["meta"]))
-    for name in ("identity_per", "hold_size", "warm_up_steps"):
+    for name in ("identity_per", "expected_identity", "hold_size", "warm_up_steps"):
         del meta["config"][name]
     write_arrays(path, arrays | {"meta": np.array(json.dumps(meta))})
     config = neuface.FitResult.load(path).config
