@@ -252,6 +252,26 @@ def test_absent_landmarks_may_be_anything(tiny_head) -> None:
     assert torch.equal(found, expected)
 
 
+def test_an_answer_that_is_no_number_leaves_the_mean_answer(tiny_head) -> None:
+    """An encoder may fail on an image; the loop then tells what became of the fit."""
+    head = tiny_head()
+    truth = talking(head, 1, 6)
+    answer, problem = first_answer(truth), seen_by(head, truth)
+    turn = answer.params.root_rotvec.clone()
+    turn[0, 1] = torch.nan
+    lost = replace(answer, params=replace(answer.params, root_rotvec=turn))
+    assert torch.equal(estimate_identity(head, lost, problem).identity, answer.params.identity[0, 0])
+
+
+def test_one_photograph_is_enough(tiny_head) -> None:
+    head = tiny_head()
+    truth = talking(head, 1, 1)
+    estimate = estimate_identity(head, first_answer(truth), seen_by(head, truth), hold_size=False)
+    nothing = shape_error_mm(head, torch.zeros(6).double(), truth)
+    assert shape_error_mm(head, estimate.identity, truth) < nothing
+    assert estimate.correlation == 0
+
+
 def test_a_long_clip_is_looked_at_in_part(tiny_head) -> None:
     head = tiny_head()
     problem = seen_by(head, talking(head, 2, 300))
