@@ -38,7 +38,12 @@ def mean_face_with_best_pose(clip: neuface.Clip, head: neuface.HeadModel) -> Fig
     )
     problem = make_problem(torch.zeros(views, time, 1, 1, 1), clip.landmarks, clip.crops, clip.valid)
     config = neuface.FitConfig(
-        learning_rate=0.03, batch_size=512, max_passes=400, temporal_weight=0.0, multiview_weight=0.0
+        expected_identity="encoder",
+        learning_rate=0.03,
+        batch_size=512,
+        max_passes=400,
+        temporal_weight=0.0,
+        multiview_weight=0.0,
     )
     outcome = fit(FreeParameters(start, POSE), head, problem, config)
     return measure(head, outcome.prediction, clip.landmarks, clip.crops, clip.valid)

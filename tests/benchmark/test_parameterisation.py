@@ -61,7 +61,12 @@ def test_every_arm_starts_at_the_encoders_answer(
 def test_one_step_per_pass_moves_what_the_arm_says(case: Case, model: Model, start: Prediction) -> None:
     """Adam's first step moves every free number by the learning rate."""
     config = FitConfig(
-        max_passes=1, learning_rate=1e-3, warm_up_steps=0, identity_per="image", hold_size=False
+        max_passes=1,
+        learning_rate=1e-3,
+        warm_up_steps=0,
+        identity_per="image",
+        expected_identity="encoder",
+        hold_size=False,
     )
     moved = fit_arm("direct", case, model, start, config).prediction
     step = (all_tensors(moved) - all_tensors(start)).abs()
