@@ -118,7 +118,7 @@ class Benchmark:
     data: Path | None = None
     """Folder of real clips and a scan (docs/benchmark.md); without it there are rendered people only."""
     fast: bool = False
-    """A clip of every kind, without ablations: about a quarter of an hour on two cores, with --data."""
+    """A clip of every kind, without ablations: 12 minutes on two cores, with --data."""
     workers: int = 2
     """Clips that are fitted side by side, one thread each."""
     progress: bool = True

@@ -126,6 +126,7 @@ def test_an_older_result_says_how_it_was_fitted(result: neuface.FitResult, tmp_p
     write_arrays(path, arrays | {"meta": np.array(json.dumps(meta))})
     config = neuface.FitResult.load(path).config
     assert (config.identity_per, config.hold_size, config.warm_up_steps) == ("image", False, 0)
+    assert config.expected_identity == "encoder"
 
 
 def test_vertices_project_into_the_frame(clip: SyntheticClip, result: neuface.FitResult) -> None:

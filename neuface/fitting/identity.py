@@ -31,6 +31,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from neuface.fitting.problem import Problem
+from neuface.fitting.resection import pose_jacobian
 from neuface.head.expressions import expression_moments
 from neuface.head.model import HeadModel, contour_row
 from neuface.landmarks.schemes import IBUG68, MEDIAPIPE478, MEDIAPIPE_TO_IBUG68, POINTS_BY_SCHEME
@@ -162,7 +163,7 @@ class _Known:
         displacement = torch.block_diag(*[displacement] * problem.views)
         by_code = _Derivatives(head, params, scheme, points)
         by_identity, by_expression = by_code.of("identity"), by_code.of("expression")
-        mean, covariance = expression_moments(tuple(head.expression_names))
+        mean, covariance = expression_moments(head.expression_names)
         size = params.expression.shape[-1]
         mean, covariance = mean[:size].to(at_rest), covariance[:size, :size].to(at_rest)
         rest = (
@@ -374,13 +375,11 @@ def _jacobians(
     shared = torch.cat((rows(by_identity), rows(by_displacement.flatten(-3))), -1)
 
     # Turns and growth leave the middle of the points where it is: otherwise they would fight with the shift.
-    x, y, z = (turned - turned.mean(2, keepdim=True)).unbind(-1)
-    zero, one = torch.zeros_like(x), torch.ones_like(x)
-    across = torch.stack((zero, z, -y, one, zero, x), -1) * signs[0]
-    up = torch.stack((-z, zero, x, zero, one, y), -1) * signs[1]
+    arm = (turned - turned.mean(2, keepdim=True)).flatten(0, 1)
+    by_pose = pose_jacobian(arm.new_ones(len(arm)), arm, arm).unflatten(0, (views, moments))
     pose = turned.new_zeros(views, moments, points, 2, views, POSE)
     for view in range(views):
-        pose[view, :, :, :, view] = torch.stack((across[view], up[view]), -2)
+        pose[view, :, :, :, view] = by_pose[view]
     return shared, torch.cat((rows(by_expression), rows(pose.flatten(-2))), -1)
 
 
@@ -392,11 +391,10 @@ def _moved(
 ) -> _State:
     expressions = state.expression.shape[-1]
     pose = own[:, expressions:].unflatten(-1, (-1, POSE)).transpose(0, 1)
-    turn = pose[..., :3]
+    turn, growth, shift = pose[..., :3], pose[..., 3], pose[..., 4:]
     turn = turn * (LARGEST_STEP / turn.norm(dim=-1, keepdim=True).clamp(min=LARGEST_STEP))
-    growth = pose[..., 5].clamp(-LARGEST_STEP, LARGEST_STEP)
+    growth = growth.clamp(-LARGEST_STEP, LARGEST_STEP)
     further = roma.rotvec_to_rotmat(turn)
-    signs = turned.new_tensor(SIGNS)
     middle = turned.mean(2)
     grown = torch.einsum("vtab, vtb -> vta", further, middle) * growth.exp()[..., None]
     return replace(
@@ -405,7 +403,7 @@ def _moved(
         expression=state.expression + own[:, :expressions],
         rotation=further @ state.rotation,
         log_scale=state.log_scale + growth,
-        shift=state.shift + signs * pose[..., 3:5] + (middle - grown)[..., :2] * signs,
+        shift=state.shift + shift + (middle - grown)[..., :2] * turned.new_tensor(SIGNS),
     )
 
 

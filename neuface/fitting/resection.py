@@ -13,7 +13,7 @@ from torch import Tensor
 from neuface.head.model import HeadModel
 from neuface.structs import HEAD_TO_NDC_SIGNS, HeadParams, Prediction, TensorStruct, WeakPerspective
 
-__all__ = ["Resection", "resect"]
+__all__ = ["Resection", "pose_jacobian", "resect"]
 
 # Six numbers are looked for, and the start needs points that are not in one plane: four determine it, six tell
 # that it is wrong.
@@ -164,7 +164,7 @@ def _refined(
         still = (step.abs().amax(-1) < SMALLEST_STEP) | (damping >= MOST_DAMPING)
         if bool(still.all()):
             break
-    jacobian = _jacobian(pose.camera, points, points - pivot)
+    jacobian = pose_jacobian(pose.camera.scale, points, points - pivot)
     shares = torch.linalg.eigvalsh(einsum(weight, jacobian, jacobian, "i n, i n r a, i n r b -> i a b"))
     return pose, shares[:, 0] > SMALLEST_SHARE * shares[:, -1]
 
@@ -180,10 +180,18 @@ def _centred(
     return replace(camera, offset=camera.offset + gap)
 
 
-def _jacobian(
-    camera: WeakPerspective, points: Float[Tensor, "images points 3"], arm: Float[Tensor, "images points 3"]
+def pose_jacobian(
+    scale: Float[Tensor, "images"],
+    points: Float[Tensor, "images points 3"],
+    arm: Float[Tensor, "images points 3"],
 ) -> Float[Tensor, "images points 2 6"]:
-    """How projected points move with a further turn (radians), the logarithm of the scale, and the offset."""
+    """How projected points move with a further turn (radians), the logarithm of the scale, and the offset.
+
+    Args:
+        scale: of the weak-perspective camera.
+        points: in head axes, turned; what grows with the scale.
+        arm: from what the head turns about.
+    """
     signs = points.new_tensor(HEAD_TO_NDC_SIGNS)[:2, None]
     # A small turn w moves a point by w x arm.
     x, y, z = arm.unbind(-1)
@@ -191,7 +199,7 @@ def _jacobian(
     turned = torch.stack((torch.stack((zero, z, -y), -1), torch.stack((-z, zero, x), -1)), -2)
     grown = points[..., :2, None]
     shifted = torch.eye(2).to(points).expand(*points.shape[:2], 2, 2)
-    scale = camera.scale[:, None, None, None]
+    scale = scale[:, None, None, None]
     return torch.cat((scale * signs * turned, scale * signs * grown, shifted), -1)
 
 
@@ -203,7 +211,7 @@ def _step(
     weight: Float[Tensor, "images points"],
     damping: Float[Tensor, "images"],
 ) -> Float[Tensor, "images 6"]:
-    jacobian = _jacobian(camera, points, arm)
+    jacobian = pose_jacobian(camera.scale, points, arm)
     normal = einsum(weight, jacobian, jacobian, "i n, i n r a, i n r b -> i a b")
     right = einsum(weight, jacobian, miss, "i n, i n r a, i n r -> i a")
     size = normal.diagonal(dim1=-2, dim2=-1).amax(-1).clamp(min=1e-30)

@@ -42,7 +42,7 @@ class ClipShape:
             identity = identity[self.valid].mean(0).expand_as(identity)
         elif self.identity_per == "first":
             identity = identity[self.valid][0].expand_as(identity)
-        return _with_identity(answer, self._held(identity))
+        return _with_identity(answer, self._of_person(identity))
 
     def of_images(
         self,
@@ -63,16 +63,16 @@ class ClipShape:
         identity = answer.params.identity
         counted = self.valid.flatten()[index]
         if self.identity_per == "image":
-            return _with_identity(answer, self._held(identity))
+            return _with_identity(answer, self._of_person(identity))
         if self.identity_per == "first":
             first = identity[counted][0] if bool(counted.any()) else last[self.valid][0]
-            return _with_identity(answer, self._held(first).expand_as(identity))
+            return _with_identity(answer, self._of_person(first).expand_as(identity))
         shared = last[self.valid].mean(0)
         if bool(counted.any()):
             shared = shared + identity[counted].mean(0) - last.flatten(0, 1)[index][counted].mean(0)
-        return _with_identity(answer, self._held(shared).expand_as(identity))
+        return _with_identity(answer, self._of_person(shared).expand_as(identity))
 
-    def _held(self, identity: Float[Tensor, "*batch identity"]) -> Float[Tensor, "*batch identity"]:
+    def _of_person(self, identity: Float[Tensor, "*batch identity"]) -> Float[Tensor, "*batch identity"]:
         identity = identity + self.shift
         if self.log_size is None:
             return identity

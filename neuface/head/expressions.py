@@ -1,8 +1,7 @@
 """What faces do: plausible amounts of the 52 ARKit units, drawn at random, and how they vary together.
 
-Chosen by hand from what the units mean, as a population of expressions is not to be had without a licence. Training
-pictures and synthetic clips show such faces; a fit that must tell a person's shape from an expression weighs the two
-by their moments.
+Chosen by hand from what the units mean, not measured. Training pictures and synthetic clips show such faces; a fit
+that must tell a person's shape from an expression weighs the two by their moments.
 """
 
 from __future__ import annotations
@@ -43,11 +42,22 @@ ALWAYS = (
     (0.20, 0.5, "browInnerUp"), (0.15, 0.4, "browOuterUp*"), (0.20, 0.5, "browDown*"),
     (0.20, 0.4, "eyeSquint*"), (0.15, 0.4, "eyeWide*"), (0.05, 0.5, "cheekPuff"),
 )  # fmt: skip
+# What `sample_expressions` draws in a way of its own.
+DRAWN_APART = (
+    ("eyeLookUp*",), ("eyeLookDown*",), ("eyeLookIn*",), ("eyeLookOut*",), ("eyeBlink*",), ("mouthClose",),
+)  # fmt: skip
 MOOD_SHARES = ((SPEECH, 0.45), (SMILE, 0.25), (SURPRISE, 0.12), (DISPLEASURE, 0.15))
 NEUTRAL_SHARE = 0.2
 EXTREME_SHARE = 0.1
 BLINK_SHARE = 0.15
 ONE_SIDED_SHARE = 0.1
+UNITS = frozenset(
+    stem.removesuffix("*") + side
+    for mood in (SPEECH, SMILE, SURPRISE, DISPLEASURE, ALWAYS, DRAWN_APART)
+    for *_, stem in mood
+    for side in (("Left", "Right") if stem.endswith("*") else ("",))
+)
+"""All units that the faces are made of: ARKit's 52."""
 FACES_FOR_MOMENTS = 5000
 # Of every amount, besides what the moods say: faces do not keep to them.
 OWN_DEVIATION = 0.05
@@ -88,7 +98,7 @@ def expression_moments(
 
     Of `sample_expressions` for ARKit units. Any other basis (FLAME's) is in standard deviations from a mean of 0.
     """
-    if "jawOpen" not in names:
+    if set(names) != UNITS:
         return torch.zeros(len(names), dtype=torch.float64), torch.eye(len(names), dtype=torch.float64)
     drawn = sample_expressions(names, FACES_FOR_MOMENTS, torch.Generator().manual_seed(0)).double()
     return drawn.mean(0), torch.cov(drawn.mT) + OWN_DEVIATION**2 * torch.eye(len(names), dtype=torch.float64)

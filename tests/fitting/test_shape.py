@@ -155,3 +155,19 @@ def test_a_fit_answers_with_one_person_of_the_size_it_began_with(tiny_head, batc
     torch.testing.assert_close(head.log_size(identity[0, 0]), size)
     torch.testing.assert_close(identity, truth.params.identity, atol=0.1, rtol=0)
     assert torch.equal(outcome.initial.params.identity, start.params.identity)
+
+
+@pytest.mark.parametrize("identity_per", ["clip", "first", "image"])
+def test_the_fit_starts_at_the_expected_code(tiny_head, identity_per: str) -> None:
+    """All answers are shifted alike: what is shared becomes the expected code, differences between images stay."""
+    head = tiny_head()
+    initial = answers(head)
+    expected = torch.linspace(-1, 1, head.num_identity).double()
+    shape = clip_shape(head, initial, VALID, replace(FREE, identity_per=identity_per), expected)
+    found = shape.of_clip(initial).params.identity
+    if identity_per == "image":
+        torch.testing.assert_close(found[VALID].mean(0), expected)
+        torch.testing.assert_close(found.diff(dim=1), initial.params.identity.diff(dim=1))
+    else:
+        torch.testing.assert_close(found, expected.expand_as(found))
+    assert torch.equal(shape.expected, expected)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from neuface.head.expressions import OWN_DEVIATION, expression_moments, sample_expressions
+from neuface.head.expressions import OWN_DEVIATION, UNITS, expression_moments, sample_expressions
 from neuface.head.model import HeadModel
 
 
@@ -23,5 +23,17 @@ def test_moments_are_those_of_other_draws(open_head: HeadModel) -> None:
 
 def test_any_other_basis_is_in_standard_deviations() -> None:
     mean, covariance = expression_moments(("expression000", "expression001"))
+    assert torch.equal(mean, torch.zeros(2).double())
+    assert torch.equal(covariance, torch.eye(2).double())
+
+
+def test_units_are_those_of_the_open_head(open_head: HeadModel) -> None:
+    assert set(open_head.expression_names) == UNITS
+    assert len(UNITS) == 52
+
+
+def test_a_stored_head_may_name_its_expressions_as_it_likes() -> None:
+    """Names come from a file: some of ARKit's among others must not bring a fit down."""
+    mean, covariance = expression_moments(("jawOpen", "mine"))
     assert torch.equal(mean, torch.zeros(2).double())
     assert torch.equal(covariance, torch.eye(2).double())
