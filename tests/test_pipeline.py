@@ -208,6 +208,8 @@ def test_bad_options(clip: SyntheticClip) -> None:
         neuface.optimize(clip.frames.numpy(), landmarks=_landmarks(clip), model="flame")
     with pytest.raises(neuface.InputError, match="unknown device 'gpu'"):
         neuface.optimize(clip.frames.numpy(), landmarks=_landmarks(clip), device="gpu")
+    with pytest.raises(neuface.InputError, match="device 'mps' cannot be used: expected 'cpu' or 'cuda'"):
+        neuface.optimize(clip.frames.numpy(), landmarks=_landmarks(clip), device="mps")
     if not torch.cuda.is_available():
         with pytest.raises(neuface.InputError, match="CUDA"):
             neuface.optimize(clip.frames.numpy(), landmarks=_landmarks(clip), device="cuda")

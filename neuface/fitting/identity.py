@@ -30,30 +30,23 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from neuface.fitting.linear_landmarks import LinearLandmarks
 from neuface.fitting.problem import Problem
 from neuface.fitting.resection import pose_jacobian
-from neuface.head.expressions import expression_moments
-from neuface.head.model import HeadModel, contour_row
-from neuface.landmarks.schemes import IBUG68, MEDIAPIPE478, MEDIAPIPE_TO_IBUG68, POINTS_BY_SCHEME
-from neuface.structs import HEAD_TO_NDC_SIGNS, HeadParams, Prediction
+from neuface.head.model import HeadModel
+from neuface.structs import HEAD_TO_NDC_SIGNS, Prediction
 
 __all__ = ["IdentityEstimate", "estimate_identity"]
 
 ROUNDS = 10
 # More images tell nothing new of one person's shape, and cost memory: about half a megabyte each, times the views.
 MOST_IMAGES, MOST_IMAGES_BY_VIEWS = 192, 768
-# Displacements of points this far apart correlate by 1/e; this share of their variance is every point's own.
-REACH_MM, OWN_SHARE = 20.0, 0.1
-# Points of the contour lie on no feature of the face: their displacement is larger by as much as their noise is on
-# real video (`neuface.benchmark.corruption`).
-CONTOUR_POINTS, CONTOUR_FACTOR = 17, 1.7
 DEGREES_OF_FREEDOM = 4.0
 # Where expectation maximisation starts, millimetres, and what it does not go below.
 FIRST_NOISE_MM, FIRST_DISPLACEMENT_MM, LEAST_MM = 0.6, 1.0, 0.05
 LARGEST_CORRELATION = 0.95
 # Coefficients of an expression that landmarks determine, at most: the others follow from these.
 FREE_EXPRESSION = 20
-JAW_STD_RAD, JAW_STEP_RAD = 0.1, 1e-4
 POSE = 6
 # What no landmark tells (the pose of an image without any) is held by this precision, per mm^2 or rad^2.
 HOLD = 1e-6
@@ -91,10 +84,10 @@ def estimate_identity(
     """
     expected = answer.params.identity[problem.valid].mean(0)
     times = _spread_times(problem)
-    known = _Known.of(
+    known = LinearLandmarks.of(
         head.to(torch.float64), answer[:, times].to(torch.float64), problem, times, expected.double()
     )
-    state = known.start()
+    state = _start(known)
     for _ in range(ROUNDS):
         state = _round(known, state, hold_size=hold_size)
     identity = state.shared[: len(expected)].to(expected)
@@ -117,104 +110,6 @@ def _spread_times(problem: Problem) -> Int[Tensor, "moments"]:
     return seen[torch.linspace(0, len(seen) - 1, most, device=seen.device).round().long()]
 
 
-def _points_of(scheme: str, count: int) -> list[int]:
-    """The 68 points of a face, or their counterparts: several hundred of a mesh say no more, for they move as one."""
-    whole_mesh = scheme == MEDIAPIPE478 and count == POINTS_BY_SCHEME[scheme]
-    return list(MEDIAPIPE_TO_IBUG68) if whole_mesh else list(range(count))
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Known:
-    """The linear model. Lengths are millimetres on the head: image lengths by each image's scale at the start."""
-
-    observed: Float[Tensor, "views moments points 2"]
-    confidence: Float[Tensor, "views moments points"]
-    neighbours: Float[Tensor, "views pairs"]
-    """1 where a moment and the next are consecutive frames of one clip."""
-    rest: Float[Tensor, "views moments points 3"]
-    """Unposed points of the mean head."""
-    by_identity: Float[Tensor, "views moments points 3 identity"]
-    by_expression: Float[Tensor, "views moments points 3 expression"]
-    """The jaw's rotation, where the encoder moves it, is part of the expression."""
-    first_rotation: Float[Tensor, "views moments 3 3"]
-    expected: Float[Tensor, "shared"]
-    """Of the identity and, behind it, the displacements, view by view."""
-    growth: Float[Tensor, "identity"]
-    """Unit vector along which the face grows; zeros if it does not."""
-    identity_precision: Float[Tensor, "identity identity"]
-    displacement_precision: Float[Tensor, "displacement displacement"]
-    """Per s^2."""
-    expression_mean: Float[Tensor, "moments expression"]
-    expression_precision: Float[Tensor, "expression expression"]
-
-    @staticmethod
-    def of(
-        head: HeadModel,
-        answer: Prediction,
-        problem: Problem,
-        times: Int[Tensor, "moments"],
-        expected: Float[Tensor, "identity"],
-    ) -> _Known:
-        scheme, params = problem.scheme, answer.params
-        points = _points_of(scheme, problem.observed_ndc.shape[2])
-        at_rest = head.landmarks(head.neutral(), scheme)[points] * 1000
-        alike = torch.linalg.inv(_likeness(at_rest)).contiguous()
-        displacement = torch.kron(alike, torch.eye(3).to(alike))
-        displacement = torch.block_diag(*[displacement] * problem.views)
-        by_code = _Derivatives(head, params, scheme, points)
-        by_identity, by_expression = by_code.of("identity"), by_code.of("expression")
-        mean, covariance = expression_moments(head.expression_names)
-        size = params.expression.shape[-1]
-        mean, covariance = mean[:size].to(at_rest), covariance[:size, :size].to(at_rest)
-        rest = (
-            by_code.at
-            - torch.einsum("vtpci, vti -> vtpc", by_identity, params.identity)
-            - torch.einsum("vtpce, vte -> vtpc", by_expression, params.expression)
-        )
-        means = mean.expand(len(times), -1)
-        precision = torch.linalg.inv(covariance)
-        if bool((params.jaw_rotvec != 0).any()):
-            by_jaw, jaw = by_code.of("jaw_rotvec", JAW_STEP_RAD), params.jaw_rotvec
-            by_expression = torch.cat((by_expression, by_jaw), -1)
-            rest = rest - torch.einsum("vtpce, vte -> vtpc", by_jaw, jaw)
-            means = torch.cat((means, jaw.mean(0)), -1)
-            precision = torch.block_diag(precision, torch.eye(3).to(precision) / JAW_STD_RAD**2)
-        growth = head.log_size(torch.eye(len(expected)).to(expected))
-        per_ndc = 1000 / answer.camera.scale.clamp(min=1e-6)
-        confidence = problem.confidence[:, times][..., points].double()
-        observed = problem.observed_ndc[:, times][:, :, points].double() * per_ndc[..., None, None]
-        return _Known(
-            observed=torch.where(confidence[..., None] > 0, observed, 0.0),
-            confidence=confidence,
-            neighbours=_consecutive(problem, times).to(confidence).expand(problem.views, -1),
-            rest=rest,
-            by_identity=by_identity,
-            by_expression=by_expression,
-            first_rotation=roma.rotvec_to_rotmat(params.root_rotvec),
-            expected=torch.nn.functional.pad(expected, (0, len(displacement))),
-            growth=growth / growth.norm().clamp(min=1e-12),
-            identity_precision=torch.eye(len(expected)).to(expected),
-            displacement_precision=displacement,
-            expression_mean=means,
-            expression_precision=precision,
-        )
-
-    def start(self) -> _State:
-        views, moments = self.rest.shape[:2]
-        zero = self.rest.new_zeros(views, moments)
-        state = _State(
-            shared=self.expected,
-            expression=self.expression_mean,
-            rotation=self.first_rotation,
-            log_scale=zero,
-            shift=zero[..., None].expand(-1, -1, 2),
-        )
-        # Where the heads lie in the pictures follows from the rest.
-        missing = (self.observed - _seen(self, state)[1]) * self.confidence[..., None]
-        shift = missing.sum(2) / self.confidence.sum(-1, keepdim=True).clamp(min=1e-9)
-        return replace(state, shift=shift)
-
-
 @dataclass(frozen=True, kw_only=True)
 class _State:
     """What is looked for."""
@@ -231,65 +126,23 @@ class _State:
     correlation: float = 0.0
 
 
-class _Derivatives:
-    """How unposed landmarks change with the codes, in which they are linear. The places of sliding points are those
-    of the pose at the start."""
-
-    def __init__(self, head: HeadModel, params: HeadParams, scheme: str, points: list[int]) -> None:
-        self.head, self.scheme, self.points = head, scheme, points
-        self.at = self._points(params.unposed(), params)
-        first, self.like = _kinds(head, params.flatten_batch(2), scheme)
-        self.facing = params.flatten_batch(2)[first]
-        self.kinds = self.facing.unposed()
-        self.at_kinds = self._points(self.kinds, self.facing)
-
-    def _points(self, params: HeadParams, facing: HeadParams) -> Float[Tensor, "*batch points 3"]:
-        return self.head.landmarks(params, self.scheme, facing=facing)[..., self.points, :] * 1000
-
-    def of(self, name: str, step: float = 1.0) -> Float[Tensor, "views moments points 3 code"]:
-        code = getattr(self.kinds, name)
-        columns = []
-        for further in step * torch.eye(code.shape[-1]).to(code):
-            moved = self._points(replace(self.kinds, **{name: code + further}), self.facing)
-            columns.append((moved - self.at_kinds) / step)
-        return torch.stack(columns, -1)[self.like].unflatten(0, self.at.shape[:2])
+def _start(known: LinearLandmarks) -> _State:
+    views, moments = known.rest.shape[:2]
+    zero = known.rest.new_zeros(views, moments)
+    state = _State(
+        shared=known.expected,
+        expression=known.expression_mean,
+        rotation=known.first_rotation,
+        log_scale=zero,
+        shift=zero[..., None].expand(-1, -1, 2),
+    )
+    # Where the heads lie in the pictures follows from the rest.
+    missing = (known.observed - _seen(known, state)[1]) * known.confidence[..., None]
+    shift = missing.sum(2) / known.confidence.sum(-1, keepdim=True).clamp(min=1e-9)
+    return replace(state, shift=shift)
 
 
-def _kinds(
-    head: HeadModel, params: HeadParams, scheme: str
-) -> tuple[Int[Tensor, "kinds"], Int[Tensor, "images"]]:
-    """Images whose landmarks change alike with the codes: one of each kind, and the kind of every image.
-
-    They have the same joints behind the root, and their sliding points in the same places.
-    """
-    embedding = head.embeddings[scheme]
-    slides = embedding.contour_yaw_rad.numel() > 0
-    row = contour_row(embedding, params) if slides else torch.zeros_like(params.root_rotvec[:, 0])
-    joints = torch.cat((params.neck_rotvec, params.jaw_rotvec, params.eyes_rotvec.flatten(1)), -1)
-    kind = torch.cat((row[:, None].to(joints), joints), -1).unique(dim=0, return_inverse=True)[1]
-    count = int(kind.max()) + 1
-    image = torch.arange(len(kind), device=kind.device)
-    first = torch.full((count,), len(kind), device=kind.device).scatter_reduce(0, kind, image, "amin")
-    return first, kind
-
-
-def _likeness(points_mm: Float[Tensor, "points 3"]) -> Float[Tensor, "points points"]:
-    """Covariance of the displacements of landmarks, for s = 1."""
-    near = torch.exp(-torch.cdist(points_mm, points_mm) / REACH_MM)
-    likeness = (1 - OWN_SHARE) * near + OWN_SHARE * torch.eye(len(points_mm)).to(near)
-    if len(points_mm) == POINTS_BY_SCHEME[IBUG68]:
-        size = torch.ones_like(likeness[0])
-        size[:CONTOUR_POINTS] = CONTOUR_FACTOR
-        likeness = likeness * size * size[:, None]
-    return likeness
-
-
-def _consecutive(problem: Problem, times: Int[Tensor, "moments"]) -> Tensor:
-    begins = torch.isin(times[1:], torch.tensor(problem.starts, device=times.device))
-    return (times.diff() == 1) & ~begins
-
-
-def _seen(known: _Known, state: _State) -> tuple[Tensor, Tensor]:
+def _seen(known: LinearLandmarks, state: _State) -> tuple[Tensor, Tensor]:
     """Turned points without the shift of their image, and where they are seen: `views moments points` x 3 and 2."""
     size = known.by_identity.shape[-1]
     body = known.rest + torch.einsum("vtpci, i -> vtpc", known.by_identity, state.shared[:size])
@@ -300,31 +153,28 @@ def _seen(known: _Known, state: _State) -> tuple[Tensor, Tensor]:
     return turned, turned[..., :2] * turned.new_tensor(SIGNS) + state.shift[..., None, :]
 
 
-def _round(known: _Known, state: _State, *, hold_size: bool) -> _State:
+def _round(known: LinearLandmarks, state: _State, *, hold_size: bool) -> _State:
     """One Gauss-Newton step with the weights of this state, then the variances of the new one."""
     turned, seen = _seen(known, state)
     miss = known.observed - seen
-    weight = _weights(known, state, miss)
-    by_shared, by_own = _jacobians(known, state, turned)
-    root = _rows(weight.sqrt()[..., None].expand_as(miss))
-    shared, own, missed = by_shared * root[..., None], by_own * root[..., None], _rows(miss) * root
+    weighted = _Weighted.of(known, state, turned, miss)
 
     expressions = known.expression_precision.shape[0]
-    own_prior = torch.diag(own.new_full((own.shape[-1],), HOLD))
-    own_prior[:expressions, :expressions] += known.expression_precision
-    own_right = (own.mT @ missed[..., None])[..., 0]
+    own_normal = weighted.own_normal
+    own_normal = own_normal + torch.diag(own_normal.new_full(own_normal.shape[-1:], HOLD))
+    own_normal[:, :expressions, :expressions] += known.expression_precision
+    own_right = weighted.own_right.clone()
     own_right[:, :expressions] -= (state.expression - known.expression_mean) @ known.expression_precision
-    cross = own.mT @ shared
-    solved = torch.linalg.solve(own.mT @ own + own_prior, torch.cat((cross, own_right[..., None]), -1))
+    cross = weighted.cross
+    solved = torch.linalg.solve(own_normal, torch.cat((cross, own_right[..., None]), -1))
 
     precision = _shared_precision(known, state)
-    right = torch.einsum("trg, tr -> g", shared, missed) - precision @ (state.shared - known.expected)
+    right = weighted.shared_right - precision @ (state.shared - known.expected)
     right = right - torch.einsum("tng, tn -> g", cross, solved[..., -1])
     identity = known.by_identity.shape[-1]
     if hold_size:
         precision[:identity, :identity] += FIXED * torch.outer(known.growth, known.growth)
-    normal = torch.einsum("trg, trh -> gh", shared, shared) + precision
-    normal = normal - torch.einsum("tng, tnh -> gh", cross, solved[..., :-1])
+    normal = weighted.shared_normal + precision - torch.einsum("tng, tnh -> gh", cross, solved[..., :-1])
     covariance = torch.linalg.inv(normal)
     step = covariance @ right
     own_step = solved[..., -1] - solved[..., :-1] @ step
@@ -332,17 +182,12 @@ def _round(known: _Known, state: _State, *, hold_size: bool) -> _State:
     return _with_variances(known, moved, covariance[identity:, identity:])
 
 
-def _rows(values: Float[Tensor, "views moments points 2"]) -> Float[Tensor, "moments rows"]:
-    """What all views see at one time, as one column."""
-    return values.transpose(0, 1).flatten(1)
-
-
 def _inflation(state: _State) -> float:
     """Variance of the noise as if every frame told something new."""
     return state.noise_mm**2 * (1 + state.correlation) / (1 - state.correlation)
 
 
-def _weights(known: _Known, state: _State, miss: Tensor) -> Float[Tensor, "views moments points"]:
+def _weights(known: LinearLandmarks, state: _State, miss: Tensor) -> Float[Tensor, "views moments points"]:
     """Inverse variance of each point's noise; Student's t trusts far-off points less."""
     return known.confidence * _trust(state, miss) / _inflation(state)
 
@@ -351,36 +196,76 @@ def _trust(state: _State, miss: Tensor) -> Float[Tensor, "views moments points"]
     return (DEGREES_OF_FREEDOM + 2) / (DEGREES_OF_FREEDOM + miss.square().sum(-1) / state.noise_mm**2)
 
 
-def _shared_precision(known: _Known, state: _State) -> Float[Tensor, "shared shared"]:
+def _shared_precision(known: LinearLandmarks, state: _State) -> Float[Tensor, "shared shared"]:
     return torch.block_diag(known.identity_precision, known.displacement_precision / state.displacement_mm**2)
 
 
-def _jacobians(
-    known: _Known, state: _State, turned: Float[Tensor, "views moments points 3"]
-) -> tuple[Float[Tensor, "moments rows shared"], Float[Tensor, "moments rows own"]]:
-    """How image points move with what is shared, and with each moment's expression and, view by view, pose."""
+@dataclass(frozen=True, kw_only=True)
+class _Weighted:
+    """The normal equations without priors, of what is shared and of every moment's own expression and poses.
+
+    A displacement moves its own point before its own camera alone: its columns, most of all by far, are never
+    written out.
+    """
+
+    shared_normal: Float[Tensor, "shared shared"]
+    shared_right: Float[Tensor, "shared"]
+    own_normal: Float[Tensor, "moments own own"]
+    own_right: Float[Tensor, "moments own"]
+    cross: Float[Tensor, "moments own shared"]
+
+    @staticmethod
+    def of(
+        known: LinearLandmarks,
+        state: _State,
+        turned: Float[Tensor, "views moments points 3"],
+        miss: Float[Tensor, "views moments points 2"],
+    ) -> _Weighted:
+        weight = _weights(known, state, miss)[..., None]
+        signs = turned.new_tensor(SIGNS)
+        camera = state.rotation[..., :2, :] * signs[:, None] * state.log_scale.exp()[..., None, None]
+        by_identity = torch.einsum("vtac, vtpci -> vtpai", camera, known.by_identity)
+        own = _by_own(known, camera, turned)
+        identity, displacement = by_identity * weight[..., None], camera[:, :, None] * weight[..., None]
+
+        both = torch.einsum("vtpai, vtpac -> ivpc", by_identity, displacement).flatten(1)
+        blocks = torch.einsum("vtac, vtpad -> vpcd", camera, displacement).flatten(0, 1)
+        top = torch.cat((torch.einsum("vtpai, vtpaj -> ij", identity, by_identity), both), 1)
+        return _Weighted(
+            shared_normal=torch.cat((top, torch.cat((both.mT, torch.block_diag(*blocks)), 1))),
+            shared_right=torch.cat(
+                (
+                    torch.einsum("vtpai, vtpa -> i", identity, miss),
+                    torch.einsum("vtpac, vtpa -> vpc", displacement, miss).flatten(),
+                )
+            ),
+            own_normal=torch.einsum("vtpan, vtpam -> tnm", own * weight[..., None], own),
+            own_right=torch.einsum("vtpan, vtpa -> tn", own, miss * weight),
+            cross=torch.cat(
+                (
+                    torch.einsum("vtpan, vtpai -> tni", own, identity),
+                    torch.einsum("vtpan, vtpac -> tnvpc", own, displacement).flatten(2),
+                ),
+                -1,
+            ),
+        )
+
+
+def _by_own(
+    known: LinearLandmarks,
+    camera: Float[Tensor, "views moments 2 3"],
+    turned: Float[Tensor, "views moments points 3"],
+) -> Float[Tensor, "views moments points 2 own"]:
+    """How image points move with their moment's expression and, view by view, pose."""
     views, moments, points = turned.shape[:3]
-    signs = turned.new_tensor(SIGNS)
-    camera = state.rotation[..., :2, :] * signs[:, None] * state.log_scale.exp()[..., None, None]
-
-    def rows(jacobian: Tensor) -> Tensor:
-        return jacobian.transpose(0, 1).flatten(1, 3)
-
-    by_identity = torch.einsum("vtac, vtpci -> vtpai", camera, known.by_identity)
     by_expression = torch.einsum("vtac, vtpce -> vtpae", camera, known.by_expression)
-    by_displacement = turned.new_zeros(views, moments, points, 2, views, points, 3)
-    each = torch.arange(points)
-    for view in range(views):
-        by_displacement[view][:, each, :, view, each] = camera[view].expand(points, -1, -1, -1)
-    shared = torch.cat((rows(by_identity), rows(by_displacement.flatten(-3))), -1)
-
     # Turns and growth leave the middle of the points where it is: otherwise they would fight with the shift.
     arm = (turned - turned.mean(2, keepdim=True)).flatten(0, 1)
     by_pose = pose_jacobian(arm.new_ones(len(arm)), arm, arm).unflatten(0, (views, moments))
     pose = turned.new_zeros(views, moments, points, 2, views, POSE)
     for view in range(views):
         pose[view, :, :, :, view] = by_pose[view]
-    return shared, torch.cat((rows(by_expression), rows(pose.flatten(-2))), -1)
+    return torch.cat((by_expression, pose.flatten(-2)), -1)
 
 
 def _moved(
@@ -408,7 +293,7 @@ def _moved(
 
 
 def _with_variances(
-    known: _Known, state: _State, uncertainty: Float[Tensor, "displacement displacement"]
+    known: LinearLandmarks, state: _State, uncertainty: Float[Tensor, "displacement displacement"]
 ) -> _State:
     """The M-step of expectation maximisation: noise, its correlation, and displacement."""
     miss = known.observed - _seen(known, state)[1]

@@ -14,6 +14,7 @@ from neuface.fitting import identity as module
 from neuface.fitting.config import FitConfig
 from neuface.fitting.free import FreeParameters
 from neuface.fitting.identity import MOST_IMAGES, estimate_identity
+from neuface.fitting.linear_landmarks import LinearLandmarks
 from neuface.fitting.loop import fit
 from neuface.fitting.problem import Problem
 from neuface.head.expressions import sample_expressions
@@ -101,8 +102,8 @@ def test_a_step_is_that_of_all_unknowns_at_once(tiny_head, moves_jaw: bool) -> N
         answer = replace(answer, params=replace(answer.params, jaw_rotvec=jaw))
     problem = seen_by(head, truth, white(truth, 0.5))
     mean = answer.params.identity[0, 0]
-    known = module._Known.of(head, answer, problem, torch.arange(3), mean)
-    state = known.start()
+    known = LinearLandmarks.of(head, answer, problem, torch.arange(3), mean)
+    state = module._start(known)
 
     views, moments, shared, expressions = 2, 3, len(state.shared), state.expression.shape[-1]
     sizes = (shared, moments * expressions, *[views * moments * size for size in (3, 2, 1)])
