@@ -64,8 +64,8 @@ class FitConfig:
     """One identity code for the whole clip, all views; one for every image, as in the paper; or that of the first
     image for all, as in the released code."""
     hold_size: bool = True
-    """Keep the face's size at the pretrained encoder's mean answer: the cameras of this package (weak perspective)
-    cannot tell it, so that it would drift. Not in the paper."""
+    """Keep the size of the face that `expected_identity` has: the cameras of this package (weak perspective) cannot
+    tell it, so that it would drift. Not in the paper."""
 
     smoother: Smoother = "local_quadratic"
     """How courses over time are smoothed; `released` is the released code's four frames t-2 to t+1."""

@@ -23,6 +23,7 @@ are followed closely, those of a detector as far as they deserve. Not in the pap
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import roma
@@ -38,7 +39,7 @@ from neuface.structs import HEAD_TO_NDC_SIGNS, Prediction
 
 __all__ = ["IdentityEstimate", "estimate_identity"]
 
-ROUNDS = 10
+ROUNDS, ROUNDS_PER_SIZE = 10, 3
 # More images tell nothing new of one person's shape, and cost memory: about half a megabyte each, times the views.
 MOST_IMAGES, MOST_IMAGES_BY_VIEWS = 192, 768
 DEGREES_OF_FREEDOM = 4.0
@@ -52,6 +53,8 @@ POSE = 6
 HOLD = 1e-6
 # Makes the direction of growth as good as fixed; other precisions are of order 1 to 1e5.
 FIXED = 1e9
+# Of the face's size from the encoder's answer, in standard deviations of the population.
+LARGEST_DEVIATION = 3.0
 # Of one round, radians and logarithm of the scale: further away, the linear model is none.
 LARGEST_STEP = 0.3
 SIGNS = HEAD_TO_NDC_SIGNS[:2]
@@ -71,16 +74,13 @@ class IdentityEstimate:
 
 
 @torch.no_grad()
-def estimate_identity(
-    head: HeadModel, answer: Prediction, problem: Problem, *, hold_size: bool = True
-) -> IdentityEstimate:
+def estimate_identity(head: HeadModel, answer: Prediction, problem: Problem) -> IdentityEstimate:
     """The most probable identity code of the person in a clip.
 
     Looks at no more than MOST_IMAGES images, of times that are spread over the clip. Float64 inside.
 
     Args:
         answer: the encoder's for every image, batch axes `views time`: the start, and the mean of what is expected.
-        hold_size: keep the size of the face at the encoder's mean answer (`HeadModel.log_size`).
     """
     expected = answer.params.identity[problem.valid].mean(0)
     times = _spread_times(problem)
@@ -89,7 +89,8 @@ def estimate_identity(
     )
     state = _start(known)
     for _ in range(ROUNDS):
-        state = _round(known, state, hold_size=hold_size)
+        state = _round(known, state)
+    state = _sized(known, state)
     identity = state.shared[: len(expected)].to(expected)
     # Landmarks that belong to no face at all.
     if not bool(identity.isfinite().all()):
@@ -153,33 +154,95 @@ def _seen(known: LinearLandmarks, state: _State) -> tuple[Tensor, Tensor]:
     return turned, turned[..., :2] * turned.new_tensor(SIGNS) + state.shift[..., None, :]
 
 
-def _round(known: LinearLandmarks, state: _State, *, hold_size: bool) -> _State:
-    """One Gauss-Newton step with the weights of this state, then the variances of the new one."""
+def _round(known: LinearLandmarks, state: _State) -> _State:
+    """One step with the weights of this state, then the variances of the new one."""
+    step = _step(known, state, _weights(known, state))
+    return _with_variances(known, step.state, step.uncertainty)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Step:
+    state: _State
+    """The new one."""
+    uncertainty: Float[Tensor, "displacement displacement"]
+    """Covariance of the displacements."""
+    log_evidence: float
+    """Of the size of the state that the step was made from, if that is the most probable state of this size: the
+    logarithm of the probability of what is seen, all else integrated out (Laplace), up to a constant."""
+
+
+def _step(known: LinearLandmarks, state: _State, weight: Float[Tensor, "views moments points"]) -> _Step:
+    """One Gauss-Newton step of everything but the size."""
     turned, seen = _seen(known, state)
     miss = known.observed - seen
-    weighted = _Weighted.of(known, state, turned, miss)
+    weighted = _Weighted.of(known, state, turned, miss, weight)
 
     expressions = known.expression_precision.shape[0]
+    face, common = state.expression - known.expression_mean, state.shared - known.expected
     own_normal = weighted.own_normal
     own_normal = own_normal + torch.diag(own_normal.new_full(own_normal.shape[-1:], HOLD))
     own_normal[:, :expressions, :expressions] += known.expression_precision
     own_right = weighted.own_right.clone()
-    own_right[:, :expressions] -= (state.expression - known.expression_mean) @ known.expression_precision
+    own_right[:, :expressions] -= face @ known.expression_precision
     cross = weighted.cross
     solved = torch.linalg.solve(own_normal, torch.cat((cross, own_right[..., None]), -1))
 
     precision = _shared_precision(known, state)
-    right = weighted.shared_right - precision @ (state.shared - known.expected)
+    right = weighted.shared_right - precision @ common
     right = right - torch.einsum("tng, tn -> g", cross, solved[..., -1])
     identity = known.by_identity.shape[-1]
-    if hold_size:
-        precision[:identity, :identity] += FIXED * torch.outer(known.growth, known.growth)
-    normal = weighted.shared_normal + precision - torch.einsum("tng, tnh -> gh", cross, solved[..., :-1])
+    held = precision.clone()
+    held[:identity, :identity] += FIXED * torch.outer(known.growth, known.growth)
+    normal = weighted.shared_normal + held - torch.einsum("tng, tnh -> gh", cross, solved[..., :-1])
     covariance = torch.linalg.inv(normal)
     step = covariance @ right
     own_step = solved[..., -1] - solved[..., :-1] @ step
-    moved = _moved(state, step, own_step, turned)
-    return _with_variances(known, moved, covariance[identity:, identity:])
+
+    cost = (weight * miss.square().sum(-1)).sum() + common @ precision @ common
+    cost = cost + ((face @ known.expression_precision) * face).sum()
+    priors = torch.logdet(precision) + len(face) * torch.logdet(known.expression_precision)
+    return _Step(
+        state=_moved(state, step, own_step, turned),
+        uncertainty=covariance[identity:, identity:],
+        log_evidence=0.5 * float(priors - cost - torch.logdet(own_normal).sum() - torch.logdet(normal)),
+    )
+
+
+def _sized(known: LinearLandmarks, state: _State) -> _State:
+    """The most probable state of the most probable size.
+
+    No camera here tells size, but shape does: large heads have another one. The logarithm of the evidence is nearly
+    a parabola in the logarithm of the size, so three sizes determine it.
+    """
+    weight = _weights(known, state)
+    below, here, above = (_resized(known, state, weight, deviation)[1] for deviation in (-1.0, 0.0, 1.0))
+    bend = below + above - 2 * here
+    if not bend < 0:
+        return state
+    deviation = 0.5 * (below - above) / bend
+    return _resized(known, state, weight, max(-LARGEST_DEVIATION, min(LARGEST_DEVIATION, deviation)))[0]
+
+
+def _resized(
+    known: LinearLandmarks, state: _State, weight: Float[Tensor, "views moments points"], deviation: float
+) -> tuple[_State, float]:
+    """The most probable state of another size, and the logarithm of its evidence.
+
+    Args:
+        deviation: from the size of `state`, in the population's standard deviations.
+    """
+    log_growth = deviation * known.size_std
+    known = known.grown(log_growth)
+    identity, displacement = state.shared.tensor_split([known.by_identity.shape[-1]])
+    grown = replace(
+        state,
+        shared=torch.cat((identity + deviation * known.growth, displacement * math.exp(log_growth))),
+        expression=state.expression * math.exp(log_growth),
+        log_scale=state.log_scale - log_growth,
+    )
+    for _ in range(ROUNDS_PER_SIZE):
+        grown = _step(known, grown, weight).state
+    return grown, _step(known, grown, weight).log_evidence
 
 
 def _inflation(state: _State) -> float:
@@ -187,8 +250,9 @@ def _inflation(state: _State) -> float:
     return state.noise_mm**2 * (1 + state.correlation) / (1 - state.correlation)
 
 
-def _weights(known: LinearLandmarks, state: _State, miss: Tensor) -> Float[Tensor, "views moments points"]:
+def _weights(known: LinearLandmarks, state: _State) -> Float[Tensor, "views moments points"]:
     """Inverse variance of each point's noise; Student's t trusts far-off points less."""
+    miss = known.observed - _seen(known, state)[1]
     return known.confidence * _trust(state, miss) / _inflation(state)
 
 
@@ -220,8 +284,9 @@ class _Weighted:
         state: _State,
         turned: Float[Tensor, "views moments points 3"],
         miss: Float[Tensor, "views moments points 2"],
+        weight: Float[Tensor, "views moments points"],
     ) -> _Weighted:
-        weight = _weights(known, state, miss)[..., None]
+        weight = weight[..., None]
         signs = turned.new_tensor(SIGNS)
         camera = state.rotation[..., :2, :] * signs[:, None] * state.log_scale.exp()[..., None, None]
         by_identity = torch.einsum("vtac, vtpci -> vtpai", camera, known.by_identity)

@@ -5,6 +5,7 @@ The model that `neuface.fitting.identity` solves; it stands at the top of that f
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import roma
@@ -49,6 +50,8 @@ class LinearLandmarks:
     """Of the identity and, behind it, the displacements, view by view."""
     growth: Float[Tensor, "identity"]
     """Unit vector along which the face grows; zeros if it does not."""
+    size_std: float
+    """Standard deviation of the logarithm of the face's size in the population."""
     identity_precision: Float[Tensor, "identity identity"]
     displacement_precision: Float[Tensor, "displacement displacement"]
     """Per s^2."""
@@ -101,10 +104,24 @@ class LinearLandmarks:
             first_rotation=roma.rotvec_to_rotmat(params.root_rotvec),
             expected=torch.nn.functional.pad(expected, (0, len(displacement))),
             growth=growth / growth.norm().clamp(min=1e-12),
+            size_std=float(growth.norm()),
             identity_precision=torch.eye(len(expected)).to(expected),
             displacement_precision=displacement,
             expression_mean=means,
             expression_precision=precision,
+        )
+
+    def grown(self, log_growth: float) -> LinearLandmarks:
+        """What is expected of a head that is larger by this: its expressions and displacements are larger, too.
+
+        Otherwise somebody who moves little would be taken for a large head far away.
+        """
+        shrinks = math.exp(-2 * log_growth)
+        return replace(
+            self,
+            expression_mean=self.expression_mean * math.exp(log_growth),
+            expression_precision=self.expression_precision * shrinks,
+            displacement_precision=self.displacement_precision * shrinks,
         )
 
 

@@ -81,7 +81,7 @@ def fit(
     best_state = copy.deepcopy(tuned.state_dict())
     expected = None
     if config.expected_identity == "landmarks":
-        expected = estimate_identity(head, initial, problem, hold_size=config.hold_size).identity
+        expected = estimate_identity(head, initial, problem).identity
     shape = clip_shape(head, initial, problem.valid, config, expected)
     answer, spread = initial, []
     number = 0

@@ -18,9 +18,8 @@ class ClipShape:
     """Makes the answers for single images those for one person; `FitConfig` says how far.
 
     With `identity_per="clip"` every image gets the mean identity code of the images with landmarks, with "first" that
-    of the first image with landmarks. With
-    `hold_size`, codes are moved along the direction in which the face grows (the shortest way, hence the most
-    probable one) until its size is what the pretrained encoder answered on average: before a weak-perspective
+    of the first image with landmarks. With `hold_size`, codes are moved along the direction in which the face grows
+    (the shortest way, hence the most probable one) until its size is the expected one: before a weak-perspective
     camera a large head far away and a small one nearby are the same picture, so a fit could only let it drift.
     """
 
@@ -34,6 +33,8 @@ class ClipShape:
     """Where the identity prior pulls to."""
     shift: Float[Tensor, "identity"]
     """Added to all answers, so that the fit starts at `expected` where that is not the encoder's own."""
+    magnification: Float[Tensor, ""]
+    """Factor of all cameras, by which what `shift` makes larger is seen as large as before."""
 
     def of_clip(self, answer: Prediction) -> Prediction:
         """The whole clip's answers, batch axes `views time`, for one person."""
@@ -42,7 +43,7 @@ class ClipShape:
             identity = identity[self.valid].mean(0).expand_as(identity)
         elif self.identity_per == "first":
             identity = identity[self.valid][0].expand_as(identity)
-        return _with_identity(answer, self._of_person(identity))
+        return self._with_identity(answer, self._of_person(identity))
 
     def of_images(
         self,
@@ -63,14 +64,18 @@ class ClipShape:
         identity = answer.params.identity
         counted = self.valid.flatten()[index]
         if self.identity_per == "image":
-            return _with_identity(answer, self._of_person(identity))
+            return self._with_identity(answer, self._of_person(identity))
         if self.identity_per == "first":
             first = identity[counted][0] if bool(counted.any()) else last[self.valid][0]
-            return _with_identity(answer, self._of_person(first).expand_as(identity))
+            return self._with_identity(answer, self._of_person(first).expand_as(identity))
         shared = last[self.valid].mean(0)
         if bool(counted.any()):
             shared = shared + identity[counted].mean(0) - last.flatten(0, 1)[index][counted].mean(0)
-        return _with_identity(answer, self._of_person(shared).expand_as(identity))
+        return self._with_identity(answer, self._of_person(shared).expand_as(identity))
+
+    def _with_identity(self, answer: Prediction, identity: Tensor) -> Prediction:
+        camera = replace(answer.camera, scale=answer.camera.scale * self.magnification)
+        return Prediction(params=replace(answer.params, identity=identity), camera=camera)
 
     def _of_person(self, identity: Float[Tensor, "*batch identity"]) -> Float[Tensor, "*batch identity"]:
         identity = identity + self.shift
@@ -96,15 +101,14 @@ def clip_shape(
     growth = head.log_size(torch.eye(len(mean)).to(mean))
     answered = initial.params.identity[valid][0] if config.identity_per == "first" else mean
     shift = torch.zeros_like(mean) if expected is None else expected - answered
+    expected = mean if expected is None else expected
     return ClipShape(
         identity_per=config.identity_per,
         valid=valid,
         growth=growth,
-        log_size=mean @ growth if config.hold_size and bool(growth.any()) else None,
-        expected=mean if expected is None else expected,
+        log_size=expected @ growth if config.hold_size and bool(growth.any()) else None,
+        expected=expected,
         shift=shift,
+        magnification=torch.exp(-shift @ growth),
     )
 
-
-def _with_identity(answer: Prediction, identity: Tensor) -> Prediction:
-    return replace(answer, params=replace(answer.params, identity=identity))

@@ -37,7 +37,7 @@ from neuface.structs import Crop, HeadParams, Landmarks, Prediction, WeakPerspec
 def test_a_known_pose_is_recovered(tiny_head) -> None:
     head = tiny_head()
     truth = turning_heads(head, 2, 6)
-    config = FitConfig(learning_rate=2e-2, max_passes=150)
+    config = FitConfig(expected_identity="encoder", learning_rate=2e-2, max_passes=150)
     outcome = fit(FreeParameters(disturbed(truth), POSE), head, problem_of(head, truth), config)
     found = outcome.prediction
     before = rotation_angle_rad(outcome.initial.params.root_rotvec, truth.params.root_rotvec)
@@ -57,7 +57,9 @@ def test_the_first_step_is_as_long_as_the_warm_up_allows(
     """Adam's first step moves every number by the step size, here a share of the largest."""
     head = tiny_head()
     truth = turning_heads(head, 1, 4)
-    config = FitConfig(learning_rate=1e-3, max_passes=1, warm_up_steps=warm_up_steps)
+    config = FitConfig(
+        expected_identity="encoder", learning_rate=1e-3, max_passes=1, warm_up_steps=warm_up_steps
+    )
     outcome = fit(FreeParameters(disturbed(truth), POSE), head, problem_of(head, truth), config)
     moved = (outcome.prediction.camera.scale - outcome.initial.camera.scale).abs()
     assert float(moved.max()) == pytest.approx(largest_move, rel=1e-3)
@@ -66,7 +68,7 @@ def test_the_first_step_is_as_long_as_the_warm_up_allows(
 def test_the_loss_falls_and_the_best_pass_is_returned(tiny_head) -> None:
     head = tiny_head()
     truth = turning_heads(head, 2, 5)
-    config = FitConfig(learning_rate=5e-3, max_passes=25)
+    config = FitConfig(expected_identity="encoder", learning_rate=5e-3, max_passes=25)
     problem = problem_of(head, truth)
     outcome = fit(FreeParameters(disturbed(truth)), head, problem, config)
     total = outcome.history["total"]

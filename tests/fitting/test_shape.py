@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -66,6 +67,24 @@ def test_size_is_held_by_the_shortest_way(tiny_head, config: FitConfig) -> None:
     moved = (found - free).flatten(0, 1)
     along = (moved @ growth)[:, None] * growth / growth.square().sum()
     torch.testing.assert_close(moved, along)
+
+
+@pytest.mark.parametrize("config", [FREE, BOTH])
+def test_an_expected_head_is_seen_as_large_as_the_answered_one(tiny_head, config: FitConfig) -> None:
+    head = tiny_head()
+    initial, later = answers(head), answers(head, seed=1)
+    mean = initial.params.identity[VALID].mean(0)
+    expected = mean + torch.linspace(-3, 2, head.num_identity).to(mean)
+    growth = float(head.log_size(expected) - head.log_size(mean))
+    assert abs(growth) > 0.01
+    shape = clip_shape(head, initial, VALID, config, expected)
+    start = shape.of_clip(initial)
+    torch.testing.assert_close(start.params.identity[VALID].mean(0), expected)
+    torch.testing.assert_close(start.camera.scale, initial.camera.scale * math.exp(-growth))
+    assert torch.equal(start.camera.offset, initial.camera.offset)
+    if config.hold_size:
+        size = head.log_size(shape.of_clip(later).params.identity)
+        torch.testing.assert_close(size, head.log_size(expected).expand(VIEWS, TIME))
 
 
 def test_a_batch_has_the_value_and_the_gradient_of_the_clip(tiny_head) -> None:
