@@ -7,9 +7,9 @@ point j of view v at time t,
     observed_vtj = camera_vt(template_j + B_j identity + E_j expression_t + displacement_vj) + noise_vtj
 
     identity        normal about the encoder's mean answer for the clip, one standard deviation of the population in
-                    every coefficient. (On 2000 rendered people the open encoder's error has 0.5 of the population's
-                    variance in the first two coefficients, 0.7 to 0.8 in the next three, more than 0.9 in nearly all
-                    others.)
+                    every coefficient, less along the direction in which the face grows. (On 2000 rendered people
+                    the open encoder's error has 0.5 of the population's variance in the first two coefficients, 0.7
+                    to 0.8 in the next three, more than 0.9 in nearly all others.)
     expression_t    normal with the moments of `neuface.head.expressions`
     displacement_vj normal, s millimetres, the same at all times, alike for neighbouring points: where a detector or a
                     scheme has this point of this face as this camera sees it
@@ -18,7 +18,8 @@ point j of view v at time t,
     camera_vt       weak perspective, any pose
 
 s, sigma and rho are estimated along with the rest, by expectation maximisation: exact landmarks of a rendered face
-are followed closely, those of a detector as far as they deserve. Not in the paper.
+are followed closely, those of a detector as far as they deserve. All this for one size of the head; then the sizes
+are compared, by how probable each makes what is seen. Not in the paper.
 """
 
 from __future__ import annotations

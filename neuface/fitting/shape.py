@@ -111,4 +111,3 @@ def clip_shape(
         shift=shift,
         magnification=torch.exp(-shift @ growth),
     )
-

@@ -178,7 +178,7 @@ def test_the_open_head_of_a_person_is_found(open_head: HeadModel, views: int) ->
     truth = talking(open_head, views, 20)
     estimate = estimate_identity(open_head, first_answer(truth), seen_by(open_head, truth, white(truth, 0.5)))
     unknown = shape_error_mm(open_head, torch.zeros(100), truth)
-    assert shape_error_mm(open_head, estimate.identity, truth) < 0.35 * unknown
+    assert shape_error_mm(open_head, estimate.identity, truth) < 0.45 * unknown
     assert estimate.noise_mm == pytest.approx(0.5, abs=0.15)
     assert estimate.correlation < 0.15
     assert estimate.displacement_mm < 0.5
