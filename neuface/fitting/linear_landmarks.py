@@ -26,7 +26,7 @@ REACH_MM, OWN_SHARE = 20.0, 0.1
 # Points of the contour lie on no feature of the face: their displacement is larger by as much as their noise is on
 # real video (`neuface.benchmark.corruption`).
 CONTOUR_POINTS, CONTOUR_FACTOR = 17, 1.7
-# Of the population's variance of log size, what the open encoder's error has on 2000 rendered people: (3.0 / 3.8 %)^2.
+# Of the population's variance of log size, the open encoder's error has, on 2000 rendered people: (3.0 / 3.8 %)^2.
 SIZE_ERROR_SHARE = 0.62
 JAW_STD_RAD, JAW_STEP_RAD = 0.1, 1e-4
 
