@@ -158,18 +158,20 @@ def _seen(known: LinearLandmarks, state: _State) -> tuple[Tensor, Tensor]:
 def _round(known: LinearLandmarks, state: _State) -> _State:
     """One step with the weights of this state, then the variances of the new one."""
     step = _step(known, state, _weights(known, state))
-    return _with_variances(known, step.state, step.uncertainty)
+    identity = known.by_identity.shape[-1]
+    return _with_variances(known, step.state, torch.cholesky_inverse(step.factor)[identity:, identity:])
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Step:
     state: _State
     """The new one."""
-    uncertainty: Float[Tensor, "displacement displacement"]
-    """Covariance of the displacements."""
+    factor: Float[Tensor, "shared shared"]
+    """Cholesky's, of the inverse covariance of what is shared; NaN if there is none."""
     log_evidence: float
     """Of the size of the state that the step was made from, if that is the most probable state of this size: the
-    logarithm of the probability of what is seen, all else integrated out (Laplace), up to a constant."""
+    logarithm of the probability of what is seen, all else integrated out (Laplace), but for a constant and for what
+    the priors' factors give (`LinearLandmarks.log_density`)."""
 
 
 def _step(known: LinearLandmarks, state: _State, weight: Float[Tensor, "views moments points"]) -> _Step:
@@ -189,23 +191,25 @@ def _step(known: LinearLandmarks, state: _State, weight: Float[Tensor, "views mo
     solved = torch.linalg.solve(own_normal, torch.cat((cross, own_right[..., None]), -1))
 
     precision = _shared_precision(known, state)
-    right = weighted.shared_right - precision @ common
+    pull = precision @ common
+    right = weighted.shared_right - pull
     right = right - torch.einsum("tng, tn -> g", cross, solved[..., -1])
     identity = known.by_identity.shape[-1]
-    held = precision.clone()
-    held[:identity, :identity] += FIXED * torch.outer(known.growth, known.growth)
-    normal = weighted.shared_normal + held - torch.einsum("tng, tnh -> gh", cross, solved[..., :-1])
-    covariance = torch.linalg.inv(normal)
-    step = covariance @ right
+    precision[:identity, :identity] += FIXED * torch.outer(known.growth, known.growth)
+    normal = weighted.shared_normal + precision - torch.einsum("tng, tnh -> gh", cross, solved[..., :-1])
+    factor, failed = torch.linalg.cholesky_ex(normal)
+    if bool(failed):
+        factor = torch.full_like(factor, torch.nan)
+    step = torch.cholesky_solve(right[:, None], factor)[:, 0]
     own_step = solved[..., -1] - solved[..., :-1] @ step
 
-    cost = (weight * miss.square().sum(-1)).sum() + common @ precision @ common
+    cost = (weight * miss.square().sum(-1)).sum() + pull @ common
     cost = cost + ((face @ known.expression_precision) * face).sum()
-    priors = torch.logdet(precision) + len(face) * torch.logdet(known.expression_precision)
+    curvature = torch.logdet(own_normal).sum() + 2 * factor.diagonal().log().sum()
     return _Step(
         state=_moved(state, step, own_step, turned),
-        uncertainty=covariance[identity:, identity:],
-        log_evidence=0.5 * float(priors - cost - torch.logdet(own_normal).sum() - torch.logdet(normal)),
+        factor=factor,
+        log_evidence=-0.5 * float(cost + curvature),
     )
 
 
@@ -243,7 +247,7 @@ def _resized(
     )
     for _ in range(ROUNDS_PER_SIZE):
         grown = _step(known, grown, weight).state
-    return grown, _step(known, grown, weight).log_evidence
+    return grown, _step(known, grown, weight).log_evidence + known.log_density()
 
 
 def _inflation(state: _State) -> float:

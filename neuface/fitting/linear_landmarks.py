@@ -116,6 +116,14 @@ class LinearLandmarks:
             expression_precision=precision,
         )
 
+    def log_density(self) -> float:
+        """Logarithm of the density of the mean expressions and displacements (s = 1 mm), but for a constant."""
+        displacement, expression = (
+            float(torch.linalg.cholesky(precision).diagonal().log().sum())
+            for precision in (self.displacement_precision, self.expression_precision)
+        )
+        return displacement + len(self.expression_mean) * expression
+
     def grown(self, log_growth: float) -> LinearLandmarks:
         """What is expected of a head that is larger by this: its expressions and displacements are larger, too.
 

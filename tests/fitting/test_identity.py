@@ -155,12 +155,12 @@ def test_a_step_is_that_of_all_unknowns_at_once(tiny_head, moves_jaw: bool) -> N
     step = expected[shared:][: moments * expressions].view(moments, expressions)
     torch.testing.assert_close(moved.expression - state.expression, step, atol=1e-6, rtol=1e-5)
 
-    # Laplace: what a Gaussian with this curvature integrates to, times the densities of the priors.
-    densities = torch.logdet(module._shared_precision(known, state))
-    densities = densities + moments * torch.logdet(known.expression_precision)
+    # Laplace: what a Gaussian with this curvature integrates to.
     height = -0.5 * (each * missing.square()).sum() - prior(zero)
-    evidence = height + 0.5 * (densities - torch.logdet(normal))
+    evidence = height - 0.5 * torch.logdet(normal)
     assert found.log_evidence == pytest.approx(float(evidence), abs=1e-3)
+    precision = torch.block_diag(known.displacement_precision, *[known.expression_precision] * moments)
+    assert known.log_density() == pytest.approx(0.5 * float(torch.logdet(precision)), abs=1e-6)
 
 
 def test_exact_landmarks_tell_the_person(tiny_head) -> None:
