@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from neuface.benchmark.command import run_benchmark
+from neuface.benchmark.command import command_line, run_benchmark
 from neuface.benchmark.evidence import FAST, EvidenceSettings
 from neuface.clips import read_clip
 from neuface.demo import run_demo
@@ -129,7 +129,7 @@ class Benchmark:
         if self.fast and self.settings != EvidenceSettings():
             raise InputError("--fast has settings of its own: give either --fast or --settings")
         settings = FAST if self.fast else self.settings
-        command = f"neuface benchmark{' --fast' if self.fast else ''}"
+        command = command_line(settings, with_data=self.data is not None)
         evidence = run_benchmark(
             self.out, settings, self.data, workers=self.workers, command=command, progress=self.progress
         )

@@ -1,4 +1,4 @@
-"""The objective on one page: Eq. 1-4 of NeuFace (TMLR 2024), and two weak priors.
+"""The objective on one page: Eq. 1-4 of NeuFace (TMLR 2024), and terms beside them: smoothness, priors, colours.
 
 Every term returns one value per image, so that a batch of any size adds up to the same clip-wide mean. Targets
 come from the E-step (`neuface.fitting.targets`), which decides whether they carry gradient.

@@ -53,7 +53,8 @@ def optimize(
         progress: show a progress bar with the loss and its parts.
 
     Returns:
-        The result, on the CPU. Frames without landmarks take part in the temporal term only and are marked.
+        The result, on the CPU. Frames without landmarks are marked; they take part in every term but those of
+            landmarks and colours.
 
     Raises:
         InputError: frames or landmarks that cannot be used; the message says which and what to do.

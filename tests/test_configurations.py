@@ -43,7 +43,7 @@ def test_direct_fitting_is_a_configuration(short_clip: Clip) -> None:
     report = direct.report()
     assert report["after"]["nme_percent"] < 0.8 * report["before"]["nme_percent"]
     assert direct.config.parameters == "free"
-    assert len(direct.history["total"]) == len(direct.identity_spread) == 32
+    assert len(direct.history["total"]) == len(direct.identity_spread) == 1 + 30
 
 
 @pytest.mark.parametrize("preset", ["paper", "official", "best", "direct"])

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import os
 import platform
+from dataclasses import fields
 from pathlib import Path
 
 import torch
 
 from neuface.benchmark.causes import LIKELY_CAUSES
 from neuface.benchmark.documents import Picture
-from neuface.benchmark.evidence import Evidence, EvidenceSettings, clip_sources, collect, footage_of
+from neuface.benchmark.evidence import FAST, Evidence, EvidenceSettings, clip_sources, collect, footage_of
 from neuface.benchmark.evidence_figures import draw_figures
 from neuface.benchmark.evidence_report import ReportExtras, html, markdown, report_pictures
 from neuface.benchmark.evidence_tables import tables
-from neuface.benchmark.gradient_maps import GradientMapConfig, gradient_maps, gradient_picture, map_figures
+from neuface.benchmark.gradient_maps import (
+    GradientMapConfig,
+    MapFigures,
+    gradient_maps,
+    gradient_picture,
+    map_figures,
+)
 from neuface.io.archives import write_json, write_text
 from neuface.io.kept import kept_in
 from neuface.io.video import write_image
@@ -64,6 +71,19 @@ def run_benchmark(
     return evidence
 
 
+def command_line(settings: EvidenceSettings, *, with_data: bool) -> str:
+    """What to type for the same study; DIR and DATA stand for folders, which are nobody else's affair."""
+    words = ["neuface benchmark --out DIR", *["--data DATA"] * with_data]
+    if settings == FAST:
+        return " ".join([*words, "--fast"])
+    for item in fields(settings):
+        value, option = getattr(settings, item.name), item.name.replace("_", "-")
+        if value == item.default:
+            continue
+        words.append(f"--settings.no-{option}" if value is False else f"--settings.{option} {value}")
+    return " ".join(words)
+
+
 def cpu_name() -> str:
     """The processor's name, as far as the system tells it."""
     return platform.processor() or platform.machine()
@@ -77,14 +97,28 @@ def _gradients(settings: EvidenceSettings, data: str | os.PathLike[str] | None) 
     maps = gradient_maps(model, source.load(model).clip, GradientMapConfig(images=GRADIENT_IMAGES))
     everything = torch.ones(model.head.num_vertices, dtype=torch.bool)
     face = model.head.regions.get("face", everything)
-    alike = {
-        name: map_figures(step, face).similarity
-        for name, step in (("direct fitting", maps.direct), ("the network", maps.neural))
-    }
-    said = ", ".join(f"{value:.2f} for {name}" for name, value in alike.items() if value is not None)
     return Picture(
         name="gradient_maps",
         image=gradient_picture(maps, model.head).numpy(),
         caption=f"Where the first step acts (the paper's Fig. 3), clip {source.name}. "
-        f"Mean cosine between the steps of different images: {said}.",
+        + said_of_gradients(map_figures(maps.direct, face), map_figures(maps.neural, face)),
     )
+
+
+def said_of_gradients(direct: MapFigures, neural: MapFigures) -> str:
+    """What the paper claims of its Fig. 3, and what was measured."""
+    lines = [
+        "The paper: the step of direct fitting is sparse and alike for all pictures, the network's is dense and "
+        "different. Here (direct fitting / network):",
+        f"share of the face that moves {direct.moved_share:.2f} / {neural.moved_share:.2f}, so the first "
+        + ("holds;" if direct.moved_share < neural.moved_share else "does not hold;"),
+    ]
+    if direct.pattern_similarity is None or neural.pattern_similarity is None:
+        return " ".join([*lines, "the second needs several images."])
+    holds = direct.pattern_similarity > neural.pattern_similarity
+    lines += [
+        "mean cosine between the maps of different pictures, lengths alone, "
+        f"{direct.pattern_similarity:.2f} / {neural.pattern_similarity:.2f}, so the second "
+        + ("holds." if holds else "does not hold."),
+    ]
+    return " ".join(lines)

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from multiprocessing import get_context
 from typing import Any
@@ -18,23 +18,20 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from neuface.benchmark.arms import BEST, ENCODER, LOSSES, MAIN, PHOTOMETRIC, SMOOTHERS, Arm, arms_of
+from neuface.benchmark.arms import ENCODER, LOSSES, MAIN, PHOTOMETRIC, SMOOTHERS, Arm, arms_of
 from neuface.benchmark.cases import CLEAN, HARD, SCAN, SYNTHETIC, TEST, Case, CaseSpec, make_case
-from neuface.benchmark.corruption import DETECTOR
+from neuface.benchmark.evidence_keys import clip_key, model_key
 from neuface.benchmark.footage import FOUR_CAMERAS, REAL_1VIEW, RealFootage, find_footage
 from neuface.benchmark.held_out import HeldOut, leave_one_view_out, view_means
 from neuface.benchmark.judging import Scores, score, true_stability
 from neuface.benchmark.parameterisation import encoder_answer
-from neuface.benchmark.study import Json, Keep, weights_hash
+from neuface.benchmark.study import Json, Keep
 from neuface.benchmark.triangulated import triangulate_inner51
 from neuface.errors import InputError
 from neuface.fitting.config import FitConfig
 from neuface.io.scans import read_scan
 from neuface.models import Model, load_model
 from neuface.pipeline import optimize
-
-EVIDENCE_FORMAT = 1
-"""Raise when the meaning of kept results changes: older ones are then computed again."""
 
 # Triangulated landmarks that miss one of their views by more than this are no truth.
 LARGEST_TRIANGULATION_ERROR_PX = 8.0
@@ -49,20 +46,20 @@ class EvidenceSettings:
 
     people: int = 4
     """Rendered people before one camera, as many before three; each once clean and once hard."""
-    frames: int = 48
+    frames: int = 32
     """Of a clip from one camera."""
-    frames_of_three: int = 24
+    frames_of_three: int = 16
     """Of a clip from three cameras, each."""
     scans: int = 2
     """Filmed clips of the scan from one camera, as many from three."""
-    scan_frames: int = 24
-    scan_frames_of_three: int = 12
+    scan_frames: int = 16
+    scan_frames_of_three: int = 8
     size_px: int = 320
     """Side of rendered frames."""
-    real_clips: int = 6
+    real_clips: int = 3
     """Real clips from one camera, of people whom the encoder has not seen first."""
-    real_frames: int = 150
-    four_camera_frames: int = 60
+    real_frames: int = 60
+    four_camera_frames: int = 16
     """Frame sets of the session of four cameras; 0 leaves it out."""
     ablations: bool = True
     """Tables S1, S2 and S3a."""
@@ -104,6 +101,10 @@ class ClipSource:
     """Folder of real clips and of the scan."""
     frames: int | None = None
     """Of a real clip: at most so many."""
+
+    def key(self) -> Json:
+        """What runs on this clip are kept for."""
+        return {"name": self.name, **clip_key(self.name, self.spec, self.frames, footage_of(self.data))}
 
     def load(self, model: Model) -> Case:
         """Render or read the clip."""
@@ -159,9 +160,8 @@ class Evidence:
     settings: EvidenceSettings
     encoder_hash: str
     head_hash: str
-    threads: int
-    """Of torch in each process; `seconds` depend on them."""
     workers: int
+    """Processes that fitted clips side by side; `seconds` depend on them."""
     absent: tuple[str, ...]
     """What of the real data was not there."""
     runs: tuple[Run, ...]
@@ -187,7 +187,8 @@ def collect(
     Args:
         data: folder of real clips (`neuface.benchmark.footage`); without it there are rendered people only.
         keep: where finished runs are kept and found again; None keeps nothing.
-        workers: processes that fit clips side by side. The figures do not depend on their number.
+        workers: processes that fit clips side by side. Each has one thread, so that the figures do not depend on
+            their number: with two threads sums are added in another order, and a fit takes another course.
         progress: show a progress bar, one step per run.
 
     Raises:
@@ -199,12 +200,7 @@ def collect(
         raise InputError(f"{os.fspath(data)} is not a folder; expected one of real clips (docs/benchmark.md)")
     memory = keep or (lambda _name, _key, make: make())
     model = load_model("open")
-    origin: Json = {
-        "format": EVIDENCE_FORMAT,
-        "encoder": weights_hash(model),
-        "head": model.head.content_hash(),
-        "torch": torch.__version__,
-    }
+    origin = model_key(model)
     footage = footage_of(None if data is None else os.fspath(data))
     sources = clip_sources(settings, footage, None if data is None else os.fspath(data))
     jobs = [_run_job(source, arm) for source in sources for arm in arms_for(source, settings)]
@@ -228,19 +224,13 @@ def collect(
         settings=settings,
         encoder_hash=origin["encoder"],
         head_hash=origin["head"],
-        threads=1 if workers > 1 else torch.get_num_threads(),
         workers=workers,
         absent=footage.absent if data is not None else ("real clips and the scan: no data folder was given",),
         runs=tuple(run_from_json(results[job.name]) for job in jobs if job.kind == "run"),
         true_msi3d_vertices={
             job.source.name: results[job.name]["msi3d_vertices"] for job in jobs if job.kind == "truth"
         },
-        held_out=tuple(
-            HeldOutRun(**{name: _tuples(value) for name, value in results[job.name][part].items()})
-            for job in jobs
-            if job.kind == "held_out"
-            for part in results[job.name]
-        ),
+        held_out=_held_out_runs([results[job.name] for job in jobs if job.kind == "held_out"]),
     )
 
 
@@ -315,38 +305,31 @@ class _Job:
 
 
 def _run_job(source: ClipSource, arm: Arm) -> _Job:
-    key = {**_source_key(source), "config": None if arm.config is None else asdict(arm.config)}
+    key = {**source.key(), "config": None if arm.config is None else asdict(arm.config)}
     return _Job(kind="run", name=f"{source.name}.{arm.name}", key=key, source=source, arm=arm)
 
 
 def _truth_job(source: ClipSource) -> _Job:
-    return _Job(kind="truth", name=f"{source.name}.truth", key=_source_key(source), source=source)
+    return _Job(kind="truth", name=f"{source.name}.truth", key=source.key(), source=source)
 
 
 def _held_out_jobs(sources: Sequence[ClipSource], settings: EvidenceSettings) -> list[_Job]:
-    """Fits without each camera, for the arms that the question is about."""
+    """Fits without each camera, by every arm that fits; the encoder's own answers come with each of them."""
     if not settings.held_out:
         return []
     return [
         _Job(
             kind="held_out",
             name=f"{source.name}.held_out.{arm.name}",
-            key={**_source_key(source), "config": asdict(arm.config)},
+            key={**source.key(), "config": asdict(arm.config)},
             source=source,
             arm=arm,
         )
         for source in sources
         if source.group == FOUR_CAMERAS
         for arm in MAIN
-        if arm.name == BEST and arm.config is not None
+        if arm.config is not None
     ]
-
-
-def _source_key(source: ClipSource) -> Json:
-    # Not where the data lie: that may change without a change of the clip.
-    key = asdict(replace(source, data=None))
-    hard = source.spec is not None and source.spec.condition == HARD
-    return {**key, "corruption": asdict(DETECTOR)} if hard else key
 
 
 def _compute(job: _Job) -> Json:
@@ -384,6 +367,15 @@ def _run(source: ClipSource, arm: Arm, case: Case, model: Model) -> Run:
     )
 
 
+def _held_out_runs(kept: Sequence[Json]) -> tuple[HeldOutRun, ...]:
+    """One per clip and arm: the encoder's answers are measured beside every fit, and are always the same."""
+    found: dict[tuple[str, str], HeldOutRun] = {}
+    for part in (part for parts in kept for part in parts.values()):
+        run = HeldOutRun(**{name: _tuples(value) for name, value in part.items()})
+        found.setdefault((run.clip, run.arm), run)
+    return tuple(found.values())
+
+
 def _held_out_json(job: _Job, found: HeldOut) -> Json:
     assert job.arm is not None
     common = {"clip": job.source.name, "views": found.names}
@@ -400,9 +392,14 @@ def _held_out_json(job: _Job, found: HeldOut) -> Json:
 
 @contextmanager
 def _pool(workers: int) -> Iterator[Callable[[_Job], Json]]:
-    """How a job is computed: here, or in one of several processes of one thread each."""
+    """How a job is computed, with one thread: here, or in one of several processes."""
     if workers == 1:
-        yield _compute
+        before = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            yield _compute
+        finally:
+            torch.set_num_threads(before)
         return
     pool: Executor
     with ProcessPoolExecutor(

@@ -77,6 +77,7 @@ SHAPE = (
     _metric("scan_mm", "scan to mesh", "mm"),
     _metric("scan_scaled_mm", "scan to mesh, with scale", "mm"),
     _metric("landmarks_3d_median_mm", "3D landmarks, median", "mm"),
+    _metric("landmarks_3d_turned_median_mm", "3D landmarks, each image turned, median", "mm"),
     _metric("nme_percent", "NME, 68 points", "%"),
     _metric("nme51_percent", "NME, inner 51", "%"),
     _metric("true_nme_percent", "NME to exact landmarks", "%"),

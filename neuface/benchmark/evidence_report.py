@@ -73,7 +73,7 @@ class ReportExtras:
     pictures: tuple[Picture, ...] = ()
     """Further pictures, e.g. of gradient maps."""
     remarks: Mapping[str, str] = field(default_factory=dict)
-    """Likely causes of orderings that do not hold, by `Ordering.claim`."""
+    """Likely causes of orderings that do not hold, by `Ordering.claim`; without one the report says so."""
 
 
 def markdown(evidence: Evidence, figures: Mapping[str, Rgb], extra: ReportExtras) -> str:
@@ -272,13 +272,16 @@ def _cameras(evidence: Evidence) -> list[Block]:
     """What calibrated cameras tell about real footage."""
     blocks: list[Block] = []
     item = table(evidence, MAIN_TABLE, FOUR_CAMERAS)
-    grid = None if item is None else arm_grid(item, ["landmarks_3d_median_mm"])
+    grid = (
+        None if item is None else arm_grid(item, ["landmarks_3d_median_mm", "landmarks_3d_turned_median_mm"])
+    )
     if grid is not None:
         blocks += [
             Heading(level=3, text="3D landmark error"),
             Paragraph(
                 text="Inner landmarks against points triangulated from the cameras, after one size for the clip and "
-                "a rotation per image."
+                "one rotation per camera; beside it with a rotation per image, which leaves out how the head turned. "
+                "Every image has its own place, for weak perspective does not tell how far away a head is."
             ),
             grid,
         ]
@@ -349,7 +352,7 @@ def _orderings(evidence: Evidence, extra: ReportExtras) -> list[Block]:
     blocks.append(claims_grid(found))
     failed = dict.fromkeys(item.claim for item in found if not all(item.holds.values()))
     texts = {item.claim: f"{item.source}, {item.text}" for item in found}
-    causes = tuple(f"{texts[claim]}: {extra.remarks[claim]}" for claim in failed if claim in extra.remarks)
+    causes = tuple(f"{texts[claim]}: {extra.remarks.get(claim, 'We do not know why.')}" for claim in failed)
     if causes:
         blocks += [Heading(level=3, text="Likely causes where they do not hold"), Bullets(lines=causes)]
     for source in dict.fromkeys(item.source for item in found):
@@ -368,14 +371,13 @@ def _origin(evidence: Evidence, extra: ReportExtras) -> list[Block]:
             fits[run.stop_reason] = fits.get(run.stop_reason, 0) + 1
     ends = ", ".join(f"{reason} {count}" for reason, count in sorted(fits.items()))
     workers = f"{evidence.workers} worker{'s' if evidence.workers > 1 else ''}"
-    threads = f"{evidence.threads} thread{'s' if evidence.threads > 1 else ''}"
     blocks: list[Block] = [
         Heading(level=2, text="How this was made"),
         Bullets(
             lines=(
                 f"Command: {extra.command}",
-                f"Hardware: {extra.cpu}; torch {extra.torch_version}, {workers} of {threads} each. Fit times depend "
-                "on these.",
+                f"Hardware: {extra.cpu}; torch {extra.torch_version}, {workers} of one thread each. Fit times "
+                "depend on these.",
                 f"Settings: {settings}.",
                 f"Encoder {evidence.encoder_hash}; head {evidence.head_hash}.",
                 f"How fits ended: {ends or 'none was run'}.",

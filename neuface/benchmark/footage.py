@@ -141,6 +141,11 @@ class RealCase:
             return None
         return read_cameras(self._paths((self.recording.cameras,))[0])
 
+    def files(self) -> tuple[os.PathLike[str], ...]:
+        """All that `load` and `cameras` read."""
+        cameras = () if self.recording.cameras is None else (self.recording.cameras,)
+        return self._paths((*self.recording.videos, self.recording.landmarks, *cameras))
+
     def _paths(self, names: tuple[str, ...]) -> tuple[os.PathLike[str], ...]:
         return files_below(self.folder, names)[0]
 

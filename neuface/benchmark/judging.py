@@ -11,7 +11,7 @@ from torch import Tensor
 
 from neuface import metrics
 from neuface.benchmark.cases import ALIGNING_POINTS, Case, ScanTruth
-from neuface.benchmark.triangulated import landmark_3d_errors_mm
+from neuface.benchmark.triangulated import PER_IMAGE, PER_VIEW, landmark_3d_errors_mm
 from neuface.evaluation import image_nme_percent, measure, vertices_in_chunks
 from neuface.head.model import HeadModel
 from neuface.landmarks.schemes import IBUG68
@@ -66,8 +66,10 @@ class Scores:
     lip_motion_kept: float | None = None
     """Share of the true lip motion that is in the fit: 1 is all."""
     landmarks_3d_median_mm: float | None = None
-    """Median distance of the inner landmarks to points triangulated from calibrated cameras, after one similarity in
-    size and a rotation per image."""
+    """Median distance of the inner landmarks to points triangulated from calibrated cameras, after one size for the
+    clip and one rotation per camera; weak perspective leaves every image its own place."""
+    landmarks_3d_turned_median_mm: float | None = None
+    """The same with a rotation per image: shape and expression alone."""
     cvd_per_view_mm: tuple[float | None, ...] | None = None
     """Distance of each view's meshes to those of the others; None for a view that shares no time with another."""
 
@@ -149,8 +151,14 @@ def _shape_scores(case: Case, head: HeadModel, prediction: Prediction) -> dict[s
             metrics.mpve_mm(unposed, true, ~head.regions["neck"], alignment="none")
         )
     if case.triangulated is not None:
-        errors = landmark_3d_errors_mm(head, params, valid, case.clip.landmarks.scheme, case.triangulated)
-        scores["landmarks_3d_median_mm"] = _number(errors.nanmedian())
+        for name, per in (
+            ("landmarks_3d_median_mm", PER_VIEW),
+            ("landmarks_3d_turned_median_mm", PER_IMAGE),
+        ):
+            errors = landmark_3d_errors_mm(
+                head, params, valid, case.clip.landmarks.scheme, case.triangulated, rotation_per=per
+            )
+            scores[name] = _number(errors.nanmedian())
     return scores
 
 

@@ -52,9 +52,10 @@ class FitConfig:
     identity_prior_weight: float = 3e-2
     """Weight of the squared deviation of the identity code from the expected one: it keeps what the steps' landmarks
     do not tell. One code per clip is told by every camera, so it is divided by their number. Not in the paper."""
-    expected_identity: Literal["encoder", "landmarks"] = "landmarks"
-    """The code that the identity prior expects: the pretrained encoder's mean answer for the clip, or what this and
-    all the clip's landmarks together make most probable, from which the fit then starts. Not in the paper."""
+    expected_identity: Literal["encoder", "landmarks", "population"] = "landmarks"
+    """The code that the identity prior expects: the pretrained encoder's mean answer for the clip; what this and all
+    the clip's landmarks together make most probable, from which the fit then starts; or the population's mean, as in
+    the regularisers of direct fitting (paper, Eq. 5). The first two are not in the paper."""
     expression_prior_weight: float = 1e-3
     """Weight of the squared expression code. Not in the paper."""
     pose_prior_weight: float = 0.0
@@ -64,8 +65,8 @@ class FitConfig:
     """One identity code for the whole clip, all views; one for every image, as in the paper; or that of the first
     image for all, as in the released code."""
     hold_size: bool = True
-    """Keep the size of the face that `expected_identity` has: the cameras of this package (weak perspective) cannot
-    tell it, so that it would drift. Not in the paper."""
+    """Keep the size of the face that `expected_identity` has, or the encoder's if that is the population's mean: the
+    cameras of this package (weak perspective) cannot tell it, so that it would drift. Not in the paper."""
 
     smoother: Smoother = "local_quadratic"
     """How courses over time are smoothed; `released` is the released code's four frames t-2 to t+1."""
@@ -147,8 +148,8 @@ class FitConfig:
     def official(cls, **changes: Any) -> FitConfig:
         """What the authors' released code does with its own settings, where it can run.
 
-        Weights are the released ones in the units of our terms (docs/presets.md has the conversion). Two faults are
-        not imitated: frames that do not fill a chunk are used, and frames without a face are allowed.
+        Weights are the released ones in the units of our terms (docs/presets.md has the conversion, and what is not
+        imitated: frames that do not fill a chunk are used, and frames without a face are allowed).
         """
         released: dict[str, Any] = {
             "landmark_weight": 5.0,
@@ -182,6 +183,7 @@ class FitConfig:
         baseline: dict[str, Any] = {
             "parameters": "free",
             "identity_prior_weight": 1e-3,
+            "expected_identity": "population",
             "expression_prior_weight": 1e-3,
             "pose_prior_weight": 1e-3,
             "learning_rate": 3e-2,

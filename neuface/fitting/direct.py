@@ -45,6 +45,7 @@ def fit_direct(
     fine = replace(together, max_passes=max(1, config.max_passes - coarse.max_passes))
     details = tuple(name for name in everything if name not in CAMERA)
     second = fit(FreeParameters(first.prediction, details), head, problem, fine, report_on)
-    history = {name: [*values, *second.history[name]] for name, values in first.history.items()}
-    spread = [*first.identity_spread, *second.identity_spread]
+    # The second begins where the first ended, with one value of the same state.
+    history = {name: [*values, *second.history[name][1:]] for name, values in first.history.items()}
+    spread = [*first.identity_spread, *second.identity_spread[1:]]
     return replace(second, initial=first.initial, history=history, identity_spread=spread)

@@ -95,18 +95,21 @@ def clip_shape(
     """What the images of this clip share, by the pretrained encoder's answers, batch axes `views time`.
 
     Args:
-        expected: the most probable code of the person; None is the mean of the answers.
+        expected: the most probable code of the person; None is what `config.expected_identity` says without
+            landmarks, the mean of the answers or the population's.
     """
     mean = initial.params.identity[valid].mean(0)
+    held = mean if expected is None else expected
     growth = head.log_size(torch.eye(len(mean)).to(mean))
     answered = initial.params.identity[valid][0] if config.identity_per == "first" else mean
     shift = torch.zeros_like(mean) if expected is None else expected - answered
-    expected = mean if expected is None else expected
+    if expected is None:
+        expected = torch.zeros_like(mean) if config.expected_identity == "population" else mean
     return ClipShape(
         identity_per=config.identity_per,
         valid=valid,
         growth=growth,
-        log_size=expected @ growth if config.hold_size and bool(growth.any()) else None,
+        log_size=held @ growth if config.hold_size and bool(growth.any()) else None,
         expected=expected,
         shift=shift,
         magnification=torch.exp(-shift @ growth),

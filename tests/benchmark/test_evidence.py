@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from neuface.benchmark import evidence
+from neuface.benchmark import evidence, evidence_keys
 from neuface.benchmark.arms import (
     BEST,
     DIRECT,
@@ -23,8 +24,16 @@ from neuface.benchmark.arms import (
     Arm,
 )
 from neuface.benchmark.command import run_benchmark
-from neuface.benchmark.evidence import ClipSource, EvidenceSettings, arms_for, clip_sources, collect
-from neuface.benchmark.footage import RealFootage, find_footage
+from neuface.benchmark.evidence import (
+    ClipSource,
+    EvidenceSettings,
+    arms_for,
+    clip_sources,
+    collect,
+    footage_of,
+)
+from neuface.benchmark.evidence_keys import file_hash
+from neuface.benchmark.footage import RECORDINGS, SCAN_FILES, SCAN_FOLDER, RealFootage, find_footage
 from neuface.cli import main
 from neuface.errors import InputError
 from neuface.fitting.config import FitConfig
@@ -94,8 +103,8 @@ def test_ablations_are_run_where_every_term_has_something_to_do() -> None:
 
 def test_hard_clips_are_kept_for_their_corruption() -> None:
     clean, *_, hard = clip_sources(TINY, NOTHING, None)
-    assert "corruption" in evidence._source_key(hard)
-    assert "corruption" not in evidence._source_key(clean)
+    assert "corruption" in hard.key()
+    assert "corruption" not in clean.key()
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="the real clips (../shared/data) are not here")
@@ -188,3 +197,80 @@ def test_what_cannot_be_run_is_refused_before_anything_is_computed(tmp_path: Pat
         EvidenceSettings(people=0)
     with pytest.raises(InputError, match=r"EvidenceSettings\.scans must be at least 0, got -1"):
         EvidenceSettings(scans=-1)
+
+
+# --- What runs are kept for
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="the real clips (../shared/data) are not here")
+def test_runs_are_kept_for_what_is_in_the_files(tmp_path: Path) -> None:
+    """Wherever the folder lies; but another video or scan of the same name is another clip."""
+    settings = replace(TINY, real_clips=1, scans=1)
+    recording = RECORDINGS[0]
+    for name in (*recording.videos, recording.landmarks, *(f"{SCAN_FOLDER}/{file}" for file in SCAN_FILES)):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes((DATA / name).read_bytes())
+
+    def keys(folder: Path) -> dict[str, Any]:
+        footage_of.cache_clear()
+        return {
+            source.name: source.key()
+            for source in clip_sources(settings, find_footage(folder), str(folder))
+            if source.group in ("real_1view", "scan_1view")
+        }
+
+    there, copied = keys(DATA), keys(tmp_path)
+    assert len(there) == 2
+    assert there == copied
+    for changed in (recording.videos[0], f"{SCAN_FOLDER}/{SCAN_FILES[0]}"):
+        with (tmp_path / changed).open("ab") as stream:
+            stream.write(b"x")
+    file_hash.cache_clear()
+    after = keys(tmp_path)
+    assert all(after[name] != there[name] for name in there)
+
+
+def test_runs_are_kept_for_the_code_that_made_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evidence, "clip_sources", lambda *arguments: clip_sources(*arguments)[:1])
+    monkeypatch.setattr(evidence, "MAIN", MAIN[:1])
+    computed: list[str] = []
+    true_compute = evidence._compute
+
+    def counting(job: Any) -> Any:
+        computed.append(job.name)
+        assert torch.get_num_threads() == 1
+        return true_compute(job)
+
+    monkeypatch.setattr(evidence, "_compute", counting)
+    threads = torch.get_num_threads()
+    for code, expected in (("a", 2), ("a", 2), ("b", 4)):
+        monkeypatch.setattr(evidence_keys, "package_sha256", lambda _, code=code: code)
+        collect(TINY, keep=kept_in(tmp_path), progress=False)
+        assert len(computed) == expected
+    assert torch.get_num_threads() == threads
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="the real clips (../shared/data) are not here")
+def test_every_arm_that_fits_is_held_out() -> None:
+    settings = replace(TINY, four_camera_frames=8, held_out=True)
+    jobs = evidence._held_out_jobs(clip_sources(settings, find_footage(DATA), str(DATA)), settings)
+    fitted = [arm.name for arm in MAIN if arm.config is not None]
+    assert [job.name for job in jobs] == [f"calibration_session.held_out.{name}" for name in fitted]
+    assert evidence._held_out_jobs([], settings) == []
+
+
+def test_the_encoder_counts_once_beside_the_arms_that_are_held_out() -> None:
+    kept = [
+        {
+            arm: {
+                "clip": "session",
+                "arm": arm,
+                "views": ["a"],
+                "nme51_percent": [value],
+                "nme51_head_percent": [1.0],
+            }
+            for arm, value in ((ENCODER, 3.0), (name, 2.0))
+        }
+        for name in (DIRECT, PAPER)
+    ]  # fmt: skip
+    assert [run.arm for run in evidence._held_out_runs(kept)] == [ENCODER, DIRECT, PAPER]

@@ -13,12 +13,16 @@ import pytest
 from matplotlib.image import imread
 from small_evidence import PEOPLE, four_camera_runs, held_out_runs, small_evidence
 
+from neuface.benchmark.causes import LIKELY_CAUSES
+from neuface.benchmark.command import command_line, said_of_gradients
 from neuface.benchmark.documents import Cell, Grid, Picture, png_bytes, to_html, to_markdown
-from neuface.benchmark.evidence import Evidence
+from neuface.benchmark.evidence import FAST, Evidence, EvidenceSettings
+from neuface.benchmark.evidence_claims import CLAIMS, SPREAD_CLAIM
 from neuface.benchmark.evidence_figures import CAPTIONS, draw_figures, mpve_bars, steadiness_scatter
 from neuface.benchmark.evidence_grids import best_places, number
 from neuface.benchmark.evidence_means import METRICS
 from neuface.benchmark.evidence_report import ReportExtras, html, markdown, report_pictures
+from neuface.benchmark.gradient_maps import MapFigures
 from neuface.benchmark.published import PUBLISHED
 from neuface.errors import InputError
 
@@ -197,6 +201,7 @@ def test_nothing_that_failed_is_hidden(evidence: Evidence, extra: ReportExtras) 
     # On the people none holds, on the real clip those of paper() and best(); official() was not run there.
     assert "Table 2: NME lower than of direct fitting | 1 of 2 | 0 of 1 | 1 of 2" in flat
     assert "Table 2, NME lower than of direct fitting: noise is fitted" in text
+    assert "Fig. 4, MPVE lower than of direct fitting: We do not know why." in text
     # A cause is told only of what does not hold.
     assert "never to be seen" not in text
 
@@ -302,3 +307,37 @@ def test_longer_bars_have_more_colour(evidence: Evidence) -> None:
 def test_a_steadiness_of_zero_has_no_place_on_a_logarithm(evidence: Evidence) -> None:
     runs = tuple(replace(run, scores=replace(run.scores, msi3d_vertices=0.0)) for run in evidence.runs)
     assert steadiness_scatter(replace(evidence, runs=runs)) is None
+
+
+def test_every_cause_is_of_a_claim() -> None:
+    known = {*(claim.name for claim in CLAIMS), SPREAD_CLAIM}
+    assert set(LIKELY_CAUSES) <= known
+
+
+def test_what_is_said_of_the_gradient_maps_is_what_was_measured() -> None:
+    def figures(moved: float, alike: float | None) -> MapFigures:
+        return MapFigures(
+            mean_mm=1.0,
+            shape_share=0.5,
+            moved_share=moved,
+            similarity=0.0,
+            pattern_similarity=alike,
+            common_pull_similarity=0.0,
+        )
+
+    as_claimed = said_of_gradients(figures(0.31, 0.98), figures(0.78, 0.83))
+    assert "0.31 / 0.78, so the first holds; mean" in as_claimed
+    assert as_claimed.endswith("0.98 / 0.83, so the second holds.")
+    reverse = said_of_gradients(figures(0.78, 0.83), figures(0.31, 0.98))
+    assert "so the first does not hold;" in reverse
+    assert reverse.endswith("so the second does not hold.")
+    assert said_of_gradients(figures(0.3, None), figures(0.7, None)).endswith("needs several images.")
+
+
+def test_the_command_that_is_told_is_one_that_can_be_typed() -> None:
+    assert command_line(FAST, with_data=False) == "neuface benchmark --out DIR --fast"
+    settings = EvidenceSettings(people=2, four_camera_frames=0, held_out=False)
+    assert command_line(settings, with_data=True) == (
+        "neuface benchmark --out DIR --data DATA --settings.people 2 --settings.four-camera-frames 0 "
+        "--settings.no-held-out"
+    )

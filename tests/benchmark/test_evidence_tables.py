@@ -245,8 +245,15 @@ def holds(found: tuple[Ordering, ...], claim: str, group: str = PEOPLE) -> dict[
         ("nme_percent_against_encoder", {"paper": True, "official": True, "best": True}),
         ("mpve_mm_against_direct", {"paper": False, "official": False, "best": True}),
         ("mpve_mm_against_encoder", {"paper": True, "official": True, "best": True}),
+        ("direct_msi3d", {"direct": True}),
         ("landmarks_only_cvd", {"only_landmarks": True}),
+        ("landmarks_only_msi3d", {"only_landmarks": True}),
         ("multiview_cvd", {"with_multiview": True}),
+        # 1.40 and 1.45 are alike, 1.4 and 1.5 are not.
+        ("multiview_nme", {"with_multiview": True, "paper": False}),
+        ("temporal_cvd", {"with_temporal": False}),
+        ("everything_cvd", {"paper": True}),
+        ("everything_msi3d", {"paper": True}),
         ("temporal_msi3d", {"with_temporal": True}),
         # 0.50 and 0.52 are alike, 1.5 and 1.7 are not.
         ("median_cvd_mm", {"paper_median": True}),

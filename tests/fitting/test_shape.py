@@ -87,6 +87,19 @@ def test_an_expected_head_is_seen_as_large_as_the_answered_one(tiny_head, config
         torch.testing.assert_close(size, head.log_size(expected).expand(VIEWS, TIME))
 
 
+def test_the_population_is_expected_without_a_move_of_the_start(tiny_head) -> None:
+    """As the regularisers of Eq. 5: the fit starts at the encoder's answers, which the prior pulls to the mean."""
+    head = tiny_head()
+    initial = answers(head)
+    shape = clip_shape(head, initial, VALID, replace(FREE, expected_identity="population"))
+    assert torch.equal(shape.expected, torch.zeros(head.num_identity, dtype=shape.expected.dtype))
+    assert torch.equal(shape.of_clip(initial).params.identity, initial.params.identity)
+    held = clip_shape(head, initial, VALID, replace(HELD, expected_identity="population"))
+    size = head.log_size(initial.params.identity)[VALID].mean()
+    found = head.log_size(held.of_clip(initial).params.identity)
+    torch.testing.assert_close(found, size.expand(VIEWS, TIME))
+
+
 def test_a_batch_has_the_value_and_the_gradient_of_the_clip(tiny_head) -> None:
     """All images at once: as if the whole clip had been shared with gradient."""
     head = tiny_head()
