@@ -57,6 +57,15 @@ def read_clip(
         MissingDependencyError: Landmarks must be detected and the detector's package or weights are missing.
     """
     if isinstance(inputs, Clip):
+        _refuse_more(
+            {
+                "landmarks": landmarks,
+                "detector": detector,
+                "max_frames": max_frames,
+                "fps": fps,
+                "names": names,
+            }
+        )
         return inputs
     whole, default_names, default_fps = _open_frames(inputs)
     view_names = _checked_names(names, default_names)
@@ -90,6 +99,16 @@ def read_clip(
         fps=float(rate),
         names=view_names,
     )
+
+
+def _refuse_more(given: dict[str, Any]) -> None:
+    """A clip is whole: what else is given would be left out without a word."""
+    further = ", ".join(name for name, value in given.items() if value is not None)
+    if further:
+        raise InputError(
+            f"a Clip has its own {further} already: give the frames or paths instead, or the Clip alone "
+            "(dataclasses.replace makes another one of it)"
+        )
 
 
 def recropped(clip: Clip, rule: CropRule) -> Clip:

@@ -69,18 +69,31 @@ def measure(
 
 
 def image_nme_percent(
-    head: HeadModel, prediction: Prediction, landmarks: Landmarks, crops: Crop, *, inner_only: bool = False
+    head: HeadModel,
+    prediction: Prediction,
+    landmarks: Landmarks,
+    crops: Crop,
+    *,
+    inner_only: bool = False,
+    of_box: bool = False,
 ) -> Float[Tensor, "views time"]:
-    """NME of every image over the 68 points, or the inner 51; NaN without landmarks."""
+    """NME of every image over the 68 points, or the inner 51; NaN without landmarks.
+
+    In percent of the distance of the outer eye corners, and NaN without one of them; or of the box around the points.
+    """
     points = _landmarks68(head, prediction.params, landmarks.scheme)
     predicted = crops.ndc_to_frame(prediction.camera.project(points))
     observed = to_ibug68(landmarks)
     chosen = INNER51 if inner_only else slice(0, 68)
+    if of_box:
+        length_px = metrics.box_length_px(observed.points_px, observed.confidence)
+    else:
+        length_px = outer_eye_distance_px(landmarks)
     return metrics.nme_percent(
         predicted[..., chosen, :],
         observed.points_px[..., chosen, :],
         observed.confidence[..., chosen],
-        outer_eye_distance_px(landmarks),
+        length_px,
     )
 
 

@@ -90,7 +90,7 @@ def optimize_person(
         InputError: no clip, clips that cannot be fitted together, or frames or landmarks that cannot be used.
         MissingDependencyError: as for `optimize`.
     """
-    if not clips:
+    if not isinstance(clips, Sequence) or not clips:
         raise InputError("no clips were given: expected a list of clips of one person")
     settings = FitConfig() if config is None else config
     loaded = load_model(model) if isinstance(model, str) else model
@@ -107,6 +107,10 @@ def optimize_person(
 def _fit_clips(
     clips: Sequence[Clip], model: Model, config: FitConfig, place: torch.device, *, progress: bool
 ) -> tuple[FitResult, ...]:
+    if not isinstance(config, FitConfig):
+        raise InputError(f"config: expected a FitConfig, got {type(config).__name__}")
+    if not isinstance(model, Model):
+        raise InputError(f"model: expected a name or what load_model gives, got {type(model).__name__}")
     fitting = [clip_for_model(clip, model) for clip in clips]
     started = time.perf_counter()
     head = model.head.to(place)
@@ -114,7 +118,8 @@ def _fit_clips(
     encoder = copy.deepcopy(model.encoder).to(place)
     problem = join_problems([_problem_of(clip, model, config) for clip in fitting]).to(place)
     run = fit_direct if config.parameters == "free" else fit
-    with _Bar(config.max_passes, enabled=progress) as bar:
+    # Whoever calls from code that computes without gradients needs them here all the same.
+    with torch.inference_mode(False), torch.enable_grad(), _Bar(config.max_passes, enabled=progress) as bar:
         outcome = run(encoder, head, problem, config, bar.show)
     seconds = time.perf_counter() - started
     results, start = [], 0
@@ -146,7 +151,9 @@ def _result(
     prediction, initial = (item[:, span].to("cpu") for item in (outcome.prediction, outcome.initial))
     nme = image_nme_percent(model.head, prediction, clip.landmarks, clip.crops)
     status = torch.full_like(clip.valid, FITTED, dtype=torch.int64)
-    status[nme > config.max_nme_percent] = POOR_FIT
+    # Without both eye corners there is no distance to measure by, but a face that is missed is missed.
+    of_box = image_nme_percent(model.head, prediction, clip.landmarks, clip.crops, of_box=True)
+    status[torch.where(nme.isnan(), of_box, nme) > config.max_nme_percent] = POOR_FIT
     status[~clip.valid] = NO_LANDMARKS
     return FitResult(
         prediction=prediction,

@@ -255,3 +255,37 @@ def test_damaged_results_are_refused(result: neuface.FitResult, tmp_path: Path) 
     path.write_bytes(path.read_bytes()[:2000])
     with pytest.raises(neuface.InputError, match="not a readable npz"):
         neuface.FitResult.load(path)
+
+
+@pytest.fixture(scope="module")
+def short_clip(clip: SyntheticClip) -> neuface.Clip:
+    return neuface.read_clip(clip.frames, clip.landmarks_px, max_frames=4)
+
+
+def test_a_clip_has_its_landmarks_already(short_clip: neuface.Clip) -> None:
+    with pytest.raises(neuface.InputError, match=r"a Clip has its own landmarks, max_frames already"):
+        neuface.read_clip(short_clip, "nothere.npz", max_frames=3)
+    with pytest.raises(neuface.InputError, match=r"a Clip has its own landmarks already"):
+        neuface.optimize(short_clip, landmarks="nothere.npz")
+
+
+def test_fits_where_gradients_are_switched_off(short_clip: neuface.Clip) -> None:
+    config = neuface.FitConfig(max_passes=2)
+    expected = neuface.optimize(short_clip, config=config, progress=False)
+    for context in (torch.no_grad, torch.inference_mode):
+        with context():
+            found = neuface.optimize(short_clip, config=config, progress=False)
+        assert torch.equal(found.params.expression, expected.params.expression)
+
+
+def test_a_face_without_eye_corners_can_be_missed(short_clip: neuface.Clip) -> None:
+    """Landmarks in reverse order are no face; that an eye corner is absent does not make it one."""
+    landmarks = short_clip.landmarks
+    points, confidence = landmarks.points_px.clone(), landmarks.confidence.clone()
+    points[1], confidence[1] = points[1].flip(1), confidence[1].flip(1)
+    confidence[1, :, 36] = 0
+    wrong = replace(short_clip, landmarks=replace(landmarks, points_px=points, confidence=confidence))
+    result = neuface.optimize(wrong, config=neuface.FitConfig(max_passes=2), progress=False)
+    assert bool(result.image_nme_percent[1].isnan().all())
+    assert (result.status[1] == POOR_FIT).all()
+    assert not (result.status[0] == POOR_FIT).any()

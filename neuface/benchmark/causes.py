@@ -16,8 +16,8 @@ _CORNERS = (
 )
 _UNHELD = (
     "paper() has nothing that holds what 68 landmarks do not tell: with a code per image and no prior, size and "
-    "depth of the face drift, more so where the landmarks are damaged. Direct fitting has the regularisers of Eq. 5, and "
-    "best() a code and a size that are estimated first; with them the order is the paper's."
+    "depth of the face drift, more so where the landmarks are damaged. Direct fitting has the regularisers of Eq. "
+    "5, and best() a code and a size that are estimated first; with them the order is the paper's."
 )
 
 LIKELY_CAUSES = {

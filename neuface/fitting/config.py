@@ -17,6 +17,8 @@ VisibilityTest = Literal["angle_or_depth", "angle_and_depth", "self_occlusion", 
 Merge = Literal["mean", "softmax", "median", "robust"]
 MAY_BE_NEGATIVE = ("visible_depth_m", "seed")
 AT_LEAST_ONE = ("temporal_window", "batch_size", "max_passes", "patience")
+# What torch takes for a whole number.
+LARGEST_INT = 2**63 - 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,6 +204,8 @@ class FitConfig:
             raise InputError(f"FitConfig.temporal_window must be odd, got {self.temporal_window}")
         if not 0 < self.visible_angle_deg <= 90:
             raise InputError(f"FitConfig.visible_angle_deg must be in (0, 90], got {self.visible_angle_deg}")
+        if self.tolerance >= 1:
+            raise InputError(f"FitConfig.tolerance is a share and must be below 1, got {self.tolerance}")
         if self.learning_rate == 0:
             raise InputError("FitConfig.learning_rate must be positive, got 0")
         if not self.detach_targets and self.chunk_frames == 0:
@@ -270,7 +274,11 @@ def _check_type(name: str, value: Any, hint: Any) -> None:
             raise InputError(f"FitConfig.{name} must be True or False, got {value!r}")
         return
     if not isinstance(value, int | float) or isinstance(value, bool):
-        raise InputError(f"FitConfig.{name} must be a number, got {value!r}")
+        raise InputError(
+            f"FitConfig.{name} must be a number, got {value!r}; expected Python's own int or float"
+        )
+    if isinstance(value, int) and abs(value) > LARGEST_INT:
+        raise InputError(f"FitConfig.{name} must be at most 2**63 - 1 in size, got {value}")
     if not math.isfinite(value):
         raise InputError(f"FitConfig.{name} must be finite, got {value}")
     if hint is int and not isinstance(value, int):

@@ -30,10 +30,11 @@ def fit_direct(
     moves_jaw = bool((start.params.jaw_rotvec != 0).any())
     everything = (*EVERYTHING, "jaw_rotvec") if moves_jaw else EVERYTHING
     together = replace(config, coarse_passes=0)
-    if config.coarse_passes == 0:
+    coarse_passes = min(config.coarse_passes, config.max_passes - 1)
+    if coarse_passes == 0:
         return fit(FreeParameters(start, everything), head, problem, together, report)
 
-    coarse = replace(together, max_passes=min(config.coarse_passes, config.max_passes))
+    coarse = replace(together, max_passes=coarse_passes)
     first = fit(FreeParameters(start, POSE), head, problem, coarse, report)
     # The first value is of the start.
     done = len(first.history["total"]) - 1
@@ -42,7 +43,10 @@ def fit_direct(
         if report is not None:
             report(done + number, parts)
 
-    fine = replace(together, max_passes=max(1, config.max_passes - coarse.max_passes))
+    fine = replace(together, max_passes=config.max_passes - coarse_passes)
+    if config.expected_identity == "landmarks":
+        # The answers of the first stage have the most probable code: landmarks are not to be counted twice.
+        fine = replace(fine, expected_identity="encoder")
     details = tuple(name for name in everything if name not in CAMERA)
     second = fit(FreeParameters(first.prediction, details), head, problem, fine, report_on)
     # The second begins where the first ended, with one value of the same state.

@@ -14,7 +14,8 @@ point j of view v at time t,
     displacement_vj normal, s millimetres, the same at all times, alike for neighbouring points: where a detector or a
                     scheme has this point of this face as this camera sees it
     noise_vtj       Student's t, sigma millimetres. If noise correlates by rho from frame to frame, it takes
-                    (1 + rho) / (1 - rho) frames to tell what one would.
+                    (1 + rho) / (1 - rho) frames to tell what one would. Where frames are left out, rho is that of
+                    the frames that are looked at.
     camera_vt       weak perspective, any pose
 
 s, sigma and rho are estimated along with the rest, by expectation maximisation: exact landmarks of a rendered face
@@ -170,8 +171,10 @@ class _Step:
     """Cholesky's, of the inverse covariance of what is shared; NaN if there is none."""
     log_evidence: float
     """Of the size of the state that the step was made from, if that is the most probable state of this size: the
-    logarithm of the probability of what is seen, all else integrated out (Laplace), but for a constant and for what
-    the priors' factors give (`LinearLandmarks.log_density`)."""
+    logarithm of the probability of what is seen, with the most probable expressions and poses, and all that is shared
+    integrated out (Laplace), but for a constant and for what the priors' factors give
+    (`LinearLandmarks.log_density`). What is every moment's own is not integrated out: that would count each frame of
+    a face that hardly moves as a new one, and the longer the clip the surer would a wrong size be."""
 
 
 def _step(known: LinearLandmarks, state: _State, weight: Float[Tensor, "views moments points"]) -> _Step:
@@ -205,11 +208,10 @@ def _step(known: LinearLandmarks, state: _State, weight: Float[Tensor, "views mo
 
     cost = (weight * miss.square().sum(-1)).sum() + pull @ common
     cost = cost + ((face @ known.expression_precision) * face).sum()
-    curvature = torch.logdet(own_normal).sum() + 2 * factor.diagonal().log().sum()
     return _Step(
         state=_moved(state, step, own_step, turned),
         factor=factor,
-        log_evidence=-0.5 * float(cost + curvature),
+        log_evidence=-0.5 * float(cost) - float(factor.diagonal().log().sum()),
     )
 
 
@@ -237,7 +239,7 @@ def _resized(
         deviation: from the size of `state`, in the population's standard deviations.
     """
     log_growth = deviation * known.size_std
-    known = known.grown(log_growth)
+    larger = known.grown(log_growth)
     identity, displacement = state.shared.tensor_split([known.by_identity.shape[-1]])
     grown = replace(
         state,
@@ -245,9 +247,15 @@ def _resized(
         expression=state.expression * math.exp(log_growth),
         log_scale=state.log_scale - log_growth,
     )
+    told = (known.confidence > 0).any(-1)
     for _ in range(ROUNDS_PER_SIZE):
-        grown = _step(known, grown, weight).state
-    return grown, _step(known, grown, weight).log_evidence + known.log_density()
+        grown = _step(larger, grown, weight).state
+        # A head that is as large as is asked for need not be larger in all its landmarks: how much is what the
+        # pictures have shrunk by.
+        larger = known.grown(
+            float(((state.log_scale - grown.log_scale) * told).sum() / told.sum().clamp(min=1))
+        )
+    return grown, _step(larger, grown, weight).log_evidence + larger.log_density()
 
 
 def _inflation(state: _State) -> float:
@@ -258,11 +266,15 @@ def _inflation(state: _State) -> float:
 def _weights(known: LinearLandmarks, state: _State) -> Float[Tensor, "views moments points"]:
     """Inverse variance of each point's noise; Student's t trusts far-off points less."""
     miss = known.observed - _seen(known, state)[1]
-    return known.confidence * _trust(state, miss) / _inflation(state)
+    return _trust(known, state, miss) / _inflation(state)
 
 
-def _trust(state: _State, miss: Tensor) -> Float[Tensor, "views moments points"]:
-    return (DEGREES_OF_FREEDOM + 2) / (DEGREES_OF_FREEDOM + miss.square().sum(-1) / state.noise_mm**2)
+def _trust(
+    known: LinearLandmarks, state: _State, miss: Float[Tensor, "views moments points 2"]
+) -> Float[Tensor, "views moments points"]:
+    """Confidence, and less of it for points that are far off. All confidences k-fold make sigma^2 k-fold, no more."""
+    far = known.confidence * miss.square().sum(-1) / state.noise_mm**2
+    return known.confidence * (DEGREES_OF_FREEDOM + 2) / (DEGREES_OF_FREEDOM + far)
 
 
 def _shared_precision(known: LinearLandmarks, state: _State) -> Float[Tensor, "shared shared"]:
@@ -368,7 +380,7 @@ def _with_variances(
     """The M-step of expectation maximisation: noise, its correlation, and displacement."""
     miss = known.observed - _seen(known, state)[1]
     views, moments = miss.shape[:2]
-    trust = known.confidence * _trust(state, miss)
+    trust = _trust(known, state, miss)
     seen = 2 * int((known.confidence > 0).sum())
     free = moments * (POSE * views + min(FREE_EXPRESSION, state.expression.shape[-1]))
     noise = (trust * miss.square().sum(-1)).sum() / max(seen - free, seen / 4)

@@ -68,7 +68,7 @@ def fit(
         InputError: no image has a landmark, or the predictor has nothing to optimise.
     """
     if not bool(problem.valid.any()):
-        raise InputError("no frame of the clip has landmarks: there is nothing to fit to")
+        raise InputError("no frame of the clip has landmarks enough (six): there is nothing to fit to")
     tuned = copy.deepcopy(predictor)
     trainable = freeze_normalisation(tuned)
     if not trainable:

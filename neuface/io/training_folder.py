@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,7 +65,8 @@ class TrainingFolder:
             return None
         try:
             state = torch.load(self._checkpoint, weights_only=True, map_location="cpu")
-        except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        except Exception as error:
+            # A damaged pickle can fail in the reader in any way at all.
             why = (str(error).splitlines() or [type(error).__name__])[0]
             raise InputError(f"{self._checkpoint} cannot be read; delete it to begin anew ({why})") from error
         if not isinstance(state, dict):

@@ -11,6 +11,7 @@ from neuface.errors import InputError
 from neuface.training.pictures import HELD_OUT_SHARD
 
 # What may change between a run and its continuation: how it is computed, and when it is to end.
+LARGEST_SEED = 2**63 - 1
 FREE_TO_CHANGE = ("steps", "identity_variance", "workers", "threads", "device", "steps_per_check", "compiled")
 
 
@@ -56,8 +57,16 @@ class TrainingOptions:
         for name in ("shards", "shard_pictures", "workers", "threads", "batch", "steps_per_check"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.steps < 0:
-            raise InputError(f"steps must not be negative, got {self.steps}")
+        for name in ("steps", "warm_up_steps"):
+            if getattr(self, name) < 0:
+                raise InputError(f"{name} must not be negative, got {getattr(self, name)}")
+        for name in ("footage_weight", "matrix_learning_rate", "learning_rate", "identity_variance"):
+            if not math.isfinite(getattr(self, name)):
+                raise InputError(f"{name} must be finite, got {getattr(self, name)}")
+        if self.identity_variance <= 0:
+            raise InputError(f"identity_variance must be positive, got {self.identity_variance}")
+        if abs(self.seed) > LARGEST_SEED:
+            raise InputError(f"seed must be at most 2**63 - 1 in size, got {self.seed}")
         if self.shards > HELD_OUT_SHARD:
             raise InputError(f"shards must be at most {HELD_OUT_SHARD}: the next one is held out")
         if min(self.widths) < 1:

@@ -83,10 +83,11 @@ def train_encoder(
     trained_on, measured_on = _read_both(footage, held_out_footage)
     numbers = range(chosen.shards)
     size = chosen.shard_pictures
+    head = load_head("open")
+    # Before hours of drawing: a file that is not there is to be told at once.
+    begin_with = mean_encoder([read_encoder(path, head) for path in start]) if start else None
     draw_shards(home, [*numbers, HELD_OUT_SHARD], size, chosen.workers, progress=progress)
     torch.set_num_threads(chosen.threads)
-    head = load_head("open")
-    begin_with = mean_encoder([read_encoder(path, head) for path in start]) if start else None
     trainer = Trainer(head, read_shards(home, numbers, size), trained_on, chosen, begin_with)
     held_out = read_shards(home, [HELD_OUT_SHARD], size)
     saved = home.read_checkpoint()

@@ -159,6 +159,8 @@ class Trainer:
             )
         self.encoder.load_state_dict(state["encoder"])
         self.optimizer.load_state_dict(state["optimizer"])
+        if state["average"].keys() != self.average.keys():
+            raise ValueError("the moving average is of other weights")
         self.average = {name: value.to(self.device) for name, value in state["average"].items()}
         self.rows, self.step = list(state["rows"]), int(state["step"])
 

@@ -26,7 +26,7 @@ def test_coarse_comes_before_fine(tiny_head) -> None:
     start = disturbed(truth, 0.05)
     start = replace(start, params=replace(start.params, identity=start.params.identity - 0.4))
     problem = problem_of(head, truth)
-    coarse_only = FitConfig.direct(coarse_passes=30, max_passes=30, learning_rate=1e-2, patience=100)
+    coarse_only = FitConfig.direct(coarse_passes=30, max_passes=31, learning_rate=1e-2, patience=100)
     # max_passes leaves one pass for the second stage.
     first = fit_direct(FreeParameters(start), head, problem, coarse_only)
     whole = fit_direct(FreeParameters(start), head, problem, replace(coarse_only, max_passes=90))

@@ -36,6 +36,9 @@ from neuface.geometry.rotations import rotvec_to_quaternion, toward_hemisphere
         ("visible_angle_deg", 0.0, r"must be in \(0, 90\], got 0.0"),
         ("visible_angle_deg", 120.0, r"must be in \(0, 90\], got 120.0"),
         ("learning_rate", 0.0, "must be positive, got 0"),
+        ("tolerance", 2.0, "is a share and must be below 1, got 2.0"),
+        ("seed", 2**64, r"must be at most 2\*\*63 - 1 in size, got 18446744073709551616"),
+        ("landmark_weight", 10**400, r"must be at most 2\*\*63 - 1 in size, got 1000"),
     ],
 )
 def test_bad_values_are_named(name: str, value: Any, message: str) -> None:
@@ -154,7 +157,7 @@ def test_direct_fitting_differs_from_the_paper_in_what_moves_and_its_regulariser
     }
     assert differing == {
         "parameters", "coarse_passes", "learning_rate",
-        "identity_prior_weight", "expression_prior_weight", "pose_prior_weight",
+        "identity_prior_weight", "expression_prior_weight", "pose_prior_weight", "expected_identity",
     }  # fmt: skip
 
 

@@ -155,11 +155,13 @@ def test_a_step_is_that_of_all_unknowns_at_once(tiny_head, moves_jaw: bool) -> N
     step = expected[shared:][: moments * expressions].view(moments, expressions)
     torch.testing.assert_close(moved.expression - state.expression, step, atol=1e-6, rtol=1e-5)
 
-    # Laplace: what a Gaussian with this curvature integrates to.
+    # Laplace: what a Gaussian with this curvature integrates to, over what is shared alone.
     height = -0.5 * (each * missing.square()).sum() - prior(zero)
-    evidence = height - 0.5 * torch.logdet(normal)
+    cross = normal[:shared, shared:]
+    curvature = normal[:shared, :shared] - cross @ torch.linalg.solve(normal[shared:, shared:], cross.mT)
+    evidence = height - 0.5 * torch.logdet(curvature)
     assert found.log_evidence == pytest.approx(float(evidence), abs=1e-3)
-    precision = torch.block_diag(known.displacement_precision, *[known.expression_precision] * moments)
+    precision = known.displacement_precision
     assert known.log_density() == pytest.approx(0.5 * float(torch.logdet(precision)), abs=1e-6)
 
 
@@ -330,3 +332,50 @@ def test_a_face_that_moves_little_is_not_a_large_one_far_away(open_head: HeadMod
         problem = seen_by(open_head, acts, white(acts, 0.5))
         found.append(open_head.log_size(estimate_identity(open_head, first_answer(acts), problem).identity))
     assert float((found[0] - found[1]).abs()) < 0.03
+
+
+@pytest.mark.parametrize("moves", [False, True])
+def test_a_long_clip_is_no_surer_of_a_wrong_size(open_head: HeadModel, moves: bool) -> None:
+    """Neighbouring frames of a face are nearly the same, and tell no more of its size than one of them."""
+    errors = []
+    for seed in range(3):
+        truth = talking(open_head, 1, 96, seed)
+        course = torch.linspace(0, 3 if moves else 0, 96)
+        # From one expression to the next within half a second.
+        now, share = course.long().clamp(max=3), course.frac()[:, None].to(truth.params.expression)
+        face, turn = truth.params.expression[0], 0.2 * truth.params.root_rotvec[0]
+        faces, turns = (torch.lerp(item[now], item[now + 1], share) for item in (face, turn))
+        acts = replace(truth, params=replace(truth.params, expression=faces[None], root_rotvec=turns[None]))
+        problem = seen_by(open_head, acts, white(acts, 0.5))
+        # As the encoder: some of the way from the mean to the person.
+        answer = first_answer(acts)
+        answer = replace(answer, params=replace(answer.params, identity=0.6 * truth.params.identity))
+        found = estimate_identity(open_head, answer, problem).identity
+        errors.append(float(open_head.log_size(found) - open_head.log_size(truth.params.identity[0, 0])))
+    assert max(map(abs, errors)) < 0.04
+
+
+def test_confidences_count_by_their_ratio(open_head: HeadModel) -> None:
+    truth = talking(open_head, 1, 12)
+    problem = seen_by(open_head, truth, white(truth, 0.5))
+    doubtful = replace(problem, confidence=0.1 * problem.confidence)
+    answer = first_answer(truth)
+    sure, unsure = (estimate_identity(open_head, answer, item).identity for item in (problem, doubtful))
+    assert (
+        shape_error_mm(
+            open_head, unsure, replace(truth, params=replace(truth.params, identity=sure.expand(1, 12, -1)))
+        )
+        < 0.1
+    )
+
+
+def test_noise_that_lasts_is_noticed_though_frames_are_left_out(tiny_head) -> None:
+    head = tiny_head()
+    truth = talking(head, 1, 2 * MOST_IMAGES)
+    fresh = white(truth, 1.0)
+    slow = [fresh[:, 0]]
+    for now in fresh[:, 1:].unbind(1):
+        slow.append(0.95 * slow[-1] + (1 - 0.95**2) ** 0.5 * now)
+    estimate = estimate_identity(head, first_answer(truth), seen_by(head, truth, torch.stack(slow, 1)))
+    # Of every second frame 0.9, of which poses and expressions follow a part.
+    assert 0.5 < estimate.correlation < 0.95

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -215,6 +216,11 @@ def test_the_learning_rate_warms_up_and_ends_at_zero() -> None:
         ({"steps": -1}, "steps must not be negative"),
         ({"footage_weight": -1.0}, "must not be negative"),
         ({"ema_decay": 1.0}, "ema_decay"),
+        ({"warm_up_steps": -5}, "warm_up_steps must not be negative, got -5"),
+        ({"footage_weight": math.nan}, "footage_weight must be finite, got nan"),
+        ({"matrix_learning_rate": math.nan}, "matrix_learning_rate must be finite, got nan"),
+        ({"identity_variance": 0.0}, "identity_variance must be positive, got 0.0"),
+        ({"seed": 10**20}, "seed must be at most"),
         ({"shards": 901}, "shards must be at most 900"),
         ({"widths": (0, 4, 8, 8)}, "widths must be at least 1"),
     ],
