@@ -57,15 +57,7 @@ def read_clip(
         MissingDependencyError: Landmarks must be detected and the detector's package or weights are missing.
     """
     if isinstance(inputs, Clip):
-        _refuse_more(
-            {
-                "landmarks": landmarks,
-                "detector": detector,
-                "max_frames": max_frames,
-                "fps": fps,
-                "names": names,
-            }
-        )
+        _refuse_more(landmarks=landmarks, detector=detector, max_frames=max_frames, fps=fps, names=names)
         return inputs
     whole, default_names, default_fps = _open_frames(inputs)
     view_names = _checked_names(names, default_names)
@@ -101,7 +93,7 @@ def read_clip(
     )
 
 
-def _refuse_more(given: dict[str, Any]) -> None:
+def _refuse_more(**given: Any) -> None:
     """A clip is whole: what else is given would be left out without a word."""
     further = ", ".join(name for name, value in given.items() if value is not None)
     if further:
