@@ -98,6 +98,16 @@ def expression_prior(expression: Float[Tensor, "images expression"]) -> Float[Te
     return expression.square().mean(-1)
 
 
+def expected_expression(
+    points: Float[Tensor, "images points 3"], expected: Float[Tensor, "images points 3"]
+) -> Float[Tensor, "images"]:
+    """Squared distance of what the expression does to unposed landmarks to what is expected, mm^2, mean over points.
+
+    Both in metres. Measured on the face, an expression is held in what landmarks tell of it, and nothing else.
+    """
+    return (1000 * (points - expected)).square().sum(-1).mean(-1)
+
+
 def pose_prior(*rotvecs: Float[Tensor, "images 3"]) -> Float[Tensor, "images"]:
     """Squared angles of some joints, radians^2, summed."""
     return torch.stack([rotvec.square().sum(-1) for rotvec in rotvecs]).sum(0)

@@ -238,6 +238,7 @@ class FitResult:
 # What a result did that does not name these options, for it is older than they are.
 _BEFORE_THEY_WERE_OPTIONS = {
     "expected_identity": "encoder",
+    "expected_expression_weight": 0.0,
     "identity_per": "image",
     "hold_size": False,
     "warm_up_steps": 0,

@@ -150,6 +150,16 @@ def test_priors_are_mean_squares() -> None:
     torch.testing.assert_close(losses.identity_prior(code, expected), torch.tensor([13 / 4, 1 / 4]))
 
 
+def test_an_expression_is_compared_in_square_millimetres_of_the_landmarks() -> None:
+    expected = normal(2, 4, 3).float()
+    shown = expected.clone()
+    # 3 and 4 mm on one of four points.
+    shown[1, 2] += torch.tensor([3e-3, 0.0, -4e-3])
+    torch.testing.assert_close(
+        losses.expected_expression(shown, expected), torch.tensor([0.0, 25 / 4]), atol=1e-4, rtol=1e-4
+    )
+
+
 def test_weighted_sum_takes_the_terms_there_are() -> None:
     parts = {"landmark": torch.tensor([1.0, 2.0]), "temporal": torch.tensor([10.0, 20.0])}
     total = losses.weighted_sum(parts, {"landmark": 3.0, "temporal": 0.5, "multiview": 7.0})
@@ -177,6 +187,7 @@ def test_gradients_of_every_term() -> None:
     assert check(lambda x: losses.multiview_loss(x, merged), normal(2, 5, 3).requires_grad_())
     assert check(losses.identity_prior, (normal(2, 6).requires_grad_(), normal(6, seed=1)))
     assert check(losses.expression_prior, normal(2, 6).requires_grad_())
+    assert check(lambda x: losses.expected_expression(1e-3 * x, merged), normal(2, 5, 3).requires_grad_())
     weights = {"a": 2.0, "b": -0.5}
     assert check(
         lambda a, b: losses.weighted_sum({"a": a, "b": b}, weights),

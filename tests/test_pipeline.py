@@ -41,7 +41,7 @@ def test_landmarks_are_met_better_than_by_the_encoder(result: neuface.FitResult)
     assert report["passes"] == 30
     assert report["stop_reason"] == "pass limit"
     assert set(result.history) == {
-        "total", "landmark", "temporal", "multiview", "identity_prior", "expression_prior",
+        "total", "landmark", "temporal", "multiview", "identity_prior", "expected_expression", "expression_prior",
         "expression_smoothness", "camera_smoothness",
     }  # fmt: skip
 

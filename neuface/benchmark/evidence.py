@@ -19,10 +19,11 @@ import torch
 from tqdm import tqdm
 
 from neuface.benchmark.arms import ENCODER, LOSSES, MAIN, PHOTOMETRIC, SMOOTHERS, Arm, arms_of
-from neuface.benchmark.cases import CLEAN, HARD, SCAN, SYNTHETIC, TEST, Case, CaseSpec, make_case
+from neuface.benchmark.cases import CLEAN, HARD, NOISE_PX, SCAN, SYNTHETIC, TEST, Case, CaseSpec, make_case
 from neuface.benchmark.evidence_keys import clip_key, model_key
 from neuface.benchmark.footage import FOUR_CAMERAS, REAL_1VIEW, RealFootage, find_footage
 from neuface.benchmark.held_out import HeldOut, leave_one_view_out, view_means
+from neuface.benchmark.information import expected_shape_error_mm
 from neuface.benchmark.judging import Scores, score, true_stability
 from neuface.benchmark.parameterisation import encoder_answer
 from neuface.benchmark.study import Json, Keep
@@ -167,6 +168,8 @@ class Evidence:
     runs: tuple[Run, ...]
     true_msi3d_vertices: dict[str, float]
     """Motion stability of the truth, by clip: what a perfect fit has."""
+    expected_shape_error_mm: dict[str, float]
+    """MPVE at rest that an ideal estimator of the landmarks expects, by clip; of those with white noise."""
     held_out: tuple[HeldOutRun, ...]
 
     def of(self, arm: str, group: str) -> tuple[Run, ...]:
@@ -229,6 +232,11 @@ def collect(
         runs=tuple(run_from_json(results[job.name]) for job in jobs if job.kind == "run"),
         true_msi3d_vertices={
             job.source.name: results[job.name]["msi3d_vertices"] for job in jobs if job.kind == "truth"
+        },
+        expected_shape_error_mm={
+            job.source.name: error
+            for job in jobs
+            if job.kind == "truth" and (error := results[job.name]["expected_shape_error_mm"]) is not None
         },
         held_out=_held_out_runs([results[job.name] for job in jobs if job.kind == "held_out"]),
     )
@@ -336,7 +344,13 @@ def _compute(job: _Job) -> Json:
     model = _model()
     case = _case(job.source)
     if job.kind == "truth":
-        return {"msi3d_vertices": true_stability(case, model.head)}
+        assert job.source.spec is not None
+        # Only white noise is known well enough to tell what could be made of it.
+        white = job.source.spec.condition == CLEAN
+        return {
+            "msi3d_vertices": true_stability(case, model.head),
+            "expected_shape_error_mm": expected_shape_error_mm(case, model, NOISE_PX) if white else None,
+        }
     assert job.arm is not None
     if job.kind == "held_out":
         assert job.arm.config is not None

@@ -180,6 +180,11 @@ def true_stability_of(evidence: Evidence, group: str) -> Mean | None:
     return mean_of(evidence.true_msi3d_vertices.get(clip) for clip in clips_of(evidence, group))
 
 
+def expected_shape_error_of(evidence: Evidence, group: str) -> Mean | None:
+    """MPVE at rest that an ideal estimator of a group's landmarks expects, where it is known."""
+    return mean_of(evidence.expected_shape_error_mm.get(clip) for clip in clips_of(evidence, group))
+
+
 def cvd_per_view(evidence: Evidence, arm: str, group: str) -> tuple[Mean | None, ...]:
     """Fig. S3: the distance of each view's meshes to those of the other views, mm; empty where there is none."""
     clips = [run.scores.cvd_per_view_mm for run in evidence.of(arm, group)]

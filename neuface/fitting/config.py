@@ -51,13 +51,17 @@ class FitConfig:
     """How many of a step's times the multi-view term looks at, drawn at random; 0 is all."""
     photometric_weight: float = 0.0
     """Weight of the photometric term: colours of the picture against one texture per clip under estimated light."""
-    identity_prior_weight: float = 3e-2
+    identity_prior_weight: float = 0.3
     """Weight of the squared deviation of the identity code from the expected one: it keeps what the steps' landmarks
     do not tell. One code per clip is told by every camera, so it is divided by their number. Not in the paper."""
     expected_identity: Literal["encoder", "landmarks", "population"] = "landmarks"
     """The code that the identity prior expects: the pretrained encoder's mean answer for the clip; what this and all
     the clip's landmarks together make most probable, from which the fit then starts; or the population's mean, as in
     the regularisers of direct fitting (paper, Eq. 5). The first two are not in the paper."""
+    expected_expression_weight: float = 2e-3
+    """Weight of the squared distance, on the face's landmarks in mm^2, of the expression to the one that all the
+    clip's landmarks together make most probable. There is one only with `expected_identity="landmarks"`. Not in the
+    paper."""
     expression_prior_weight: float = 1e-3
     """Weight of the squared expression code. Not in the paper."""
     pose_prior_weight: float = 0.0
@@ -231,6 +235,7 @@ class FitConfig:
             "multiview": self.multiview_weight,
             "photometric": self.photometric_weight,
             "identity_prior": self.identity_prior_weight,
+            "expected_expression": self.expected_expression_weight,
             "expression_prior": self.expression_prior_weight,
             "pose_prior": self.pose_prior_weight,
         }
@@ -251,6 +256,7 @@ PRESETS: dict[Preset, Callable[..., FitConfig]] = {
 # What neither the paper's objective nor the released code's has.
 WITHOUT_EXTRAS: dict[str, Any] = {
     "expected_identity": "encoder",
+    "expected_expression_weight": 0.0,
     "landmark_penalty": "l1",
     "bridge_gaps": False,
     "expression_smoothness_weight": 0.0,

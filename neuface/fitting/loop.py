@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Float
@@ -22,7 +22,13 @@ from neuface.fitting.identity import estimate_identity
 from neuface.fitting.objective import clip_parts, loss_parts
 from neuface.fitting.problem import Problem
 from neuface.fitting.shape import ClipShape, clip_shape
-from neuface.fitting.targets import ImageTargets, Targets, estimate_targets, smoothing_starts
+from neuface.fitting.targets import (
+    ImageTargets,
+    Targets,
+    estimate_targets,
+    expression_landmarks,
+    smoothing_starts,
+)
 from neuface.head.model import HeadModel
 from neuface.structs import Prediction
 
@@ -79,15 +85,13 @@ def fit(
     initial = predict_clip(tuned, problem.inputs, config.batch_size)
     progress = _Progress(config)
     best_state = copy.deepcopy(tuned.state_dict())
-    expected = None
-    if config.expected_identity == "landmarks":
-        expected = estimate_identity(head, initial, problem).identity
-    shape = clip_shape(head, initial, problem.valid, config, expected)
+    identity, expression = _expected(head, initial, problem, config)
+    shape = clip_shape(head, initial, problem.valid, config, identity)
     answer, spread = initial, []
     number = 0
     while True:
         current = shape.of_clip(answer)
-        targets = estimate_targets(head, current, problem, config, shape.expected)
+        targets = estimate_targets(head, current, problem, config, shape.expected, expression)
         progress.record(clip_parts(head, current, problem, targets, config))
         spread.append(float(answer.params.identity[problem.valid].std(0, correction=0).mean()))
         if report is not None:
@@ -116,6 +120,22 @@ def fit(
         identity_spread=spread,
         stop_reason=stop_reason,
     )
+
+
+def _expected(
+    head: HeadModel, initial: Prediction, problem: Problem, config: FitConfig
+) -> tuple[Float[Tensor, "identity"] | None, Float[Tensor, "time points 3"] | None]:
+    """The identity that the landmarks make most probable, and what the most probable expressions make of them.
+
+    None is what the configuration does not ask for.
+    """
+    if config.expected_identity != "landmarks":
+        return None, None
+    estimate = estimate_identity(head, initial, problem)
+    if config.expected_expression_weight == 0:
+        return estimate.identity, None
+    acts = replace(initial.params[0], expression=estimate.expression, jaw_rotvec=estimate.jaw_rotvec)
+    return estimate.identity, expression_landmarks(head, acts, problem.scheme)
 
 
 def freeze_normalisation(model: nn.Module) -> list[nn.Parameter]:
@@ -175,15 +195,20 @@ def _targets_of_chunk(
     problem: Problem,
     index: Tensor,
     config: FitConfig,
-    expected_identity: Tensor,
+    of_clip: Targets,
 ) -> ImageTargets:
-    """Targets from this step's own answers, through which gradient flows unless they are to be detached."""
+    """Targets from this step's own answers, through which gradient flows unless they are to be detached.
+
+    What is expected of the codes stays that of the clip.
+    """
     frames = len(index) // problem.views
     start = int(index[0])
     part = problem.cut(start, start + frames)
     with torch.set_grad_enabled(not config.detach_targets):
         answer = prediction.unflatten_batch((problem.views, frames))
-        targets = estimate_targets(head, answer, part, config, expected_identity)
+        face = of_clip.expected_expression
+        face = None if face is None else face[start : start + frames]
+        targets = estimate_targets(head, answer, part, config, of_clip.identity, face)
     rows = targets.of_images(torch.arange(len(index), device=index.device))
     return rows.detach() if config.detach_targets else rows
 
@@ -249,7 +274,7 @@ class _Descent:
             prediction = predictor(problem.inputs.flatten(0, 1)[index], index)
             prediction = shape.of_images(prediction, index, last_identity)
             if config.chunk_frames:
-                rows = _targets_of_chunk(head, prediction, problem, index, config, shape.expected)
+                rows = _targets_of_chunk(head, prediction, problem, index, config, targets)
             else:
                 rows = targets.of_images(index)
             parts = loss_parts(head, prediction, problem, rows, index, config)

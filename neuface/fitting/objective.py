@@ -10,7 +10,7 @@ from neuface import losses
 from neuface.fitting.config import FitConfig
 from neuface.fitting.photometric import photometric_residuals
 from neuface.fitting.problem import Problem
-from neuface.fitting.targets import ImageTargets, Targets, visibility
+from neuface.fitting.targets import ImageTargets, Targets, expression_landmarks, visibility
 from neuface.head.model import HeadModel
 from neuface.structs import Prediction
 
@@ -47,6 +47,11 @@ def loss_parts(
         "identity_prior": losses.identity_prior(params.identity, targets.identity) / (everything * witnesses),
         "expression_prior": losses.expression_prior(params.expression) / everything,
     }
+    if targets.expected_expression is not None:
+        shown = expression_landmarks(head, params, problem.scheme)
+        parts["expected_expression"] = (
+            losses.expected_expression(shown, targets.expected_expression) / everything
+        )
     if targets.expression is not None:
         smoothness = losses.code_smoothness(params.expression, targets.expression)
         parts["expression_smoothness"] = smoothness / everything

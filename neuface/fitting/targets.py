@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -39,6 +39,8 @@ class Targets(TensorStruct):
     """The merged unposed mesh; None when there is a single view, which has nothing to agree with."""
     identity: Float[Tensor, "identity"]
     """The identity code that is expected before looking at landmarks."""
+    expected_expression: Float[Tensor, "time points 3"] | None = None
+    """`expression_landmarks` of the most probable expressions."""
     expression: Float[Tensor, "views time expression"] | None = None
     """Smoothed expression codes."""
     jaw_quaternion: Float[Tensor, "views time 4"] | None = None
@@ -59,6 +61,9 @@ class Targets(TensorStruct):
             quaternion=self.quaternion.flatten(0, 1)[index],
             vertices=None if self.vertices is None else self.vertices[index % time],
             identity=self.identity,
+            expected_expression=None
+            if self.expected_expression is None
+            else self.expected_expression[index % time],
             expression=rows(self.expression),
             jaw_quaternion=rows(self.jaw_quaternion),
             camera=None if self.camera is None else self.camera.flatten_batch(2)[index],
@@ -73,6 +78,7 @@ class ImageTargets(TensorStruct):
     quaternion: Float[Tensor, "images 4"]
     vertices: Float[Tensor, "images vertices 3"] | None
     identity: Float[Tensor, "identity"]
+    expected_expression: Float[Tensor, "images points 3"] | None
     expression: Float[Tensor, "images expression"] | None
     jaw_quaternion: Float[Tensor, "images 4"] | None
     camera: WeakPerspective | None
@@ -86,6 +92,7 @@ def estimate_targets(
     problem: Problem,
     config: FitConfig,
     expected_identity: Float[Tensor, "identity"] | None = None,
+    expected_expression: Float[Tensor, "time points 3"] | None = None,
 ) -> Targets:
     """One E-step over the whole clip, or over each of its chunks.
 
@@ -94,6 +101,7 @@ def estimate_targets(
     Args:
         answer: the encoder's answers, batch axes `views time`, of `problem`'s clip.
         expected_identity: the target of the identity prior; None is the population's mean.
+        expected_expression: `expression_landmarks` of the most probable expressions, where they are known.
     """
     params = answer.params
     known = problem.valid if config.bridge_gaps else torch.ones_like(problem.valid)
@@ -108,6 +116,7 @@ def estimate_targets(
         quaternion=course(params.root_rotvec),
         vertices=_merged_meshes(head, params, problem.valid, config),
         identity=expected,
+        expected_expression=expected_expression,
         expression=_smooth_values(params.expression, known, config, starts) if smooth_expression else None,
         jaw_quaternion=course(params.jaw_rotvec) if config.jaw_smoothness_weight > 0 else None,
         camera=_smooth_camera(answer.camera, problem, known, config, starts)
@@ -117,6 +126,15 @@ def estimate_targets(
         if problem.pictures is None
         else estimate_appearance(head, answer, problem.pictures, problem.valid, visibility(head, config)),
     )
+
+
+def expression_landmarks(
+    head: HeadModel, params: HeadParams, scheme: str
+) -> Float[Tensor, "*batch points 3"]:
+    """What expression and jaw alone make of a scheme's landmarks: those of the mean face, unposed, metres."""
+    zero = torch.zeros_like(params.root_rotvec)
+    still = replace(params, identity=torch.zeros_like(params.identity), root_rotvec=zero, neck_rotvec=zero)
+    return head.landmarks(still, scheme)
 
 
 def visibility(head: HeadModel, config: FitConfig) -> Visibility:

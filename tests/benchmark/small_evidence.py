@@ -104,6 +104,7 @@ def small_evidence() -> Evidence:
         absent=("some <clip> | of nobody",),
         runs=tuple(runs),
         true_msi3d_vertices={"a": 3.0, "b": 5.0},
+        expected_shape_error_mm={"a": 1.0, "b": 1.5},
         held_out=(),
     )
 

@@ -65,7 +65,7 @@ def test_every_term_has_its_weight() -> None:
     """Every field that ends in `_weight` is that of the term of its name."""
     names = [item.name for item in fields(FitConfig) if item.name.endswith("_weight")]
     values: dict[str, Any] = {name: 0.5 + number for number, name in enumerate(names)}
-    assert len(names) == 10
+    assert len(names) == 11
     expected = {name.removesuffix("_weight"): value for name, value in values.items()}
     assert FitConfig(**values).term_weights() == expected
 

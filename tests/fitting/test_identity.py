@@ -11,12 +11,14 @@ from small_problems import same
 from torch import Tensor
 
 from neuface.fitting import identity as module
+from neuface.fitting import landmark_steps as steps
 from neuface.fitting.config import FitConfig
 from neuface.fitting.free import FreeParameters
 from neuface.fitting.identity import MOST_IMAGES, estimate_identity
 from neuface.fitting.linear_landmarks import LinearLandmarks
 from neuface.fitting.loop import fit
 from neuface.fitting.problem import Problem
+from neuface.fitting.targets import expression_landmarks
 from neuface.head.expressions import sample_expressions
 from neuface.head.model import HeadModel
 from neuface.structs import Prediction, WeakPerspective
@@ -104,7 +106,7 @@ def test_a_step_is_that_of_all_unknowns_at_once(tiny_head, moves_jaw: bool) -> N
     problem = seen_by(head, truth, white(truth, 0.5))
     mean = answer.params.identity[0, 0]
     known = LinearLandmarks.of(head, answer, problem, torch.arange(3), mean)
-    state = module._start(known)
+    state = steps.first_state(known)
 
     views, moments, shared, expressions = 2, 3, len(state.shared), state.expression.shape[-1]
     sizes = (shared, moments * expressions, *[views * moments * size for size in (3, 2, 1)])
@@ -129,26 +131,26 @@ def test_a_step_is_that_of_all_unknowns_at_once(tiny_head, moves_jaw: bool) -> N
             shift=state.shift + shift,
             log_scale=state.log_scale + growth,
         )
-        return known.observed - module._seen(known, moved)[1]
+        return known.observed - steps.projected(known, moved)[1]
 
     def prior(unknowns: Tensor) -> Tensor:
         common, expression, *pose = parts(unknowns)
         off, face = common - known.expected, expression - known.expression_mean
-        cost = off @ module._shared_precision(known, state) @ off
+        cost = off @ steps.shared_precision(known, state) @ off
         cost = cost + ((face @ known.expression_precision) * face).sum()
-        return 0.5 * (cost + module.HOLD * sum(part.square().sum() for part in pose))
+        return 0.5 * (cost + steps.HOLD * sum(part.square().sum() for part in pose))
 
     zero = state.shared.new_zeros(sum(sizes))
-    weight = module._weights(known, state)
+    weight = steps.inverse_variances(known, state)
     each = weight[..., None].expand(-1, -1, -1, 2).flatten()
     missing = residual(zero).flatten()
     jacobian = -torch.func.jacrev(residual)(zero).flatten(0, -2)
     normal = jacobian.mT @ (each[:, None] * jacobian) + torch.func.hessian(prior)(zero)
     right = jacobian.mT @ (each * missing) - torch.func.grad(prior)(zero)
     identity = head.num_identity
-    normal[:identity, :identity] += module.FIXED * torch.outer(known.growth, known.growth)
+    normal[:identity, :identity] += steps.FIXED * torch.outer(known.growth, known.growth)
     expected = torch.linalg.solve(normal, right)
-    found = module._step(known, state, weight)
+    found = steps.gauss_newton_step(known, state, weight)
     moved = found.state
     torch.testing.assert_close(moved.shared - state.shared, expected[:shared], atol=1e-6, rtol=1e-5)
     assert float((moved.shared - state.shared)[:identity] @ known.growth) == pytest.approx(0, abs=1e-6)
@@ -379,3 +381,112 @@ def test_noise_that_lasts_is_noticed_though_frames_are_left_out(tiny_head) -> No
     estimate = estimate_identity(head, first_answer(truth), seen_by(head, truth, torch.stack(slow, 1)))
     # Of every second frame 0.9, of which poses and expressions follow a part.
     assert 0.5 < estimate.correlation < 0.95
+
+
+def expression_error_mm(head: HeadModel, expression: Tensor, truth: Prediction) -> Tensor:
+    """RMS distance, per time, of what the expression makes of the landmarks to what the true one does."""
+    params = truth.params[0]
+    found = expression_landmarks(head, replace(params, expression=expression.to(params.expression)), "ibug68")
+    miss = found - expression_landmarks(head, params, "ibug68")
+    return 1000 * miss.square().sum(-1).mean(-1).sqrt()
+
+
+@pytest.mark.parametrize("views", [1, 3])
+def test_expressions_are_found_with_the_person(open_head: HeadModel, views: int) -> None:
+    truth = talking(open_head, views, 20)
+    estimate = estimate_identity(open_head, first_answer(truth), seen_by(open_head, truth, white(truth, 0.5)))
+    at_rest = expression_error_mm(open_head, torch.zeros(20, 52), truth)
+    error = expression_error_mm(open_head, estimate.expression, truth)
+    assert float(error.mean()) < 0.3 * float(at_rest.mean())
+    assert estimate.expression.dtype == torch.float32
+    assert float(estimate.jaw_rotvec.abs().max()) == 0
+
+
+def test_expressions_of_moments_that_were_not_looked_at_are_found_too(
+    open_head: HeadModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    truth = talking(open_head, 2, 24)
+    problem = seen_by(open_head, truth, white(truth, 0.5))
+    whole = estimate_identity(open_head, first_answer(truth), problem).expression
+    monkeypatch.setattr(module, "MOST_IMAGES", 16)
+    part = estimate_identity(open_head, first_answer(truth), problem).expression
+    left = torch.ones(24, dtype=torch.bool)
+    left[module._spread_times(problem)] = False
+    assert int(left.sum()) == 16
+    errors = [expression_error_mm(open_head, found, truth) for found in (whole, part)]
+    assert float(errors[1][left].mean()) < 1.3 * float(errors[0][left].mean())
+
+
+def test_the_moments_left_out_are_as_probable_as_those_looked_at(tiny_head) -> None:
+    """Asked for the same moments again, with the person as found, the answer is the same."""
+    head = tiny_head()
+    truth = talking(head, 2, 6)
+    answer, problem = first_answer(truth), seen_by(head, truth, white(truth, 0.3))
+    times = torch.arange(6)
+    known = LinearLandmarks.of(head, answer, problem, times, answer.params.identity[0, 0])
+    state = steps.first_state(known)
+    for _ in range(30):
+        state = module._round(known, state)
+    again = steps.followed(known, state)
+    torch.testing.assert_close(again.expression, state.expression, atol=2e-3, rtol=0)
+    torch.testing.assert_close(again.rotation, state.rotation, atol=2e-3, rtol=0)
+
+
+def test_expressions_are_bridged_where_nothing_is_seen(tiny_head) -> None:
+    head = tiny_head()
+    truth = talking(head, 2, 9)
+    problem = seen_by(head, truth, white(truth, 0.3))
+    confidence = problem.confidence.clone()
+    confidence[:, 3:5] = 0
+    confidence[0, 7] = 0
+    hidden = replace(problem, confidence=confidence, valid=confidence.any(-1))
+    found = estimate_identity(head, first_answer(truth), hidden).expression
+    torch.testing.assert_close(found[3], torch.lerp(found[2], found[5], 1 / 3))
+    torch.testing.assert_close(found[4], torch.lerp(found[2], found[5], 2 / 3))
+    error = expression_error_mm(head, found, truth)
+    assert float(error[7]) < 3 * float(error[[0, 1, 2, 5, 6, 8]].max())
+
+
+def test_a_jaw_that_moves_is_part_of_the_expression(tiny_head) -> None:
+    head = tiny_head()
+    truth = talking(head, 2, 8)
+    opening = torch.linspace(0, 0.3, 8)
+    jaw = torch.zeros_like(truth.params.jaw_rotvec)
+    jaw[..., 0] = opening
+    truth = replace(truth, params=replace(truth.params, jaw_rotvec=jaw))
+    answer = first_answer(truth)
+    answer = replace(answer, params=replace(answer.params, jaw_rotvec=torch.full_like(jaw, 0.1)))
+    estimate = estimate_identity(head, answer, seen_by(head, truth))
+    acts = replace(truth.params[0], expression=estimate.expression, jaw_rotvec=estimate.jaw_rotvec)
+    unmoved = replace(
+        acts, expression=torch.zeros_like(acts.expression), jaw_rotvec=answer.params.jaw_rotvec[0]
+    )
+    true = expression_landmarks(head, truth.params[0], "ibug68")
+    found, start = (expression_landmarks(head, item, "ibug68") - true for item in (acts, unmoved))
+    assert float(found.norm()) < 0.4 * float(start.norm())
+
+
+def test_a_fit_is_held_at_the_expected_expressions(tiny_head) -> None:
+    """Free to follow its landmarks it does; held strongly, every view shows what the landmarks together tell."""
+    head = tiny_head()
+    truth = talking(head, 2, 6)
+    answer, problem = first_answer(truth), seen_by(head, truth, white(truth, 2.0))
+    estimate = estimate_identity(head, answer, problem)
+    acts = replace(answer.params, expression=estimate.expression.expand(2, -1, -1))
+    wanted = expression_landmarks(head, acts, "ibug68")
+    missed = []
+    for weight in (0.0, 1.0):
+        config = FitConfig(
+            expected_expression_weight=weight,
+            parameters="free",
+            learning_rate=3e-2,
+            max_passes=60,
+            multiview_weight=0.0,
+        )
+        outcome = fit(FreeParameters(answer), head, problem, config)
+        shown = expression_landmarks(head, outcome.prediction.params, "ibug68")
+        missed.append(1000 * float((shown - wanted).square().sum(-1).mean().sqrt()))
+        assert ("expected_expression" in outcome.history) == (weight > 0)
+    assert missed[0] > 1.0
+    assert missed[1] < 0.3 * missed[0]
+    assert outcome.history["expected_expression"][-1] == pytest.approx(missed[1] ** 2, rel=0.3)

@@ -40,7 +40,7 @@ def test_the_history_adds_up(tiny_head, views: int, names: set[str]) -> None:
     )
     history = outcome.history
     names = names | {"total", "landmark", "temporal", "identity_prior", "expression_prior"}
-    names |= {"expression_smoothness", "camera_smoothness"}
+    names |= {"expected_expression", "expression_smoothness", "camera_smoothness"}
     assert set(history) == names
     weights = config.term_weights()
     for number, total in enumerate(history["total"]):
