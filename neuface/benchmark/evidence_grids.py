@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from neuface.benchmark.arms import BEST, MAIN, OFFICIAL
 from neuface.benchmark.documents import Cell, Colour, Grid
@@ -170,18 +170,28 @@ def held_out_grid(evidence: Evidence, *, of_head: bool) -> Grid | None:
     return Grid(header=("", "mean (%) ↓", *(f"{view} (%) ↓" for view in views)), rows=rows)
 
 
-def targets_grid(found: Sequence[Verdict]) -> Grid:
-    """The fixed targets: asked, measured, met or not."""
+def targets_grid(found: Sequence[Verdict], expected_shape_error_mm: Mapping[str, float]) -> Grid:
+    """The fixed targets: asked, measured, met or not; beside vertex errors, what an ideal estimator expects.
+
+    Args:
+        expected_shape_error_mm: by group, where it is known.
+    """
     rows = tuple(
         (
             Cell(text=group_title(verdict.group)),
             Cell(text=requirement(verdict)),
             Cell(text=number(verdict.best, 2) or "–"),
             _status_cell(verdict),
+            Cell(text=_expected(verdict, expected_shape_error_mm)),
         )
         for verdict in found
     )
-    return Grid(header=("", "required", "best()", "verdict"), rows=rows, words=True)
+    header = ("", "required", "best()", "verdict", "ideal, shape alone")
+    return Grid(header=header, rows=rows, words=True)
+
+
+def _expected(verdict: Verdict, shape_error_mm: Mapping[str, float]) -> str:
+    return number(shape_error_mm.get(verdict.group), 2) if verdict.metric == "mpve_mm" else ""
 
 
 def rivals_grid(found: Sequence[Verdict]) -> Grid:

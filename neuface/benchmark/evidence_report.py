@@ -37,6 +37,7 @@ from neuface.benchmark.evidence_means import (
     MOTION,
     SHAPE,
     clips_of,
+    expected_shape_error_of,
     group_mean,
     group_title,
     groups_of,
@@ -306,7 +307,7 @@ def _verdicts(evidence: Evidence) -> list[Block]:
     blocks: list[Block] = [
         Heading(level=2, text="What best() has to reach"),
         Heading(level=3, text="Fixed targets"),
-        targets_grid([item for item in found if item.rival is None]),
+        *_targets(evidence, [item for item in found if item.rival is None]),
         Heading(level=3, text="Against paper() and official(), over all groups"),
         Paragraph(
             text="Means over the clips that both arms have. On the scan, which has no corresponding vertices, its "
@@ -322,6 +323,26 @@ def _verdicts(evidence: Evidence) -> list[Block]:
         if (line := _truth_line(evidence, group)) is not None:
             blocks.append(Paragraph(text=line))
     return blocks
+
+
+def _targets(evidence: Evidence, found: Sequence[Verdict]) -> list[Block]:
+    expected = {
+        group: mean.mean
+        for group in groups_of(evidence)
+        if (mean := expected_shape_error_of(evidence, group)) is not None
+    }
+    grid = targets_grid(found, expected)
+    if not expected:
+        return [grid]
+    return [
+        grid,
+        Paragraph(
+            text="Ideal, shape alone: the rigid MPVE of the shape at rest that the best estimate from the landmarks "
+            "expects. It knows how large their noise is and how faces vary, and takes from the pictures what the "
+            "encoder tells of size (neuface/benchmark/information.py). Errors of expression come on top. It is a "
+            "mean over noise and people: for single people it may be less or more."
+        ),
+    ]
 
 
 def _truth_line(evidence: Evidence, group: str) -> str | None:

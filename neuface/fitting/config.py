@@ -42,7 +42,7 @@ class FitConfig:
     """Weight of the L1 distance of expression codes to their smoothed course. Not in the paper."""
     jaw_smoothness_weight: float = 0.0
     """Weight of the distance of the jaw's quaternion to its smoothed course. Not in the paper."""
-    camera_smoothness_weight: float = 0.05
+    camera_smoothness_weight: float = 0.02
     """Weight of the distance of the head's place and size in the frame to their smoothed course, in crop
     half-widths. Not in the paper."""
     multiview_weight: float = 4.0

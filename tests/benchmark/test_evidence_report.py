@@ -206,6 +206,22 @@ def test_nothing_that_failed_is_hidden(evidence: Evidence, extra: ReportExtras) 
     assert "never to be seen" not in text
 
 
+def test_what_an_ideal_estimator_expects_stands_beside_the_targets(
+    evidence: Evidence, extra: ReportExtras
+) -> None:
+    found = {
+        (row[0], row[1]): row[2:]
+        for table in rows_of(markdown(evidence, {}, extra))
+        if table[0][-1] == "ideal, shape alone"
+        for row in table[2:]
+    }
+    people = found["Rendered people, three cameras, clean", "MPVE, rigid (mm) at most 1.0"]
+    assert people == ["1.00", "met", "1.25"]
+    assert {row[-1] for (group, _), row in found.items() if "people, three cameras" not in group} == {""}
+    unknown = markdown(replace(evidence, expected_shape_error_mm={}), {}, extra)
+    assert "Ideal, shape alone" not in unknown
+
+
 def test_a_study_of_nothing_says_so(extra: ReportExtras) -> None:
     nothing = replace(small_evidence(), runs=(), true_msi3d_vertices={}, absent=())
     text = markdown(nothing, draw_figures(nothing), extra)
