@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from neuface.benchmark.causes import LIKELY_CAUSES
+from neuface.benchmark.causes import LIKELY_CAUSES, UNMET_CAUSES
 from neuface.benchmark.documents import Picture
 from neuface.benchmark.evidence import FAST, Evidence, EvidenceSettings, clip_sources, collect, footage_of
 from neuface.benchmark.evidence_figures import draw_figures
@@ -61,6 +61,7 @@ def run_benchmark(
         command=command,
         pictures=(_gradients(settings, data),),
         remarks=LIKELY_CAUSES,
+        unmet=UNMET_CAUSES,
     )
     figures = draw_figures(evidence)
     for name, picture in report_pictures(figures, extras).items():

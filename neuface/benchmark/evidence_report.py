@@ -17,7 +17,7 @@ from neuface.benchmark.documents import (
     to_markdown,
 )
 from neuface.benchmark.evidence import Evidence
-from neuface.benchmark.evidence_claims import Verdict, orderings, requirement, verdicts
+from neuface.benchmark.evidence_claims import HELD_OUT, Verdict, orderings, requirement, verdicts
 from neuface.benchmark.evidence_figures import CAPTIONS
 from neuface.benchmark.evidence_grids import (
     arm_grid,
@@ -34,6 +34,7 @@ from neuface.benchmark.evidence_grids import (
 )
 from neuface.benchmark.evidence_means import (
     EFFORT,
+    METRICS,
     MOTION,
     SHAPE,
     clips_of,
@@ -59,6 +60,7 @@ PICTURE_FOLDER = "figures"
 """Where the Markdown looks for its pictures."""
 # Ours that are nearest to the paper's data sets: several cameras at once, and clips from one camera.
 BESIDE_TABLE_2 = ("synthetic_3views", FOUR_CAMERAS, REAL_1VIEW)
+UNKNOWN_CAUSE = "We do not know why."
 TABLE_2_METRICS = ("msi3d_landmarks", "msi3d_vertices", "cvd_mm", "nme_percent")
 
 
@@ -75,6 +77,8 @@ class ReportExtras:
     """Further pictures, e.g. of gradient maps."""
     remarks: Mapping[str, str] = field(default_factory=dict)
     """Likely causes of orderings that do not hold, by `Ordering.claim`; without one the report says so."""
+    unmet: Mapping[str, str] = field(default_factory=dict)
+    """Likely causes of requirements that are not met, by `Verdict.metric`; without one the report says so."""
 
 
 def markdown(evidence: Evidence, figures: Mapping[str, Rgb], extra: ReportExtras) -> str:
@@ -113,7 +117,7 @@ def _blocks(evidence: Evidence, figures: Mapping[str, Rgb], extra: ReportExtras)
         *_by_group(evidence),
         *_figures(figures, extra),
         *_cameras(evidence),
-        *_verdicts(evidence),
+        *_verdicts(evidence, extra),
         *_orderings(evidence, extra),
         *_origin(evidence, extra),
     ]
@@ -301,7 +305,7 @@ def _cameras(evidence: Evidence) -> list[Block]:
     return [heading, *blocks] if blocks else []
 
 
-def _verdicts(evidence: Evidence) -> list[Block]:
+def _verdicts(evidence: Evidence, extra: ReportExtras) -> list[Block]:
     found = verdicts(evidence)
     against = [item for item in found if item.rival is not None]
     blocks: list[Block] = [
@@ -315,6 +319,10 @@ def _verdicts(evidence: Evidence) -> list[Block]:
         ),
     ]
     blocks.append(counts_grid(against) if against else Paragraph(text="Nothing could be compared."))
+    failed = dict.fromkeys(item.metric for item in found if item.status == "not met")
+    causes = tuple(f"{_title(name)}: {extra.unmet.get(name, UNKNOWN_CAUSE)}" for name in failed)
+    if causes:
+        blocks += [Heading(level=3, text="Likely causes where they are not met"), Bullets(lines=causes)]
     for group in dict.fromkeys(item.group for item in against):
         blocks += [
             Heading(level=3, text=group_title(group)),
@@ -323,6 +331,10 @@ def _verdicts(evidence: Evidence) -> list[Block]:
         if (line := _truth_line(evidence, group)) is not None:
             blocks.append(Paragraph(text=line))
     return blocks
+
+
+def _title(metric: str) -> str:
+    return "held-out view" if metric == HELD_OUT else METRICS[metric].title
 
 
 def _targets(evidence: Evidence, found: Sequence[Verdict]) -> list[Block]:
@@ -373,7 +385,7 @@ def _orderings(evidence: Evidence, extra: ReportExtras) -> list[Block]:
     blocks.append(claims_grid(found))
     failed = dict.fromkeys(item.claim for item in found if not all(item.holds.values()))
     texts = {item.claim: f"{item.source}, {item.text}" for item in found}
-    causes = tuple(f"{texts[claim]}: {extra.remarks.get(claim, 'We do not know why.')}" for claim in failed)
+    causes = tuple(f"{texts[claim]}: {extra.remarks.get(claim, UNKNOWN_CAUSE)}" for claim in failed)
     if causes:
         blocks += [Heading(level=3, text="Likely causes where they do not hold"), Bullets(lines=causes)]
     for source in dict.fromkeys(item.source for item in found):
