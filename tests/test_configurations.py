@@ -24,7 +24,8 @@ def test_the_photometric_term_is_part_of_the_objective(short_clip: Clip) -> None
         photometric_weight=1.0,
         expression_smoothness_weight=0.0,
         camera_smoothness_weight=0.0, landmark_weight=0.0, temporal_weight=0.0, multiview_weight=0.0,
-        identity_prior_weight=0.0, expression_prior_weight=0.0, learning_rate=3e-4, warm_up_steps=3, max_passes=12,
+        identity_prior_weight=0.0, expected_expression_weight=0.0, expression_prior_weight=0.0, learning_rate=3e-4,
+        warm_up_steps=3, max_passes=12,
     )  # fmt: skip
     history = neuface.optimize(short_clip, config=config, progress=False).history
     assert history["photometric"] == pytest.approx(history["total"])
