@@ -74,15 +74,5 @@ UNMET_CAUSES = {
         "for every image and nothing that holds it, follows them further, and is further from the truth for "
         "it: see the error against exact landmarks, MPVE, CVD, and the distance to the scan."
     ),
-    "lip_opening_error_mm": (
-        "Lips behind a hand: no landmark tells how far they open, and every arm guesses in its way."
-    ),
-    "angular_velocity_error_deg": (
-        "Drift of a whole view's landmarks turns the head, and one face for all views follows it."
-    ),
-    "scan_mm": (
-        "The scan's landmarks follow another annotation; what follows them less is nearer to the scan: "
-        "official() hardly leaves the encoder's answer."
-    ),
 }
 """By metric."""

@@ -125,7 +125,7 @@ def fit(
 def _expected(
     head: HeadModel, initial: Prediction, problem: Problem, config: FitConfig
 ) -> tuple[Float[Tensor, "identity"] | None, Float[Tensor, "time points 3"] | None]:
-    """The identity that the landmarks make most probable, and what the most probable expressions make of them.
+    """The most probable identity given the landmarks, and `expression_landmarks` of the most probable expressions.
 
     None is what the configuration does not ask for.
     """

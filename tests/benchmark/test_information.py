@@ -105,7 +105,8 @@ def test_the_expected_error_falls_with_the_noise(model: Model) -> None:
     case = clip(model, 1, 4)
     errors = [expected_shape_error_mm(case, model, noise_px) for noise_px in (0.05, 0.5, 50.0)]
     assert errors == sorted(errors)
-    assert errors[0] < 1.8
+    # Not everything shows in 68 points: exact ones leave some of the shape unknown.
+    assert 0 < errors[0] < 0.5 * errors[2]
     # A person of whom nothing but the population is known.
     assert 2.5 < errors[2] < 8
     assert errors[1] == expected_shape_error_mm(case, model, 0.5)

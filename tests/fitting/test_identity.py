@@ -267,15 +267,26 @@ def test_absent_landmarks_may_be_anything(tiny_head) -> None:
     assert torch.equal(found, expected)
 
 
-def test_an_answer_that_is_no_number_leaves_the_mean_answer(tiny_head) -> None:
-    """An encoder may fail on an image; the loop then tells what became of the fit."""
+@pytest.mark.parametrize("most", [MOST_IMAGES, 3])
+def test_an_answer_that_is_no_number_leaves_the_mean_answer(
+    tiny_head, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    """An encoder may fail on an image, looked at or left out; the loop then tells what became of the fit."""
+    monkeypatch.setattr(module, "MOST_IMAGES", most)
     head = tiny_head()
     truth = talking(head, 1, 6)
     answer, problem = first_answer(truth), seen_by(head, truth)
     turn = answer.params.root_rotvec.clone()
+    turn[0, 0] = torch.nan
+    lost = replace(answer, params=replace(answer.params, root_rotvec=turn))
+    found = estimate_identity(head, lost, problem)
+    assert torch.equal(found.identity, answer.params.identity[0, 0])
+    assert torch.equal(found.expression, answer.params.expression[0])
+    # Left out, an image does not matter to the others.
+    turn = answer.params.root_rotvec.clone()
     turn[0, 1] = torch.nan
     lost = replace(answer, params=replace(answer.params, root_rotvec=turn))
-    assert torch.equal(estimate_identity(head, lost, problem).identity, answer.params.identity[0, 0])
+    assert bool(estimate_identity(head, lost, problem).expression.isfinite().all())
 
 
 def test_one_photograph_is_enough(tiny_head) -> None:
@@ -480,7 +491,7 @@ def test_a_fit_is_held_at_the_expected_expressions(tiny_head) -> None:
             expected_expression_weight=weight,
             parameters="free",
             learning_rate=3e-2,
-            max_passes=60,
+            max_passes=200,
             multiview_weight=0.0,
         )
         outcome = fit(FreeParameters(answer), head, problem, config)
@@ -488,5 +499,4 @@ def test_a_fit_is_held_at_the_expected_expressions(tiny_head) -> None:
         missed.append(1000 * float((shown - wanted).square().sum(-1).mean().sqrt()))
         assert ("expected_expression" in outcome.history) == (weight > 0)
     assert missed[0] > 1.0
-    assert missed[1] < 0.3 * missed[0]
-    assert outcome.history["expected_expression"][-1] == pytest.approx(missed[1] ** 2, rel=0.3)
+    assert missed[1] < 0.15
