@@ -40,9 +40,16 @@ def write_outputs(
     result.save(folder / "result.npz")
     report = result.report(truth)
     write_json(folder / "report.json", report)
-    write_image(folder / "loss.png", loss_curves(result.history, f"{result.model}: {result.stop_reason}"))
+    title = f"{result.model}: {result.stop_reason}"
+    write_image(folder / "loss.png", loss_curves(weighted_history(result), title, ylabel="part of the loss"))
     result.overlay(folder / "overlay.mp4", progress=progress)
     return report
+
+
+def weighted_history(result: FitResult) -> dict[str, list[float]]:
+    """The parts of the loss times their weights, which add up to `total`: by themselves, their units differ."""
+    weights = {"total": 1.0, **result.config.term_weights()}
+    return {name: [weights[name] * value for value in values] for name, values in result.history.items()}
 
 
 def table(report: dict[str, Any]) -> str:

@@ -13,7 +13,7 @@ import torch
 import neuface
 from neuface.demo import demo_identity
 from neuface.io.archives import read_arrays, write_arrays
-from neuface.outputs import table, write_outputs
+from neuface.outputs import table, weighted_history, write_outputs
 from neuface.results import NO_LANDMARKS, POOR_FIT
 from neuface.synthetic.clips import SyntheticClip, make_talking_clip
 
@@ -289,3 +289,10 @@ def test_a_face_without_eye_corners_can_be_missed(short_clip: neuface.Clip) -> N
     assert bool(result.image_nme_percent[1].isnan().all())
     assert (result.status[1] == POOR_FIT).all()
     assert not (result.status[0] == POOR_FIT).any()
+
+
+def test_the_curves_that_are_drawn_add_up(result: neuface.FitResult) -> None:
+    drawn = weighted_history(result)
+    total = drawn.pop("total")
+    assert total == result.history["total"]
+    assert [sum(parts) for parts in zip(*drawn.values(), strict=True)] == pytest.approx(total, rel=1e-5)
