@@ -12,19 +12,19 @@ from typing import Annotated, Literal
 
 import tyro
 
-from neuface.benchmark.command import command_line, run_benchmark
-from neuface.benchmark.evidence import FAST, EvidenceSettings
+from neuface.assets_report import assets_report, convert_assets, report_text
 from neuface.clips import read_clip
 from neuface.demo import run_demo
 from neuface.errors import InputError, NeufaceError
 from neuface.fitting.config import PRESETS, FitConfig, Preset
-from neuface.io.authors_results import write_authors_result
+from neuface.io.results.authors_layout import write_authors_result
 from neuface.models import load_model
-from neuface.official_files import assets_report, convert_assets, report_text
-from neuface.outputs import make_folder, table, write_outputs
 from neuface.pipeline import optimize
+from neuface.run_folder import make_folder, table, write_outputs
 from neuface.training.options import TrainingOptions
 from neuface.training.run import train_encoder
+from studies.benchmark.collect import FAST, EvidenceSettings
+from studies.benchmark.command import command_line, run_benchmark
 
 _preset: ContextVar[Preset] = ContextVar("preset", default="best")
 

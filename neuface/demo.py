@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from neuface.fitting.config import FitConfig
-from neuface.io.recipes import read_head_recipe
+from neuface.io.open_model.recipe_file import read_head_recipe
 from neuface.models import load_head
 from neuface.pipeline import optimize
 from neuface.results import FitResult
@@ -19,7 +19,7 @@ IDENTITY_SEED = 987_654_321
 CLIP_SEED = 4
 
 
-def demo_identity() -> Float[Tensor, "identity"]:
+def demo_identity() -> Float[Tensor, " identity"]:
     """The identity code of a person of the open head's population whom the encoder was not trained on."""
     recipe = read_head_recipe()
     names = recipe.target_names.tolist()

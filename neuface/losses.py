@@ -29,7 +29,7 @@ def landmark_loss(
     confidence: Float[Tensor, "images points"],
     *,
     saturating: bool = False,
-) -> Float[Tensor, "images"]:
+) -> Float[Tensor, " images"]:
     """Eq. 2: L1 distance between projected and observed landmarks, in crop half-widths.
 
     The confidence-weighted mean over points; 0 for an image without landmarks. With `saturating`, a distance d counts
@@ -44,7 +44,7 @@ def landmark_loss(
 
 def temporal_loss(
     rotvec: Float[Tensor, "images 3"], target_quaternion: Float[Tensor, "images 4"], *, squared: bool = False
-) -> Float[Tensor, "images"]:
+) -> Float[Tensor, " images"]:
     """Eq. 3: distance of a joint's unit quaternion to its smoothed target (half the angle, for small ones).
 
     With `squared`, the released code's form: the square, mean over the four numbers.
@@ -55,17 +55,17 @@ def temporal_loss(
 
 def code_smoothness(
     code: Float[Tensor, "images code"], target: Float[Tensor, "images code"]
-) -> Float[Tensor, "images"]:
+) -> Float[Tensor, " images"]:
     """L1 distance of a code to its smoothed course, mean over coefficients."""
     return (code - target).abs().mean(-1)
 
 
 def camera_smoothness(
-    scale: Float[Tensor, "images"],
+    scale: Float[Tensor, " images"],
     offset: Float[Tensor, "images 2"],
-    target_scale: Float[Tensor, "images"],
+    target_scale: Float[Tensor, " images"],
     target_offset: Float[Tensor, "images 2"],
-) -> Float[Tensor, "images"]:
+) -> Float[Tensor, " images"]:
     """Distance of the head's place to its smoothed course, crop half-widths, plus that of its size (of a log)."""
     place = _softened_norm(offset - target_offset)
     return place + _softened_norm((log_scale(scale) - log_scale(target_scale))[..., None])
@@ -78,14 +78,14 @@ def log_scale(scale: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
 
 def multiview_loss(
     vertices: Float[Tensor, "images vertices 3"], target_vertices: Float[Tensor, "images vertices 3"]
-) -> Float[Tensor, "images"]:
+) -> Float[Tensor, " images"]:
     """Eq. 4: L1 distance of the unposed mesh to the mesh merged from all views, metres, mean over vertices."""
     return (vertices - target_vertices).abs().sum(-1).mean(-1)
 
 
 def identity_prior(
-    identity: Float[Tensor, "images identity"], expected: Float[Tensor, "identity"]
-) -> Float[Tensor, "images"]:
+    identity: Float[Tensor, "images identity"], expected: Float[Tensor, " identity"]
+) -> Float[Tensor, " images"]:
     """Mean squared deviation of the identity coefficients from what is expected before looking at landmarks.
 
     From the population's mean (zeros) it is 1 for a typical member of the population.
@@ -93,14 +93,14 @@ def identity_prior(
     return (identity - expected).square().mean(-1)
 
 
-def expression_prior(expression: Float[Tensor, "images expression"]) -> Float[Tensor, "images"]:
+def expression_prior(expression: Float[Tensor, "images expression"]) -> Float[Tensor, " images"]:
     """Mean squared expression coefficient."""
     return expression.square().mean(-1)
 
 
 def expected_expression(
     points: Float[Tensor, "images points 3"], expected: Float[Tensor, "images points 3"]
-) -> Float[Tensor, "images"]:
+) -> Float[Tensor, " images"]:
     """Squared distance of what the expression does to unposed landmarks to what is expected, mm^2, mean over points.
 
     Both in metres. Measured on the face, an expression is held in what landmarks tell of it, and nothing else.
@@ -108,7 +108,7 @@ def expected_expression(
     return (1000 * (points - expected)).square().sum(-1).mean(-1)
 
 
-def pose_prior(*rotvecs: Float[Tensor, "images 3"]) -> Float[Tensor, "images"]:
+def pose_prior(*rotvecs: Float[Tensor, "images 3"]) -> Float[Tensor, " images"]:
     """Squared angles of some joints, radians^2, summed."""
     return torch.stack([rotvec.square().sum(-1) for rotvec in rotvecs]).sum(0)
 
@@ -117,7 +117,7 @@ def photometric_loss(
     colour: Float[Tensor, "images points 3"],
     expected: Float[Tensor, "images points 3"],
     weight: Float[Tensor, "images points"],
-) -> Float[Tensor, "images"]:
+) -> Float[Tensor, " images"]:
     """Distance of the colours seen to those expected, display RGB from 0 to 1, weighted mean over points.
 
     A Charbonnier penalty of the distance in RGB: quadratic well below COLOUR_SOFTNESS, linear well above. 0 for an
@@ -128,10 +128,10 @@ def photometric_loss(
     return (distance * weight).sum(-1) / weight.sum(-1).clamp(min=1e-9)
 
 
-def weighted_sum(parts: dict[str, Tensor], weights: dict[str, float]) -> Float[Tensor, "images"]:
+def weighted_sum(parts: dict[str, Tensor], weights: dict[str, float]) -> Float[Tensor, " images"]:
     """Eq. 1: the named terms times their weights; terms of weight zero may be missing."""
     return torch.stack([weights[name] * value for name, value in parts.items()]).sum(0)
 
 
-def _softened_norm(difference: Float[Tensor, "images c"]) -> Float[Tensor, "images"]:
+def _softened_norm(difference: Float[Tensor, "images c"]) -> Float[Tensor, " images"]:
     return (difference.square().sum(-1) + NORM_SOFTNESS**2).sqrt() - NORM_SOFTNESS

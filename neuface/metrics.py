@@ -221,7 +221,7 @@ def cvd_mm(
 
 def cvd_per_view_mm(
     vertices: Float[Tensor, "views time vertices 3"], valid: Bool[Tensor, "views time"]
-) -> Float[Tensor, "views"]:
+) -> Float[Tensor, " views"]:
     """Cross-view vertex distance of each view to all the others (paper, Fig. S3), in millimetres.
 
     Weighted as `cvd_mm`. NaN for a view that shares no time with another.
@@ -254,7 +254,7 @@ def identity_code_std(identity: Float[Tensor, "images identity"]) -> Float[Tenso
 def mpve_mm(
     vertices: Float[Tensor, "*batch vertices 3"],
     truth: Float[Tensor, "*batch vertices 3"],
-    where: Bool[Tensor, "vertices"] | None = None,
+    where: Bool[Tensor, " vertices"] | None = None,
     *,
     alignment: Alignment = "rigid",
 ) -> Float[Tensor, ""]:
@@ -312,7 +312,7 @@ def scan_to_mesh_mm(
     mesh_landmarks: Float[Tensor, "landmarks 3"],
     *,
     with_scale: bool = False,
-) -> Float[Tensor, "points"]:
+) -> Float[Tensor, " points"]:
     """Distance of every scan point to the surface of a predicted mesh, in millimetres.
 
     As in the NoW benchmark (Sanyal et al., CVPR 2019): the mesh is aligned to the scan by a few landmarks, then by

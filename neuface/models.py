@@ -17,18 +17,23 @@ from neuface.errors import InputError, ModelMismatchError
 from neuface.head.model import HeadModel
 from neuface.head.open_head import OPEN_HEAD_NAME
 from neuface.head.versions import UNTOLD_VERSION, flame_version
-from neuface.io import asset_paths
-from neuface.io.array_files import exists
-from neuface.io.asset_paths import Asset, assets_dirs, find_assets, only_asset
-from neuface.io.cache import user_cache_dir
-from neuface.io.converted import COPIED_ENCODERS, COPIED_HEAD, COPIED_HEAD_WITH_EYELIDS, read_encoder_copy
-from neuface.io.face_encoders import emoca_package, read_deca, read_emoca, read_smirk
-from neuface.io.flame import read_flame
-from neuface.io.flame_companions import FlameCompanions
-from neuface.io.flame_landmarks import IBUG68
+from neuface.io.assets import catalogue
+from neuface.io.assets.catalogue import Asset, assets_dirs, find_assets, only_asset
+from neuface.io.assets.converted import (
+    COPIED_ENCODERS,
+    COPIED_HEAD,
+    COPIED_HEAD_WITH_EYELIDS,
+    read_encoder_copy,
+)
+from neuface.io.atomic import user_cache_dir
+from neuface.io.flame.companions import FlameCompanions
+from neuface.io.flame.encoder_files import emoca_package, read_deca, read_emoca, read_smirk
+from neuface.io.flame.landmarks import IBUG68
+from neuface.io.flame.model_file import read_flame
 from neuface.io.heads import assemble_open_head, is_written_head, read_head, write_head
-from neuface.io.recipes import read_head_recipe, recipe_bytes
-from neuface.io.weights import read_open_encoder
+from neuface.io.open_model.encoder_file import read_open_encoder
+from neuface.io.open_model.recipe_file import read_head_recipe, recipe_bytes
+from neuface.io.untrusted.array_files import exists
 
 OPEN_HEAD_HASH = "f2f6c273919168cd22958209ee27cb8b79428d9ac02a5ac04a77bda28fc25339"
 """What `load_head("open").content_hash()` is on every machine."""
@@ -54,7 +59,7 @@ def load_head(name: str | Path = "open") -> HeadModel:
 
     Anything else is the path of a FLAME model file, of a folder that holds one, or of a copy that
     `neuface assets convert` made. What lies beside a FLAME file (landmarks, masks, texture coordinates) is read
-    with it: see `neuface.io.flame.read_flame`, which also takes other places and the version.
+    with it: see `neuface.io.flame.model_file.read_flame`, which also takes other places and the version.
 
     Raises:
         InputError: An unknown name, or a file that is no head model, is damaged, or holds more than data.
@@ -82,7 +87,7 @@ def load_model(
     Args:
         name: "open", or "deca", "emoca" or "smirk", whose licensed files each user gets from their makers.
         assets: the folder with those files, also in folders inside it; the default is the one that the environment
-            variable `NEUFACE_ASSETS` names, else a per-user data folder (`neuface.io.asset_paths.assets_dirs`).
+            variable `NEUFACE_ASSETS` names, else a per-user data folder (`neuface.io.assets.catalogue.assets_dirs`).
             Copies made by `neuface assets convert` are taken in place of the originals.
         trainable: for "emoca", which of its two networks a fit may change: "both", "coarse" or "expression".
 
@@ -129,9 +134,9 @@ def _found_files(
 def files_of(name: str) -> tuple[tuple[Asset, ...], tuple[Asset, ...]]:
     """The official files that a model of FACE_MODELS needs, and those that it can use besides."""
     recipe = FACE_MODELS[name]
-    eyelids = (asset_paths.LEFT_EYELID, asset_paths.RIGHT_EYELID) if recipe.eyelids else ()
-    needed = (recipe.weights, asset_paths.FLAME_MODEL, asset_paths.FLAME_LANDMARKS, *eyelids)
-    return needed, (asset_paths.FLAME_MEDIAPIPE, asset_paths.FLAME_MASKS, asset_paths.FLAME_TEMPLATE)
+    eyelids = (catalogue.LEFT_EYELID, catalogue.RIGHT_EYELID) if recipe.eyelids else ()
+    needed = (recipe.weights, catalogue.FLAME_MODEL, catalogue.FLAME_LANDMARKS, *eyelids)
+    return needed, (catalogue.FLAME_MEDIAPIPE, catalogue.FLAME_MASKS, catalogue.FLAME_TEMPLATE)
 
 
 def copies_of(name: str) -> tuple[Asset, Asset]:
@@ -153,18 +158,18 @@ class _FaceModel:
 
 FACE_MODELS = {
     "deca": _FaceModel(
-        weights=asset_paths.DECA_WEIGHTS,
-        read=lambda places, _: read_deca(only_asset(asset_paths.DECA_WEIGHTS, places)),
+        weights=catalogue.DECA_WEIGHTS,
+        read=lambda places, _: read_deca(only_asset(catalogue.DECA_WEIGHTS, places)),
         crop_rule=DECA_CROP,
     ),
     "emoca": _FaceModel(
-        weights=asset_paths.EMOCA_PACKAGE,
+        weights=catalogue.EMOCA_PACKAGE,
         read=lambda places, trainable: read_emoca(emoca_package(places), trainable=trainable),
         crop_rule=DECA_CROP,
     ),
     "smirk": _FaceModel(
-        weights=asset_paths.SMIRK_WEIGHTS,
-        read=lambda places, _: read_smirk(only_asset(asset_paths.SMIRK_WEIGHTS, places)),
+        weights=catalogue.SMIRK_WEIGHTS,
+        read=lambda places, _: read_smirk(only_asset(catalogue.SMIRK_WEIGHTS, places)),
         crop_rule=SMIRK_CROP,
         eyelids=True,
     ),
@@ -178,7 +183,7 @@ def _flame_head(name: str, found: Mapping[Asset, Sequence[Path]]) -> HeadModel:
     if found[head_copy]:
         return _copied_head(head_copy, found[head_copy], recipe, name)
     return read_flame(
-        _flame_file(found[asset_paths.FLAME_MODEL], recipe.head_version, name),
+        _flame_file(found[catalogue.FLAME_MODEL], recipe.head_version, name),
         companions=companions_of(found),
         eyelids=recipe.eyelids,
     )
@@ -191,12 +196,12 @@ def companions_of(found: Mapping[Asset, Sequence[Path]]) -> FlameCompanions:
         return only_asset(asset, found[asset]) if found.get(asset) else None
 
     return FlameCompanions(
-        landmarks=only(asset_paths.FLAME_LANDMARKS),
-        mediapipe=only(asset_paths.FLAME_MEDIAPIPE),
-        masks=only(asset_paths.FLAME_MASKS),
-        template=only(asset_paths.FLAME_TEMPLATE),
-        left_eyelid=only(asset_paths.LEFT_EYELID),
-        right_eyelid=only(asset_paths.RIGHT_EYELID),
+        landmarks=only(catalogue.FLAME_LANDMARKS),
+        mediapipe=only(catalogue.FLAME_MEDIAPIPE),
+        masks=only(catalogue.FLAME_MASKS),
+        template=only(catalogue.FLAME_TEMPLATE),
+        left_eyelid=only(catalogue.LEFT_EYELID),
+        right_eyelid=only(catalogue.RIGHT_EYELID),
     )
 
 
@@ -215,8 +220,8 @@ def _copied_head(copy: Asset, places: Sequence[Path], recipe: _FaceModel, model:
         )
     if IBUG68 not in head.embeddings:
         raise InputError(
-            f"{path}: was converted without landmarks. Put {asset_paths.FLAME_LANDMARKS.names[0]} (from "
-            f"{asset_paths.FLAME_LANDMARKS.source}) beside the original, and convert that again with --overwrite"
+            f"{path}: was converted without landmarks. Put {catalogue.FLAME_LANDMARKS.names[0]} (from "
+            f"{catalogue.FLAME_LANDMARKS.source}) beside the original, and convert that again with --overwrite"
         )
     return head
 
@@ -230,7 +235,7 @@ def _flame_file(places: Sequence[Path], version: str, model: str) -> Path:
         right = [path for path in places if versions[path] == wanted]
         if right:
             # One file may be there in several formats: the names are in the order of preference.
-            return only_asset(asset_paths.FLAME_MODEL, [path for path in right if path.name == right[0].name])
+            return only_asset(catalogue.FLAME_MODEL, [path for path in right if path.name == right[0].name])
     raise ModelMismatchError(
         f"model {model!r} was trained with {version}, whose codes mean other faces in other versions; found only "
         f"{', '.join(f'{path} ({name})' for path, name in versions.items())}. Put FLAME 2020 beside it"

@@ -16,7 +16,7 @@ from neuface.clips import read_clip, recropped
 from neuface.cropping import iterate_crops
 from neuface.devices import checked_device
 from neuface.errors import InputError
-from neuface.evaluation import image_nme_percent
+from neuface.evaluation.figures import image_nme_percent
 from neuface.fitting.config import FitConfig
 from neuface.fitting.direct import fit_direct
 from neuface.fitting.loop import FitOutcome, fit

@@ -15,10 +15,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from neuface.errors import InputError, ModelMismatchError
-from neuface.evaluation import Figures, measure, vertices_in_chunks
+from neuface.evaluation.figures import Figures, measure, vertices_in_chunks
 from neuface.fitting.config import FitConfig
 from neuface.head.model import HeadModel
-from neuface.io.archives import read_arrays, write_arrays
+from neuface.io.npz import read_arrays, write_arrays
 from neuface.io.video import write_video
 from neuface.models import load_head
 from neuface.structs import Crop, FrameSource, HeadParams, Landmarks, Prediction, WeakPerspective

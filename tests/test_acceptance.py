@@ -9,20 +9,18 @@ with the best pose, which without any shape or expression already misses the lan
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from data_folders import DATA
 
 import neuface
 from neuface.demo import run_demo
-from neuface.evaluation import Figures, measure
+from neuface.evaluation.figures import Figures, measure
 from neuface.fitting.free import POSE, FreeParameters
 from neuface.fitting.loop import fit
 from neuface.fitting.problem import make_problem
-
-DATA = Path(__file__).parents[2] / "shared" / "data"
 
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the real clips (../shared/data) are not here")
 

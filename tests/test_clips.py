@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from data_folders import DATA
 
 from neuface.clips import read_clip
 from neuface.cropping import source_crops
@@ -13,7 +14,6 @@ from neuface.io.landmarks import write_landmarks
 from neuface.io.video import ArraySource, write_video
 from neuface.landmarks.arrays import as_landmarks
 
-DATA = Path(__file__).parents[2] / "shared" / "data"
 TIME = 6
 FRAMES = np.random.default_rng(0).integers(0, 256, (TIME, 60, 80, 3), np.uint8)
 POINTS = np.random.default_rng(1).uniform(20, 50, (TIME, 68, 2)).astype(np.float32)

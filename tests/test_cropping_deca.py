@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from data_folders import PARITY
 
 from neuface.clips import read_clip, recropped
 from neuface.cropping import DECA_CROP, OPEN_CROP, SMIRK_CROP, crop_images, steady_crops
 from neuface.errors import InputError
 from neuface.structs import Crop, Landmarks
 
-FILE = Path(__file__).parents[2] / "shared" / "parity" / "reference" / "crop.npz"
+FILE = PARITY / "reference" / "crop.npz"
 ROWS = [0, 1, 60, 112, 171, 222, 223]
 SIZE_HW = (300, 420)
 

@@ -12,9 +12,9 @@ import torch
 
 import neuface
 from neuface.demo import demo_identity
-from neuface.io.archives import read_arrays, write_arrays
-from neuface.outputs import table, weighted_history, write_outputs
+from neuface.io.npz import read_arrays, write_arrays
 from neuface.results import NO_LANDMARKS, POOR_FIT
+from neuface.run_folder import table, weighted_history, write_outputs
 from neuface.synthetic.clips import SyntheticClip, make_talking_clip
 
 SHORT = neuface.FitConfig(max_passes=30)

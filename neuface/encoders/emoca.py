@@ -40,7 +40,7 @@ class EmocaEncoder(FlameEncoder):
         self.E_flame.requires_grad_(trainable != "expression")
         self.E_expression.requires_grad_(trainable != "coarse")
 
-    def forward(self, inputs: Float[Tensor, "n 3 h w"], index: Int[Tensor, "n"] | None = None) -> Prediction:
+    def forward(self, inputs: Float[Tensor, "n 3 h w"], index: Int[Tensor, " n"] | None = None) -> Prediction:
         """Heads and cameras for prepared crops; `index` is not used."""
         pictures = self.as_weights(inputs)
         coarse, camera = decode_flame_code(self.E_flame(pictures))

@@ -78,7 +78,7 @@ class OpenEncoder(Predictor):
             )
         return shrunk(crops)
 
-    def forward(self, inputs: Float[Tensor, "n 3 h w"], index: Int[Tensor, "n"] | None = None) -> Prediction:
+    def forward(self, inputs: Float[Tensor, "n 3 h w"], index: Int[Tensor, " n"] | None = None) -> Prediction:
         """Heads and cameras for prepared crops; `index` is not used."""
         pixels = ((inputs - PIXEL_MEAN) / PIXEL_SPREAD).contiguous(memory_format=torch.channels_last)
         features = leaky_relu(self.norm(self.reduce(self.backbone(pixels))), LEAK)
@@ -124,7 +124,7 @@ def shrunk(crops: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 h2 w2"]:
     return torch.nn.functional.avg_pool2d(crops, SHRINK)
 
 
-def face_anchor(head: HeadModel) -> Float[Tensor, "3"]:
+def face_anchor(head: HeadModel) -> Float[Tensor, 3]:
     """A point of the template between the eyes and the mouth, metres: the network says where it is seen."""
     eyes = head.joint_template[3:5].mean(0)
     lips = head.template[head.regions["lips"]].mean(0)

@@ -21,7 +21,7 @@ class Predictor(nn.Module):
         """The form of RGB crops (0 to 1) that is kept through the fit; one row per crop, no gradient needed."""
 
     @abstractmethod
-    def forward(self, inputs: Tensor, index: Int[Tensor, "n"] | None = None) -> Prediction:
+    def forward(self, inputs: Tensor, index: Int[Tensor, " n"] | None = None) -> Prediction:
         """One head and camera per row of prepared inputs.
 
         `index` says which images of the clip the rows are, for predictors that remember images rather than look

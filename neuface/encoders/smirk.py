@@ -87,7 +87,7 @@ class SmirkEncoder(FlameEncoder):
         self.check_size(crops)
         return (crops * 255 + WHOLE_NUMBER_SLACK).floor().half()
 
-    def forward(self, inputs: Float[Tensor, "n 3 h w"], index: Int[Tensor, "n"] | None = None) -> Prediction:
+    def forward(self, inputs: Float[Tensor, "n 3 h w"], index: Int[Tensor, " n"] | None = None) -> Prediction:
         """Heads and cameras for prepared crops; `index` is not used."""
         pictures = self.as_weights(inputs) / 255
         pose, cam = self.pose_encoder(pictures).split((3, 3), dim=-1)

@@ -18,10 +18,9 @@ from neuface import losses
 from neuface.encoders.predictor import Predictor
 from neuface.errors import InputError
 from neuface.fitting.config import FitConfig
-from neuface.fitting.identity import estimate_identity
-from neuface.fitting.objective import clip_parts, loss_parts
+from neuface.fitting.person.estimate import estimate_identity
 from neuface.fitting.problem import Problem
-from neuface.fitting.shape import ClipShape, clip_shape
+from neuface.fitting.shared_identity import ClipShape, clip_shape
 from neuface.fitting.targets import (
     ImageTargets,
     Targets,
@@ -29,6 +28,7 @@ from neuface.fitting.targets import (
     expression_landmarks,
     smoothing_starts,
 )
+from neuface.fitting.terms import clip_parts, loss_parts
 from neuface.head.model import HeadModel
 from neuface.structs import Prediction
 
@@ -124,7 +124,7 @@ def fit(
 
 def _expected(
     head: HeadModel, initial: Prediction, problem: Problem, config: FitConfig
-) -> tuple[Float[Tensor, "identity"] | None, Float[Tensor, "time points 3"] | None]:
+) -> tuple[Float[Tensor, " identity"] | None, Float[Tensor, "time points 3"] | None]:
     """The most probable identity given the landmarks, and `expression_landmarks` of the most probable expressions.
 
     None is what the configuration does not ask for.
@@ -281,7 +281,7 @@ class _Descent:
             _sample_multiview(parts, index % problem.time, config, self.shuffler)
             self._step(losses.weighted_sum(parts, config.term_weights()), problem)
 
-    def _step(self, loss: Float[Tensor, "images"], problem: Problem) -> None:
+    def _step(self, loss: Float[Tensor, " images"], problem: Problem) -> None:
         """One gradient step on some images, scaled to the clip so that it does not depend on their number."""
         self.step_size.set_next(self.optimiser)
         self.optimiser.zero_grad(set_to_none=True)

@@ -10,10 +10,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from neuface.fitting.appearance import Appearance, Visibility, estimate_appearance
 from neuface.fitting.config import FitConfig, Merge
-from neuface.fitting.photometric import Appearance, Visibility, estimate_appearance
 from neuface.fitting.problem import Problem
-from neuface.geometry.gaps import bridge_gaps
+from neuface.geometry.interpolation import bridge_gaps
 from neuface.geometry.merging import robust_mean, softmax_weights, weighted_mean, weighted_median
 from neuface.geometry.meshes import vertex_normals
 from neuface.geometry.rotations import continuous_signs, rotvec_to_quaternion
@@ -37,7 +37,7 @@ class Targets(TensorStruct):
     """Smoothed head orientation of every view."""
     vertices: Float[Tensor, "time vertices 3"] | None = None
     """The merged unposed mesh; None when there is a single view, which has nothing to agree with."""
-    identity: Float[Tensor, "identity"]
+    identity: Float[Tensor, " identity"]
     """The identity code that is expected before looking at landmarks."""
     expected_expression: Float[Tensor, "time points 3"] | None = None
     """`expression_landmarks` of the most probable expressions."""
@@ -50,7 +50,7 @@ class Targets(TensorStruct):
     appearance: Appearance | None = None
     """The face's colours and the light of the clip."""
 
-    def of_images(self, index: Int[Tensor, "images"]) -> ImageTargets:
+    def of_images(self, index: Int[Tensor, " images"]) -> ImageTargets:
         """The targets of some images of the flattened (views, time) clip."""
         time = self.quaternion.shape[1]
 
@@ -77,7 +77,7 @@ class ImageTargets(TensorStruct):
 
     quaternion: Float[Tensor, "images 4"]
     vertices: Float[Tensor, "images vertices 3"] | None
-    identity: Float[Tensor, "identity"]
+    identity: Float[Tensor, " identity"]
     expected_expression: Float[Tensor, "images points 3"] | None
     expression: Float[Tensor, "images expression"] | None
     jaw_quaternion: Float[Tensor, "images 4"] | None
@@ -91,7 +91,7 @@ def estimate_targets(
     answer: Prediction,
     problem: Problem,
     config: FitConfig,
-    expected_identity: Float[Tensor, "identity"] | None = None,
+    expected_identity: Float[Tensor, " identity"] | None = None,
     expected_expression: Float[Tensor, "time points 3"] | None = None,
 ) -> Targets:
     """One E-step over the whole clip, or over each of its chunks.

@@ -14,7 +14,7 @@ def align_points(
     target: Float[Tensor, "*batch points 3"],
     *,
     with_scale: bool = False,
-    fit_on: Float[Tensor, "points"] | None = None,
+    fit_on: Float[Tensor, " points"] | None = None,
 ) -> Float[Tensor, "*batch points 3"]:
     """`source` moved onto `target` by the least-squares rotation and shift (and scale), per batch item.
 

@@ -27,9 +27,9 @@ class ClosestPoints(TensorStruct):
     """For every query point: where on the mesh the nearest surface point is."""
 
     position: Float[Tensor, "points 3"]
-    face: Int[Tensor, "points"]
+    face: Int[Tensor, " points"]
     """The triangle it lies on; of several equally near ones, the lowest index."""
-    distance: Float[Tensor, "points"]
+    distance: Float[Tensor, " points"]
 
 
 def closest_on_mesh(
@@ -124,7 +124,7 @@ class _Search:
         self.classes = [np.flatnonzero(size == value) for value in np.unique(size)]
         self.trees = [KDTree(middles.numpy()[members]) for members in self.classes]
 
-    def nearest(self, points: Float[Tensor, "n 3"]) -> Int[Tensor, "n"]:
+    def nearest(self, points: Float[Tensor, "n 3"]) -> Int[Tensor, " n"]:
         """Index of the nearest triangle of every point."""
         _, guess = self.all.query(points.numpy())
         first = torch.from_numpy(np.asarray(guess, dtype=np.int64))
@@ -142,8 +142,8 @@ class _Search:
         return self._best(points, owner, candidate)
 
     def _best(
-        self, points: Float[Tensor, "n 3"], owner: Int[Tensor, "pairs"], candidate: Int[Tensor, "pairs"]
-    ) -> Int[Tensor, "n"]:
+        self, points: Float[Tensor, "n 3"], owner: Int[Tensor, " pairs"], candidate: Int[Tensor, " pairs"]
+    ) -> Int[Tensor, " n"]:
         """Of every point's candidates the nearest, the lowest index if there are several."""
         found = closest_on_triangles(points[owner], self.triangles[candidate])
         squared = (points[owner] - found).square().sum(-1)

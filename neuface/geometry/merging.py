@@ -116,7 +116,7 @@ def _shares(
 
 
 def _median_of_views(
-    values: Float[Tensor, "views *any"], weights: Float[Tensor, "views *any"]
+    values: Float[Tensor, " views *any"], weights: Float[Tensor, " views *any"]
 ) -> Float[Tensor, "*any"]:
     """Weighted median over the first axis, element by element; the weights' sum must not be 0."""
     ordered, order = values.sort(0)

@@ -91,7 +91,7 @@ def triangulate(
 
 def _linear(
     cameras: PerspectiveCamera, rays: Float[Tensor, "views n 2"], weight: Float[Tensor, "views n"]
-) -> tuple[Float[Tensor, "n 3"], Bool[Tensor, "n"]]:
+) -> tuple[Float[Tensor, "n 3"], Bool[Tensor, " n"]]:
     """Where the rays nearly meet, and whether they determine a point at all."""
     ray = torch.where(weight[..., None] > 0, rays, 0.0)[..., None]
     # x_camera = ray * z_camera: two equations per view, linear in the point of the world.
@@ -110,7 +110,7 @@ def _refined(
     points: Float[Tensor, "n 3"],
     seen_px: Float[Tensor, "views n 2"],
     weight: Float[Tensor, "views n"],
-    determined: Bool[Tensor, "n"],
+    determined: Bool[Tensor, " n"],
 ) -> Float[Tensor, "n 3"]:
     used = weight[..., None] > 0
 

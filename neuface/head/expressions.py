@@ -93,7 +93,7 @@ def sample_expressions(
 @lru_cache(maxsize=8)
 def expression_moments(
     names: tuple[str, ...],
-) -> tuple[Float[Tensor, "expression"], Float[Tensor, "expression expression"]]:
+) -> tuple[Float[Tensor, " expression"], Float[Tensor, "expression expression"]]:
     """Mean and covariance of a head's expression codes over faces, float64.
 
     Of `sample_expressions` for ARKit units. Any other basis (FLAME's) is in standard deviations from a mean of 0.

@@ -34,14 +34,14 @@ class LandmarkEmbedding:
     of the contour most: its rows are where that detector puts its points on rendered heads of known pose.
     """
 
-    triangles: Int[Tensor, "points"]
+    triangles: Int[Tensor, " points"]
     barycentric: Float[Tensor, "points 3"]
-    contour_yaw_rad: Float[Tensor, "rows"]
+    contour_yaw_rad: Float[Tensor, " rows"]
     """Ascending yaw of each row of sliding points; empty for a static scheme."""
     contour_triangles: Int[Tensor, "rows contour"]
     contour_barycentric: Float[Tensor, "rows contour 3"]
     contour_angle: ContourAngle = "forward_azimuth"
-    mesh_points: Int[Tensor, "points"] | None = None
+    mesh_points: Int[Tensor, " points"] | None = None
     """Numbers of these points in the detector's own order, where the embedding has only some of its points."""
 
     def to(self, *args: Any, **kwargs: Any) -> LandmarkEmbedding:
@@ -73,7 +73,7 @@ class HeadModel:
     uv_faces: Int[Tensor, "textured_faces 3"]
     """Rows of `uv` for the corners of every face; no rows in a head without texture coordinates."""
     expression_names: tuple[str, ...]
-    regions: Mapping[str, Bool[Tensor, "vertices"]]
+    regions: Mapping[str, Bool[Tensor, " vertices"]]
     embeddings: Mapping[str, LandmarkEmbedding]
     pose_basis: Float[Tensor, "vertices 3 pose"] | None = None
     """Pose correctives: displacement in metres for every entry of R - 1 of the joints behind the root, row by row,
@@ -158,7 +158,7 @@ class HeadModel:
         contour = _sliding_points(vertices, subset.contour_corners[row], embedding.contour_barycentric[row])
         return torch.cat((contour, points[..., contour.shape[-2] :, :]), dim=-2)
 
-    def region(self, name: str) -> Bool[Tensor, "vertices"]:
+    def region(self, name: str) -> Bool[Tensor, " vertices"]:
         """The vertices of a named region. Raises InputError, saying what would bring it, if there is none."""
         if name not in self.regions:
             raise InputError(
@@ -362,7 +362,7 @@ def facing_yaw_rad(params: HeadParams) -> Float[Tensor, "*batch"]:
     return torch.atan2(forward[..., 0], forward[..., 2])
 
 
-def nearest_row(rows: Float[Tensor, "rows"], value: Float[Tensor, "*batch"]) -> Int[Tensor, "*batch"]:
+def nearest_row(rows: Float[Tensor, " rows"], value: Float[Tensor, "*batch"]) -> Int[Tensor, "*batch"]:
     """Index of the row nearest to each value; values beyond the ends take the end row."""
     return (value.detach()[..., None] - rows).abs().argmin(-1)
 

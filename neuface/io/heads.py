@@ -16,9 +16,9 @@ from neuface.errors import InputError
 from neuface.head.model import JOINT_NAMES, ContourAngle, HeadModel, LandmarkEmbedding
 from neuface.head.open_head import RawHead, build_open_head, points_of, scale_target
 from neuface.head.population import SCALE_COLUMN
-from neuface.io import anny_assets
-from neuface.io.cache import atomic_path
-from neuface.io.recipes import HeadRecipe
+from neuface.io.atomic import atomic_path
+from neuface.io.open_model import anny_assets
+from neuface.io.open_model.recipe_file import HeadRecipe
 
 HEAD_FORMAT = "neuface-head-1"
 # Written only for heads with parts that the first format lacks: its readers would pass over them.

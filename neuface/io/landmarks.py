@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from neuface.errors import InputError
-from neuface.io.archives import read_arrays
-from neuface.io.cache import atomic_path
+from neuface.io.atomic import atomic_path
+from neuface.io.npz import read_arrays
 from neuface.landmarks.schemes import MEDIAPIPE478, MEDIAPIPE_MESH_POINTS, POINTS_BY_SCHEME, number_of_points
 from neuface.structs import Landmarks
 

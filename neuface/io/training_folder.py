@@ -15,10 +15,10 @@ import torch
 from neuface.encoders.open_encoder import OpenEncoder
 from neuface.errors import InputError
 from neuface.head.model import HeadModel
-from neuface.io.archives import read_arrays
-from neuface.io.cache import atomic_path
+from neuface.io.atomic import atomic_path
+from neuface.io.npz import read_arrays
+from neuface.io.open_model.encoder_file import read_encoder, write_encoder
 from neuface.io.video import write_image
-from neuface.io.weights import read_encoder, write_encoder
 
 VIDEO_ENDINGS = (".mp4", ".mpg", ".mpeg", ".mkv", ".mov", ".avi", ".webm", ".gif")
 LANDMARK_ENDING = ".landmarks.npz"

@@ -20,7 +20,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from neuface.errors import InputError
-from neuface.io.cache import atomic_path
+from neuface.io.atomic import atomic_path
 from neuface.structs import FrameSource
 
 DEFAULT_FPS = 25.0

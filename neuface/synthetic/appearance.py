@@ -31,34 +31,34 @@ class Appearance(TensorStruct):
     lips: Float[Tensor, "b 3"]
     hair: Float[Tensor, "b 3"]
     iris: Float[Tensor, "b 3"]
-    brow_alpha: Float[Tensor, "b"]
-    beard_alpha: Float[Tensor, "b"]
-    hair_alpha: Float[Tensor, "b"]
-    hairline: Float[Tensor, "b"]
+    brow_alpha: Float[Tensor, " b"]
+    beard_alpha: Float[Tensor, " b"]
+    hair_alpha: Float[Tensor, " b"]
+    hairline: Float[Tensor, " b"]
     """Metres by which the hair starts lower than the scalp region does."""
-    side_hair: Float[Tensor, "b"]
+    side_hair: Float[Tensor, " b"]
     """1 for long hair that covers the ears and the sides of the head, else 0."""
     side_line: Float[Tensor, "b 2"]
     """How far from the middle of the face long hair begins, and how far forward it reaches; metres."""
     cloth: Float[Tensor, "b 3"]
-    collar: Float[Tensor, "b"]
+    collar: Float[Tensor, " b"]
     """Height in the template, metres, up to which clothes cover the neck."""
-    rim_alpha: Float[Tensor, "b"]
+    rim_alpha: Float[Tensor, " b"]
     """Lashes and eye make-up: darkness around the eyelids' edge."""
-    glasses_alpha: Float[Tensor, "b"]
+    glasses_alpha: Float[Tensor, " b"]
     glasses_size: Float[Tensor, "b 3"]
     """Half width, half height and line width of each lens' frame, metres."""
     glasses_color: Float[Tensor, "b 3"]
-    mask_alpha: Float[Tensor, "b"]
+    mask_alpha: Float[Tensor, " b"]
     """1 for a cloth over nose and mouth, else 0."""
     mask_color: Float[Tensor, "b 3"]
-    mask_top: Float[Tensor, "b"]
+    mask_top: Float[Tensor, " b"]
     """Height of the cloth's upper edge on the nose below the eyes, metres."""
     teeth: Float[Tensor, "b 3"]
-    teeth_alpha: Float[Tensor, "b"]
+    teeth_alpha: Float[Tensor, " b"]
     noise: Float[Tensor, "b 4 h w"]
     """Smooth random fields over the unrolled head; three for colour, one for hair."""
-    noise_gain: Float[Tensor, "b"]
+    noise_gain: Float[Tensor, " b"]
 
 
 class Painter:

@@ -52,7 +52,7 @@ def add_body(
     hair: Float[Tensor, "b 3"],
     skin: Float[Tensor, "b 3"],
     cloth: Float[Tensor, "b 3"],
-    long_hair: Float[Tensor, "b"],
+    long_hair: Float[Tensor, " b"],
 ) -> Float[Tensor, "b 3 s s"]:
     """Long hair and shoulders on a background, where the head will stand before them.
 

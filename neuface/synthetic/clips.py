@@ -37,7 +37,7 @@ class SyntheticClip:
 
 def make_talking_clip(
     head: HeadModel,
-    identity: Float[Tensor, "identity"],
+    identity: Float[Tensor, " identity"],
     *,
     view_yaw_deg: Sequence[float] = (-35.0, 0.0, 35.0),
     time: int = 24,

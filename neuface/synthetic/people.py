@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
+from torch import Tensor
 
 from neuface.errors import InputError
 from neuface.head.population import SCALE_COLUMN, sample_weights

@@ -60,7 +60,7 @@ def _color(picture: Tensor, generator: torch.Generator) -> Tensor:
     return torch.lerp(grey.expand_as(picture), picture, saturation).clamp(0, 1)
 
 
-def _blur(picture: Tensor, sigma_px: Float[Tensor, "b"]) -> Tensor:
+def _blur(picture: Tensor, sigma_px: Float[Tensor, " b"]) -> Tensor:
     """Gaussian blur with a width per picture."""
     count, _, size, _ = picture.shape
     steps = torch.arange(-BLUR_TAPS, BLUR_TAPS + 1)

@@ -36,7 +36,7 @@ class Lighting(TensorStruct):
     """Unit vectors from the crop's middle to the lamp; x right, y down, z away from the camera."""
     nearness: Float[Tensor, "b lamps"]
     """Half-widths of the crop per distance to the lamp: 0 for a lamp as far as the sun."""
-    gloss: Float[Tensor, "b"]
+    gloss: Float[Tensor, " b"]
 
 
 def random_lighting(generator: torch.Generator, count: int, *, plain: bool = False) -> Lighting:

@@ -22,9 +22,9 @@ BLACK_BORDER_SHARE = 0.3
 class CropMoves(TensorStruct):
     """One similarity of the crop plane per picture: turn, grow, then shift."""
 
-    angle_rad: Float[Tensor, "n"]
+    angle_rad: Float[Tensor, " n"]
     """From x towards y, which is clockwise as seen."""
-    growth: Float[Tensor, "n"]
+    growth: Float[Tensor, " n"]
     shift: Float[Tensor, "n 2"]
     """Crop half-widths."""
 

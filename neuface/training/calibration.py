@@ -11,7 +11,7 @@ from torch import Tensor
 
 from neuface.encoders.open_encoder import OpenEncoder
 from neuface.head.model import HeadModel
-from neuface.synthetic.training import TrainingPictures
+from neuface.synthetic.training_pictures import TrainingPictures
 from neuface.training.validation import PICTURES_AT_ONCE, face_shapes_mm, shape_variance_mm2
 
 # The size keeps a part of the variance out of the gain's reach, so that the gain is found by iteration.

@@ -31,9 +31,9 @@ class Footage(TensorStruct):
     """As the open encoder keeps crops."""
     points_ndc: Float[Tensor, "n points 2"]
     confidence: Float[Tensor, "n points"]
-    clip: Int[Tensor, "n"]
+    clip: Int[Tensor, " n"]
     """Index into `clip_names`."""
-    person: Int[Tensor, "n"]
+    person: Int[Tensor, " n"]
     """Index into `persons`."""
     scheme: str
     clip_names: tuple[str, ...]

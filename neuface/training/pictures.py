@@ -13,12 +13,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from neuface.errors import InputError
-from neuface.io.recipes import read_head_recipe
+from neuface.io.open_model.recipe_file import read_head_recipe
 from neuface.io.training_folder import TrainingFolder
 from neuface.models import load_head
 from neuface.synthetic.appearance import Painter
 from neuface.synthetic.people import sample_identities
-from neuface.synthetic.training import TrainingPictures, make_training_pictures
+from neuface.synthetic.training_pictures import TrainingPictures, make_training_pictures
 
 FIELDS = ("pictures", "identity", "expression", "root_rotvec", "scale", "offset")
 PICTURES_AT_ONCE = 16

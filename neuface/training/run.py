@@ -33,10 +33,10 @@ from tqdm import tqdm
 
 from neuface.encoders.open_encoder import OpenEncoder
 from neuface.errors import InputError
+from neuface.io.open_model.encoder_file import read_encoder
 from neuface.io.training_folder import TrainingFolder, list_footage
-from neuface.io.weights import read_encoder
 from neuface.models import load_head
-from neuface.synthetic.training import TrainingPictures
+from neuface.synthetic.training_pictures import TrainingPictures
 from neuface.training.calibration import widened
 from neuface.training.footage import Footage, read_footage
 from neuface.training.options import TrainingOptions

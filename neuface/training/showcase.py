@@ -9,7 +9,7 @@ from torch import Tensor
 from neuface.encoders.predictor import Predictor
 from neuface.head.model import HeadModel
 from neuface.landmarks.schemes import IBUG68
-from neuface.synthetic.training import TrainingPictures
+from neuface.synthetic.training_pictures import TrainingPictures
 from neuface.training.validation import rendered_nme_percent
 from neuface.viz.draw import draw_label
 from neuface.viz.overlay import contact_sheet, overlay_mesh, side_by_side

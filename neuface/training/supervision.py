@@ -133,7 +133,7 @@ def _closure_loss(
     return losses.landmark_loss(opening, observed_opening, weight).mean() / 2
 
 
-def _spread_within(identity: Float[Tensor, "n identity"], person: Int[Tensor, "n"]) -> Float[Tensor, ""]:
+def _spread_within(identity: Float[Tensor, "n identity"], person: Int[Tensor, " n"]) -> Float[Tensor, ""]:
     """Mean squared distance of the identity codes from their person's mean."""
     member = (person[:, None] == person[None]).to(identity)
     mean = (member @ identity) / member.sum(-1, keepdim=True)

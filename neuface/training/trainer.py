@@ -17,7 +17,7 @@ from neuface.errors import InputError
 from neuface.hashing import tensors_hash
 from neuface.head.model import HeadModel
 from neuface.structs import Prediction
-from neuface.synthetic.training import TrainingPictures
+from neuface.synthetic.training_pictures import TrainingPictures
 from neuface.training.augment import random_moves, random_padding, reexpose
 from neuface.training.footage import Footage, draw_frames, mirror_order, mirror_some
 from neuface.training.optimizer import TrainingOptimizer

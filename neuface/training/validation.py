@@ -17,7 +17,7 @@ from neuface.head.model import HeadModel
 from neuface.landmarks.schemes import IBUG68, MEDIAPIPE_TO_IBUG68, OUTER_EYES_IBUG68
 from neuface.metrics import mpve_mm, nme_percent
 from neuface.structs import HeadParams, Prediction
-from neuface.synthetic.training import TrainingPictures
+from neuface.synthetic.training_pictures import TrainingPictures
 from neuface.training.footage import Footage
 
 PICTURES_AT_ONCE = 100
@@ -139,7 +139,7 @@ def with_mean_face(head: HeadModel, prediction: Prediction) -> Prediction:
     return replace(prediction, params=replace(neutral, root_rotvec=prediction.params.root_rotvec))
 
 
-def footage_nme_percent(head: HeadModel, prediction: Prediction, frames: Footage) -> Float[Tensor, "n"]:
+def footage_nme_percent(head: HeadModel, prediction: Prediction, frames: Footage) -> Float[Tensor, " n"]:
     """Error of the 68 landmarks (or their dense counterparts) over the seen distance of the outer eye corners."""
     chosen = list(range(68)) if frames.scheme == IBUG68 else list(MEDIAPIPE_TO_IBUG68)
     seen = prediction.camera.project(head.landmarks(prediction.params, frames.scheme))[:, chosen]

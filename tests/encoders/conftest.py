@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from data_folders import PARITY
 from torch import Tensor, nn
 
-PACK = Path(__file__).parents[3] / "shared" / "parity"
+PACK = PARITY
 M64 = (1 << 64) - 1
 PIECE = 1 << 15
 LARGEST_LAYER = 8192

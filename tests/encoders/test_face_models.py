@@ -18,7 +18,7 @@ import neuface
 from neuface.cropping import DECA_CROP, SMIRK_CROP
 from neuface.encoders.emoca import EmocaEncoder
 from neuface.encoders.flame_encoder import FlameEncoder
-from neuface.io.asset_paths import ASSETS_VARIABLE, SMIRK_WEIGHTS, assets_dirs, only_asset
+from neuface.io.assets.catalogue import ASSETS_VARIABLE, SMIRK_WEIGHTS, assets_dirs, only_asset
 from neuface.structs import Clip
 
 SHORT = neuface.FitConfig(max_passes=2, learning_rate=1e-4)

@@ -18,7 +18,7 @@ from neuface.encoders.flame_encoder import FlameEncoder, camera_from_code, code_
 from neuface.encoders.smirk import SmirkEncoder
 from neuface.errors import InputError
 from neuface.fitting.loop import freeze_normalisation
-from neuface.io.flame import read_flame
+from neuface.io.flame.model_file import read_flame
 from neuface.structs import Prediction
 
 TOLERANCE = 5e-5

@@ -24,9 +24,9 @@ from neuface.fitting import loop
 from neuface.fitting.config import FitConfig
 from neuface.fitting.free import POSE, FreeParameters
 from neuface.fitting.loop import FitOutcome, concatenate, fit, freeze_normalisation, predict_clip
-from neuface.fitting.objective import clip_parts, loss_parts
 from neuface.fitting.problem import make_problem
 from neuface.fitting.targets import estimate_targets
+from neuface.fitting.terms import clip_parts, loss_parts
 from neuface.geometry.rotations import rotation_angle_rad, rotvec_to_quaternion, toward_hemisphere
 from neuface.head.model import HeadModel
 from neuface.structs import Crop, HeadParams, Landmarks, Prediction, WeakPerspective

@@ -16,9 +16,9 @@ from small_problems import (
 from neuface.errors import InputError
 from neuface.fitting import loop
 from neuface.fitting.config import FitConfig
-from neuface.fitting.objective import clip_parts
 from neuface.fitting.problem import join_problems
 from neuface.fitting.targets import estimate_targets
+from neuface.fitting.terms import clip_parts
 from neuface.structs import Prediction
 
 

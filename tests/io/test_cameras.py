@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from data_folders import DATA
 
 from neuface.errors import InputError
 from neuface.geometry.triangulation import Triangulation, triangulate
@@ -20,7 +21,7 @@ from neuface.landmarks.arrays import as_landmarks
 from neuface.landmarks.schemes import OUTER_EYES_MEDIAPIPE478
 from neuface.structs import Landmarks
 
-SESSION = Path(__file__).parents[3] / "shared" / "data" / "caliscope_4view" / "calibration_session"
+SESSION = DATA / "caliscope_4view" / "calibration_session"
 needs_session = pytest.mark.skipif(
     not SESSION.is_dir(), reason="needs the four-camera session in ../shared/data"
 )

@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from data_folders import DATA
 
 from neuface.errors import InputError
 from neuface.io.landmarks import read_landmarks, write_landmarks
 from neuface.landmarks.arrays import as_landmarks
 from neuface.structs import Landmarks
 
-DATA = Path(__file__).parents[3] / "shared" / "data"
 REAL_FILES = {
     "grid_corpus/bbaf2n.landmarks.npz": (1, (75, 478, 2)),
     "intel_head_pose/head-pose-face-detection-female-and-male.landmarks.npz": (1, (56, 2, 478, 2)),

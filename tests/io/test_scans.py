@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from data_folders import DATA
 
 from neuface.errors import InputError
 from neuface.io.scans import IBUG68_GROUPS, read_ljson, read_obj, read_scan
 from neuface.io.video import write_image
 
-JAMES = Path(__file__).parents[3] / "shared" / "data" / "menpo_james"
+JAMES = DATA / "menpo_james"
 
 SQUARE = """\
 # a square

@@ -8,6 +8,7 @@ import av
 import numpy as np
 import pytest
 import torch
+from data_folders import DATA
 
 from neuface.errors import InputError
 from neuface.io.video import (
@@ -21,7 +22,6 @@ from neuface.io.video import (
 )
 from neuface.structs import FrameSource
 
-DATA = Path(__file__).parents[3] / "shared" / "data"
 REAL_VIDEOS = {
     "grid_corpus/bbaf2n.mpg": (75, 288, 360, 25.0),
     "intel_head_pose/asl_no.mkv": (66, 480, 640, 30.0),

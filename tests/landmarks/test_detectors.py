@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from data_folders import DATA
 
 from neuface.errors import InputError, MissingDependencyError
 from neuface.io.landmarks import read_landmarks
@@ -18,7 +19,6 @@ from neuface.landmarks.detectors import (
     MediaPipeDetector,
 )
 
-DATA = Path(__file__).parents[3] / "shared" / "data"
 TASK = DATA / "mediapipe_face_landmarker" / "face_landmarker.task"
 needs_mediapipe = pytest.mark.skipif(
     not TASK.exists() or importlib.util.find_spec("mediapipe") is None,

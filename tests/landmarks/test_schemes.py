@@ -1,9 +1,8 @@
 """The iBUG-68 numbering and the map from MediaPipe."""
 
-from pathlib import Path
-
 import pytest
 import torch
+from data_folders import DATA
 
 from neuface.errors import InputError
 from neuface.io.landmarks import read_landmarks
@@ -21,7 +20,6 @@ from neuface.landmarks.schemes import (
 )
 from neuface.structs import Landmarks
 
-DATA = Path(__file__).parents[3] / "shared" / "data"
 FRONTAL = DATA / "grid_corpus" / "bbaf2n.landmarks.npz"
 
 

@@ -8,10 +8,15 @@ import torch
 from neuface.errors import InputError
 from neuface.head.expressions import sample_expressions
 from neuface.head.model import HeadModel
-from neuface.io.recipes import read_head_recipe
+from neuface.io.open_model.recipe_file import read_head_recipe
 from neuface.synthetic.appearance import Painter
 from neuface.synthetic.people import sample_identities
-from neuface.synthetic.training import TRAINING_PX, TrainingPictures, make_training_pictures, sample_rotations
+from neuface.synthetic.training_pictures import (
+    TRAINING_PX,
+    TrainingPictures,
+    make_training_pictures,
+    sample_rotations,
+)
 
 COUNT = 6
 

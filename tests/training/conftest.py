@@ -10,7 +10,7 @@ import torch
 from neuface.head.expressions import sample_expressions
 from neuface.head.model import HeadModel
 from neuface.structs import Prediction
-from neuface.synthetic.training import crop_camera, sample_rotations
+from neuface.synthetic.training_pictures import crop_camera, sample_rotations
 
 COUNT = 5
 

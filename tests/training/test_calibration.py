@@ -9,7 +9,7 @@ import torch
 
 from neuface.encoders.open_encoder import OpenEncoder, OpenEncoderConfig
 from neuface.head.model import HeadModel
-from neuface.synthetic.training import TrainingPictures
+from neuface.synthetic.training_pictures import TrainingPictures
 from neuface.training.calibration import widened
 from neuface.training.validation import face_shapes_mm, shape_variance_mm2
 

@@ -17,11 +17,11 @@ from neuface.encoders.open_encoder import OpenEncoder, OpenEncoderConfig
 from neuface.encoders.predictor import Predictor
 from neuface.errors import InputError
 from neuface.head.model import HeadModel
-from neuface.io.archives import read_arrays
+from neuface.io.npz import read_arrays
+from neuface.io.open_model.encoder_file import read_encoder, write_encoder
 from neuface.io.training_folder import TrainingFolder
-from neuface.io.weights import read_encoder, write_encoder
 from neuface.structs import Prediction
-from neuface.synthetic.training import TrainingPictures
+from neuface.synthetic.training_pictures import TrainingPictures
 from neuface.training.options import TrainingOptions
 from neuface.training.pictures import HELD_OUT_SHARD, draw_shards, read_shards
 from neuface.training.run import train_encoder

@@ -1,0 +1,218 @@
+"""The official files of FLAME, DECA, EMOCA and SMIRK: what is needed, what is there, and faster copies of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from neuface.errors import InputError, NeufaceError
+from neuface.head.model import HeadModel
+from neuface.head.versions import UNTOLD_VERSION
+from neuface.io.assets import catalogue
+from neuface.io.assets.catalogue import ASSETS_VARIABLE, Asset, assets_dirs, find_assets
+from neuface.io.assets.checks import OTHER_FLAME, FoundFile, checked_file, mesh_of, who_chose
+from neuface.io.assets.converted import (
+    COPIED_ENCODERS,
+    COPIED_HEAD,
+    COPIED_HEAD_WITH_EYELIDS,
+    HOW_MADE,
+    TRAINED_WITH,
+    head_copy_name,
+    refuse_existing,
+    write_encoder_copy,
+    write_head_copy,
+)
+from neuface.io.flame.model_file import read_flame
+from neuface.models import FACE_MODELS, companions_of, copies_of, files_of, load_model
+
+FLAME_COMPANIONS = (
+    catalogue.FLAME_LANDMARKS, catalogue.FLAME_MEDIAPIPE, catalogue.FLAME_MASKS, catalogue.FLAME_TEMPLATE,
+    catalogue.LEFT_EYELID, catalogue.RIGHT_EYELID,
+)  # fmt: skip
+WEIGHTS = tuple(recipe.weights for recipe in FACE_MODELS.values())
+OFFICIAL_FILES = (catalogue.FLAME_MODEL, OTHER_FLAME, *FLAME_COMPANIONS, *WEIGHTS)
+COPIES = (COPIED_HEAD, COPIED_HEAD_WITH_EYELIDS, *COPIED_ENCODERS.values())
+PathLike = str | os.PathLike[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AssetState:
+    """One kind of file: who needs it, where it comes from, and every place where it was found."""
+
+    what: str
+    names: tuple[str, ...]
+    source: str
+    needed_by: tuple[str, ...]
+    useful_for: tuple[str, ...]
+    files: tuple[FoundFile, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelState:
+    """Whether `load_model` can load a model; `problem` is its error in one line, or empty."""
+
+    model: str
+    problem: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class AssetsReport:
+    """What `neuface assets` prints."""
+
+    folders: tuple[str, ...]
+    chosen_by: str
+    """`argument`, `NEUFACE_ASSETS` or `per-user data folder`."""
+    assets: tuple[AssetState, ...]
+    models: tuple[ModelState, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report as plain values, for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Copy:
+    """A copy that was written and verified."""
+
+    source: str
+    copy: str
+
+
+def assets_report(assets: PathLike | None = None) -> AssetsReport:
+    """Find every official file and every copy, read each by its own reader, and try to load every model.
+
+    Args:
+        assets: as for `load_model`.
+
+    Raises InputError only for a folder too large to be one of downloads; what is wrong with a file is in the report.
+    """
+    folders = assets_dirs(assets)
+    found = find_assets([], folders, "", optional=(*OFFICIAL_FILES, *COPIES))
+    mesh = mesh_of([*found[catalogue.FLAME_MODEL], *found[OTHER_FLAME]])
+    states = [
+        AssetState(
+            what=asset.what,
+            names=asset.names,
+            source=asset.source,
+            needed_by=tuple(name for name in FACE_MODELS if asset in files_of(name)[0]),
+            useful_for=tuple(name for name in FACE_MODELS if asset in (*files_of(name)[1], *copies_of(name))),
+            files=tuple(checked_file(asset, path, mesh) for path in _places(asset, found)),
+        )
+        for asset in (*OFFICIAL_FILES, *COPIES)
+    ]
+    return AssetsReport(
+        folders=tuple(map(str, folders)),
+        chosen_by=who_chose(assets),
+        assets=tuple(states),
+        models=tuple(ModelState(model=name, problem=_problem_of(name, assets)) for name in FACE_MODELS),
+    )
+
+
+def convert_assets(
+    assets: PathLike | None = None, *, out: PathLike | None = None, overwrite: bool = False
+) -> Iterator[Copy]:
+    """Write a safetensors copy of every FLAME model and every encoder found; yields each when it is complete.
+
+    A head's copy holds its landmarks, regions and texture coordinates too; where the eyelids are at hand, there is a
+    second one with them, for SMIRK. Each copy is read back and compared bit by bit before it appears under its name.
+
+    Args:
+        assets: as for `load_model`.
+        out: folder for the copies; None is beside each original.
+        overwrite: whether files that exist may be replaced.
+
+    Raises InputError for originals that are missing, damaged or ambiguous, and for a copy that exists already;
+    copies that were yielded before stay.
+    """
+    folders = assets_dirs(assets)
+    found = find_assets([], folders, "", optional=OFFICIAL_FILES)
+    heads = [*found[catalogue.FLAME_MODEL], *found[OTHER_FLAME]]
+    weights = {name: _places(recipe.weights, found) for name, recipe in FACE_MODELS.items()}
+    if not heads and not any(weights.values()):
+        raise InputError(
+            f"{', '.join(map(str, folders))}: holds no FLAME model and no weights of DECA, EMOCA or SMIRK; "
+            "run 'neuface assets' to see what is needed and where it comes from"
+        )
+    written: dict[Path, tuple[Path, str]] = {}
+    for source in heads:
+        for head in _heads_of(source, found):
+            copy = _target(out, source.parent, head_copy_name(head))
+            if copy not in written:
+                write_head_copy(copy, head, overwrite=overwrite)
+                written[copy] = (source, head.content_hash())
+                yield Copy(source=str(source), copy=str(copy))
+            elif written[copy][1] != head.content_hash():
+                raise InputError(
+                    f"{source} and {written[copy][0]} differ and would both become {copy}; keep one of them in the "
+                    "folder, or convert them one by one to different folders"
+                )
+    for name, places in weights.items():
+        if places:
+            copy = _target(out, places[0].parent, COPIED_ENCODERS[name].names[0])
+            refuse_existing(copy, overwrite)
+            write_encoder_copy(copy, FACE_MODELS[name].read(places, "both"), overwrite=overwrite)
+            yield Copy(source=str(places[0]), copy=str(copy))
+
+
+def _heads_of(source: Path, found: Mapping[Asset, Sequence[Path]]) -> Iterator[HeadModel]:
+    """The head in a model file; and the one with eyelids, if it is a model that SMIRK can use."""
+    companions = companions_of(found)
+    plain = read_flame(source, companions=companions)
+    yield plain
+    lids = companions.left_eyelid is not None and companions.right_eyelid is not None
+    if lids and plain.name in (TRAINED_WITH, UNTOLD_VERSION):
+        yield read_flame(source, companions=companions, eyelids=True)
+
+
+def _target(out: PathLike | None, beside: Path, name: str) -> Path:
+    return (beside if out is None else Path(out).expanduser()) / name
+
+
+def _places(asset: Asset, found: Mapping[Asset, Sequence[Path]]) -> list[Path]:
+    """Where an asset was found; of packages, those that have an expression network."""
+    if asset is not catalogue.EMOCA_PACKAGE:
+        return list(found[asset])
+    return [path for path in found[asset] if path.parent.name != "DECA"]
+
+
+def _problem_of(model: str, assets: PathLike | None) -> str:
+    try:
+        load_model(model, assets=assets)
+    except NeufaceError as error:
+        return " ".join(str(error).split())
+    return ""
+
+
+def report_text(report: AssetsReport) -> str:
+    """The report as lines for people."""
+    lines = [
+        f"looked in {', '.join(report.folders)} (chosen by: {report.chosen_by})",
+        f"another folder: --assets DIR, or the environment variable {ASSETS_VARIABLE}",
+    ]
+    for asset in report.assets:
+        if not asset.files and asset.source == HOW_MADE:
+            continue
+        lines += ["", f"{asset.what}{_users(asset)}"]
+        lines += [line for file in asset.files for line in _file_lines(file)]
+        if not asset.files:
+            lines.append(f"  not there   {' or '.join(asset.names[:2])}")
+            lines.append(f"              from {asset.source}")
+    lines += ["", "models"]
+    lines += [f"  {state.model:<6} {state.problem or 'can be loaded'}" for state in report.models]
+    return "\n".join(lines)
+
+
+def _users(asset: AssetState) -> str:
+    uses = [("needed by", asset.needed_by), ("used by", asset.useful_for)]
+    said = "; ".join(f"{how} {', '.join(names)}" for how, names in uses if names)
+    return f" ({said})" if said else ""
+
+
+def _file_lines(file: FoundFile) -> list[str]:
+    facts = "   ".join(part for part in (file.version, file.sha256 and f"sha256 {file.sha256}") if part)
+    lines = [f"  {'unusable' if file.problem else 'good':<11} {file.path}"]
+    lines += [f"{'':14}{line}" for line in (facts, file.problem) if line]
+    return lines

@@ -1,0 +1,231 @@
+"""The held-out-view error: how well a head fitted to some cameras explains another one, by its pose alone.
+
+A camera that had no part in the fit sees the same face from another side. Identity and expression come from the
+other views, so depth that they got wrong shows as landmarks that no pose brings into place. This tests shape on real
+footage, where no truth is known.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor
+from tqdm import tqdm
+
+from neuface import metrics
+from neuface.errors import InputError
+from neuface.evaluation.figures import image_nme_percent
+from neuface.fitting.config import FitConfig
+from neuface.fitting.pose_only import resect
+from neuface.head.model import HeadModel
+from neuface.landmarks.schemes import IBUG68, INNER51, MEDIAPIPE_TO_IBUG68, OUTER_EYES_IBUG68, to_ibug68
+from neuface.models import Model
+from neuface.pipeline import optimize
+from neuface.results import FitResult
+from neuface.structs import Clip, Crop, FrameSource, HeadParams, Landmarks, Prediction
+
+FitClip = Callable[[Clip, Model, FitConfig], FitResult]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewErrors:
+    """Errors of every view while it was left out, inner 51 points, percent; NaN where there is none to take."""
+
+    nme51_percent: Float[Tensor, "views time"]
+    """Of the distance of the outer eye corners in the picture, as everywhere else. In a profile that distance
+    shrinks, and the error in percent grows."""
+    nme51_head_percent: Float[Tensor, "views time"]
+    """Of the distance of the head's own outer eye corners in space, at the camera's scale: the same millimetres are
+    the same percent from every side."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldOut:
+    """What was found by leaving out one view after the other."""
+
+    names: tuple[str, ...]
+    """One name per view."""
+    encoder: ViewErrors
+    """Of the pretrained encoder's answers for the other views."""
+    fit: ViewErrors
+    """Of the fits to the other views."""
+    seconds: tuple[float | None, ...]
+    """Wall time of each fit; None where a view or all others have no landmarks, so that nothing was fitted."""
+
+
+def leave_one_view_out(
+    clip: Clip,
+    model: Model,
+    config: FitConfig,
+    *,
+    fit: FitClip | None = None,
+    progress: bool = True,
+) -> HeldOut:
+    """Fit a clip once without each of its views and measure the fit on the view left out.
+
+    Args:
+        clip: at least two views.
+        fit: how a clip is fitted; None is `neuface.optimize`.
+        progress: show a progress bar, one step per fit.
+
+    Raises:
+        InputError: the clip has a single view, or what the fit refuses.
+    """
+    if clip.views < 2:
+        raise InputError("leaving a view out needs a clip of at least two views, got one")
+    if clip.landmarks.scheme not in model.head.embeddings:
+        clip = replace(clip, landmarks=to_ibug68(clip.landmarks))
+    before, after, seconds = [], [], []
+    nothing = torch.full((2, clip.time), math.nan)
+    views = tqdm(range(clip.views), desc="views left out", unit="fit", disable=not progress)
+    for view in views:
+        others = without_view(clip, view)
+        if not bool(clip.valid[view].any() and others.valid.any()):
+            found = (nothing, nothing, None)
+        else:
+            result = (fit or _fit)(others, model, config)
+            landmarks, crops = clip.landmarks[view : view + 1], clip.crops[view : view + 1]
+            errors = [
+                _both(held_out_view_error(model.head, prediction, result.valid, landmarks, crops))
+                for prediction in (result.initial, result.prediction)
+            ]
+            found = (*errors, result.seconds)
+        before.append(found[0])
+        after.append(found[1])
+        seconds.append(found[2])
+    return HeldOut(names=clip.names, encoder=_stacked(before), fit=_stacked(after), seconds=tuple(seconds))
+
+
+def held_out_view_error(
+    head: HeadModel,
+    prediction: Prediction,
+    valid: Bool[Tensor, "others time"],
+    landmarks: Landmarks,
+    crops: Crop,
+) -> ViewErrors:
+    """The error, in the view left out, of heads that were fitted without it.
+
+    The identity code is the mean over the images with landmarks; the expression, neck, jaw and eyes of a frame are
+    the means over the views that saw the face in it. Only orientation and camera are fitted to the view's own
+    landmarks (`neuface.fitting.pose_only`). NaN in frames that no other view saw, or with fewer than six landmarks.
+
+    Args:
+        prediction: batch axes `others time`.
+        valid: images of the fit that had landmarks.
+        landmarks: of the view left out, which is their only view.
+        crops: batch axes `1 time`; any crops that hold the face.
+
+    Raises:
+        InputError: other than one view of landmarks, or another number of frames; no valid image; a scheme that the
+            head has not.
+    """
+    views, time = landmarks.confidence.shape[:2]
+    if (views, time) != (1, valid.shape[1]):
+        raise InputError(
+            f"held_out_view_error: landmarks of {views} view(s) of {time} frame(s); expected the view left out "
+            f"alone, with the fit's {valid.shape[1]} frame(s)"
+        )
+    if not bool(valid.any()):
+        raise InputError(
+            "held_out_view_error: the fit has no image with landmarks, so there is no head to test"
+        )
+    heads = _common_heads(prediction.params, valid)
+    observed = crops.frame_to_ndc(landmarks.points_px)[0]
+    confidence = landmarks.confidence[0] * valid.any(0)[:, None]
+    posed = resect(head, heads, observed, confidence, landmarks.scheme).prediction[None]
+    return ViewErrors(
+        nme51_percent=image_nme_percent(head, posed, landmarks, crops, inner_only=True),
+        nme51_head_percent=_head_nme_percent(head, posed, landmarks, crops),
+    )
+
+
+def view_means(errors: Float[Tensor, "views time"]) -> tuple[float | None, ...]:
+    """Mean over the frames of each view; None for a view without figures."""
+    return tuple(None if math.isnan(mean) else mean for mean in errors.nanmean(1).tolist())
+
+
+def mean_over_views(errors: Float[Tensor, "views time"]) -> float | None:
+    """Mean of `view_means`: each view that has figures counts the same."""
+    known = [mean for mean in view_means(errors) if mean is not None]
+    return sum(known) / len(known) if known else None
+
+
+def without_view(clip: Clip, view: int) -> Clip:
+    """The clip without one of its views. Raises InputError for a view that it has not, or its only one."""
+    if not 0 <= view < clip.views or clip.views < 2:
+        raise InputError(f"view {view} cannot be left out of a clip of {clip.views} view(s)")
+    kept = [number for number in range(clip.views) if number != view]
+    return Clip(
+        frames=_SomeViews(clip.frames, kept),
+        landmarks=clip.landmarks[kept],
+        crops=clip.crops[kept],
+        valid=clip.valid[kept],
+        fps=clip.fps,
+        names=tuple(clip.names[number] for number in kept),
+    )
+
+
+class _SomeViews:
+    """Some views of another source."""
+
+    def __init__(self, source: FrameSource, kept: list[int]) -> None:
+        self._source, self._kept = source, kept
+        self.views, self.time = len(kept), source.time
+
+    def size_hw(self, view: int) -> tuple[int, int]:
+        return self._source.size_hw(self._inner(view))
+
+    def read(self, view: int, start: int, stop: int) -> UInt8[Tensor, "n h w 3"]:
+        return self._source.read(self._inner(view), start, stop)
+
+    def _inner(self, view: int) -> int:
+        if not 0 <= view < self.views:
+            raise InputError(f"view {view} does not exist: expected 0 to {self.views - 1}")
+        return self._kept[view]
+
+
+def _common_heads(params: HeadParams, valid: Bool[Tensor, "others time"]) -> HeadParams:
+    """One head per frame, from the views that saw it; of a frame that none saw, the mean of all."""
+    say = torch.where(valid.any(0), valid, True)
+    frames = params.map_tensors(lambda tensor: _weighted_mean(tensor, say))
+    identity = params.identity[valid].mean(0)
+    return replace(frames, identity=identity.expand_as(frames.identity))
+
+
+def _weighted_mean(tensor: Tensor, say: Bool[Tensor, "others time"]) -> Tensor:
+    weight = say.to(tensor).view(*say.shape, *[1] * (tensor.ndim - 2))
+    return (tensor * weight).sum(0) / weight.sum(0)
+
+
+def _head_nme_percent(
+    head: HeadModel, posed: Prediction, landmarks: Landmarks, crops: Crop
+) -> Float[Tensor, "1 time"]:
+    points = head.landmarks(posed.params, landmarks.scheme)
+    if landmarks.scheme != IBUG68:
+        points = points[..., list(MEDIAPIPE_TO_IBUG68), :]
+    observed = to_ibug68(landmarks)
+    right, left = points[..., list(OUTER_EYES_IBUG68), :].unbind(-2)
+    apart = torch.linalg.vector_norm(left - right, dim=-1) * posed.camera.scale / crops.ndc_per_frame_px
+    return metrics.nme_percent(
+        crops.ndc_to_frame(posed.camera.project(points))[..., INNER51, :],
+        observed.points_px[..., INNER51, :],
+        observed.confidence[..., INNER51],
+        apart,
+    )
+
+
+def _fit(clip: Clip, model: Model, config: FitConfig) -> FitResult:
+    return optimize(clip, model=model, config=config, progress=False)
+
+
+def _both(errors: ViewErrors) -> Float[Tensor, "2 time"]:
+    return torch.cat((errors.nme51_percent, errors.nme51_head_percent))
+
+
+def _stacked(rows: list[Tensor]) -> ViewErrors:
+    both = torch.stack(rows, 1)
+    return ViewErrors(nme51_percent=both[0], nme51_head_percent=both[1])

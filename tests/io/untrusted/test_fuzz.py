@@ -1,0 +1,148 @@
+"""Thousands of damaged and hostile files: nothing runs, nothing hangs, nothing fills the memory, each is one error.
+
+The files are read in a process of their own (see fuzz_worker.py), where an audit hook sees whatever runs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from data_folders import PARITY
+from flame_files import flame_arrays, write_flame_folder
+from safetensors.numpy import save_file
+
+import neuface
+from neuface.io.cameras import CONVENTION, UNITS
+from neuface.io.heads import write_head
+from neuface.structs import Crop, Landmarks, Prediction, WeakPerspective
+
+pytest.importorskip("resource")
+PACK = PARITY
+MUTATIONS = 70
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="module")
+def answer(tmp_path_factory: pytest.TempPathFactory, open_head: neuface.HeadModel) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("fuzz")
+    write_seeds(folder, open_head)
+    program = [sys.executable, str(HERE / "fuzz_worker.py"), str(folder), str(PACK) if PACK.is_dir() else ""]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE.parents[1]), str(HERE)])}
+    done = subprocess.run(
+        [*program, str(MUTATIONS)], capture_output=True, text=True, env=environment, timeout=900, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.rpartition("\nANSWER ")[2])
+
+
+def write_seeds(folder: Path, open_head: neuface.HeadModel) -> None:
+    """Small intact files of every kind, and `seeds.json` with the reader of each."""
+    arrays = flame_arrays(vertices=12, faces=20)
+    write_flame_folder(folder, arrays)
+    np.save(folder / "faces.npy", arrays["f"])
+    landmarks = np.load(folder / "landmark_embedding.npy", allow_pickle=True)[()]
+    tensors = {
+        name: torch.from_numpy(value) if "dynamic" in name else value for name, value in landmarks.items()
+    }
+    np.save(folder / "landmark_embedding.npy", np.array(tensors, dtype=object), allow_pickle=True)
+    older = {"lmk_face_idx": "lmk_faces_idx", "lmk_b_coords": "lmk_bary_coords"}
+    static, dynamic = (
+        {new: landmarks[f"{kind}_{old}"] for new, old in older.items()} for kind in ("static", "dynamic")
+    )
+    (folder / "flame_static_embedding.pkl").write_bytes(pickle.dumps(static, 2))
+    np.save(folder / "flame_dynamic_embedding.npy", np.array(dynamic, dtype=object), allow_pickle=True)
+    (folder / "plain.pkl").write_bytes(pickle.dumps(arrays, 4))
+    np.savez_compressed(folder / "model.npz", allow_pickle=False, **arrays)
+    save_file(arrays, folder / "flame.safetensors")
+    write_head(folder / "head.safetensors", neuface.load_head(folder / "generic_model.pkl"))
+    weights = {"weight": torch.zeros(2, 3), "bias": torch.ones(2)}
+    torch.save({"E_flame": weights}, folder / "zip.tar")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.save({"E_flame": weights}, folder / "legacy.tar", _use_new_zipfile_serialization=False)
+    np.savez(folder / "points.npz", points_px=np.zeros((2, 68, 2), np.float32), scheme="ibug68")
+    write_result(folder / "result.npz", open_head)
+    sizes = {"cam": (3,), "pose": (6,), "expr": (50,), "shapes": (100,), "landmarks2d": (68, 2)}
+    ones = {name: np.ones((2, *size), np.float32) for name, size in sizes.items()}
+    np.savez_compressed(folder / "params.npz", allow_pickle=False, **ones)
+    camera = {
+        "K": [[900, 0, 320], [0, 900, 240], [0, 0, 1]],
+        "dist": [0.1, 0, 0, 0, 0],
+        "R": np.eye(3).tolist(),
+    }
+    described = {"units": UNITS, "convention": CONVENTION, "image_size": [640, 480], "fps": 30}
+    cameras = {"front": {**camera, "t": [0, 0, 1]}, "side": {**camera, "t": [0.5, 0, 1]}}
+    (folder / "cameras.json").write_text(json.dumps({**described, "cameras": cameras}))
+    seeds = {
+        "generic_model.pkl": "head", "plain.pkl": "head", "model.npz": "head", "flame.safetensors": "head",
+        "head.safetensors": "head", "landmark_embedding.npy": "embedding", "flame_static_embedding.pkl": "static",
+        "flame_dynamic_embedding.npy": "dynamic", "mediapipe_landmark_embedding.npz": "mediapipe",
+        "FLAME_masks.pkl": "masks", "head_template.obj": "template", "l_eyelid.npy": "eyelid",
+        "zip.tar": "checkpoint", "legacy.tar": "checkpoint", "points.npz": "landmarks", "result.npz": "result",
+        "params.npz": "authors", "cameras.json": "cameras",
+    }  # fmt: skip
+    (folder / "seeds.json").write_text(json.dumps(seeds))
+
+
+def write_result(path: Path, head: neuface.HeadModel) -> None:
+    """A result of one view and two frames."""
+    camera = WeakPerspective(scale=torch.ones(1, 2), offset=torch.zeros(1, 2, 2))
+    prediction = Prediction(params=head.neutral(1, 2), camera=camera)
+    neuface.FitResult(
+        prediction=prediction,
+        initial=prediction,
+        crops=Crop(T_crop_frame=torch.eye(3).expand(1, 2, 3, 3), size_px=224),
+        landmarks=Landmarks(
+            points_px=torch.zeros(1, 2, 68, 2), confidence=torch.ones(1, 2, 68), scheme="ibug68"
+        ),
+        status=torch.zeros(1, 2, dtype=torch.int64),
+        image_nme_percent=torch.zeros(1, 2),
+        history={"total": [1.0, 0.5]},
+        identity_spread=[],
+        stop_reason="pass limit",
+        config=neuface.FitConfig(),
+        model="open",
+        head_name=head.name,
+        head_hash=head.content_hash(),
+        fps=25.0,
+        names=("a",),
+        seconds=1.0,
+    ).save(path)
+
+
+def test_nothing_runs_hangs_or_fails_in_another_way(answer: dict[str, Any]) -> None:
+    assert answer["faults"] == []
+
+
+def test_there_were_enough_files_and_each_reader_had_some(answer: dict[str, Any]) -> None:
+    assert answer["cases"] >= 2000
+    counts = answer["counts"]
+    for reader in ("head", "embedding", "mediapipe", "masks", "eyelid", "checkpoint", "deca", "smirk", "copy",
+                   "result", "landmarks", "authors", "template", "static", "dynamic"):  # fmt: skip
+        assert counts[reader] >= 10, reader
+    # Damage to numbers alone may give another valid file; most of the rest must be noticed.
+    assert 0 < counts["accepted"] < answer["cases"] / 3
+
+
+def test_time_and_memory_are_bounded(answer: dict[str, Any]) -> None:
+    assert answer["longest_s"] < 5
+    assert answer["growth_bytes"] < 1 << 30
+
+
+def test_the_harness_catches_a_careless_reader(answer: dict[str, Any]) -> None:
+    """The control: with `pickle.load` as the reader, with a greedy one and with one that never ends."""
+    careless = " ".join(answer["controls"]["careless"])
+    for sign in ("os.system", "pickle.find_class", "left the marker"):
+        assert sign in careless
+    assert "MemoryError" in answer["controls"]["greedy"][0]
+    assert "took more than" in answer["controls"]["endless"][0]

@@ -1,0 +1,288 @@
+"""Corrupted landmarks: amounts, correlations, what hides what, and that it trembles as a real detector does."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from data_folders import DATA
+from torch import Tensor
+
+from neuface.errors import InputError
+from neuface.head.model import HeadModel
+from neuface.io.landmarks import read_landmarks
+from neuface.landmarks.arrays import as_landmarks
+from neuface.landmarks.schemes import IBUG68, outer_eye_distance_px, to_ibug68
+from neuface.structs import Landmarks
+from neuface.synthetic.landmark_noise import (
+    CONTOUR_FACTOR,
+    DETECTOR,
+    PARTS_IBUG68,
+    Corruption,
+    Noise,
+    added_noise,
+    corrupted,
+    losing,
+    part_jumps,
+)
+from neuface.synthetic.occluders import APPROACH_FRAMES, SIDES_IBUG68, Occluder, pass_by
+
+EYE_PX = 50.0
+QUIET = Noise(percent=0.0)
+SEEN = torch.ones(2, 12, dtype=torch.bool)
+INNER_STILL = slice(17, 36)
+"""Brows and nose: they neither blink nor talk."""
+
+
+@pytest.fixture(scope="module")
+def face(open_head: HeadModel) -> Tensor:
+    """The template's 68 points from the front, eye corners EYE_PX apart, in the middle of 200 px."""
+    flat = open_head.landmarks(open_head.neutral(), IBUG68)[:, :2] * torch.tensor([1.0, -1.0])
+    scale = EYE_PX / torch.linalg.vector_norm(flat[36] - flat[45])
+    return (flat - flat.mean(0)) * scale + 100
+
+
+def exact(face: Tensor, views: int, time: int) -> Landmarks:
+    points = face.expand(views, time, 68, 2).clone()
+    return Landmarks(points_px=points, confidence=torch.ones(views, time, 68), scheme=IBUG68)
+
+
+def grey(views: int, time: int) -> Tensor:
+    return torch.full((views, time, 200, 200, 3), 128, dtype=torch.uint8)
+
+
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(3)
+
+
+def correlation(first: Tensor, second: Tensor) -> float:
+    return float(torch.corrcoef(torch.stack((first.flatten(), second.flatten())))[0, 1])
+
+
+# --- Noise
+
+
+def test_white_noise_is_as_large_as_said_and_forgets_at_once(face: Tensor) -> None:
+    points = face.expand(2, 2000, 68, 2)
+    noise = added_noise(points, EYE_PX, Noise(percent=2.0), generator())
+    # 2 % of 50 px.
+    assert float(noise[:, :, 17:].std()) == pytest.approx(1.0, rel=0.02)
+    assert float(noise[:, :, :17].std()) == pytest.approx(CONTOUR_FACTOR, rel=0.02)
+    assert abs(correlation(noise[:, 1:], noise[:, :-1])) < 0.02
+    assert abs(correlation(noise[..., 60, :], noise[..., 61, :])) < 0.05
+    assert abs(correlation(noise[..., 0], noise[..., 1])) < 0.02
+    assert abs(correlation(noise[0], noise[1])) < 0.02
+
+
+def test_noise_remembers_and_is_shared_by_neighbours(face: Tensor) -> None:
+    kind = Noise(percent=1.0, memory=0.8, reach_percent=30.0)
+    noise = added_noise(face.expand(8, 1500, 68, 2), EYE_PX, kind, generator())[:, :, 17:]
+    assert float(noise.std()) == pytest.approx(0.5, rel=0.05)
+    # Stationary: the first frame is as noisy as the others.
+    assert float(noise[:, :50].std()) == pytest.approx(0.5, rel=0.15)
+    for lag in (1, 3):
+        assert correlation(noise[:, lag:], noise[:, :-lag]) == pytest.approx(0.8**lag, abs=0.03)
+    for first, second in ((36, 37), (36, 39), (36, 48), (36, 45)):
+        apart = float(torch.linalg.vector_norm(face[first] - face[second])) / (0.3 * EYE_PX)
+        found = correlation(noise[:, :, first - 17], noise[:, :, second - 17])
+        assert found == pytest.approx(float(torch.tensor(-apart).exp()), abs=0.05)
+
+
+@pytest.mark.parametrize("changes", [{"percent": -1.0}, {"memory": 1.0}, {"reach_percent": float("nan")}])
+def test_noise_that_does_not_exist(changes: dict[str, float]) -> None:
+    with pytest.raises(InputError, match="a percent and a reach of at least 0"):
+        Noise(**{"percent": 1.0, **changes})
+
+
+def trembling_percent(points_px: Tensor, eye_px: float) -> Tensor:
+    """White noise with the same second differences, per frame; second differences hardly see slow motion."""
+    second = points_px[2:] - 2 * points_px[1:-1] + points_px[:-2]
+    return 100 / eye_px * (second[:, INNER_STILL].square().mean((1, 2)) / 6).sqrt()
+
+
+def test_it_trembles_as_a_detector_does_on_still_faces(face: Tensor) -> None:
+    """Against the landmarks of real talkers, in the half of their frames in which the nose moves least."""
+    files = sorted((DATA / "grid_corpus").glob("*.landmarks.npz"))
+    if not files:
+        pytest.skip("needs the real landmark files in ../shared/data")
+    real = []
+    for file in files:
+        views, _ = read_landmarks(file)
+        marks = to_ibug68(as_landmarks(views, 1, len(views[0])))
+        points = marks.points_px[0]
+        trembling = trembling_percent(points, float(outer_eye_distance_px(marks).median()))
+        speed = torch.linalg.vector_norm(points[:, 27:36].mean(1).diff(dim=0), dim=-1)
+        fastest = torch.maximum(speed[1:], speed[:-1])
+        real.append(trembling[fastest <= fastest.median()].square().mean().sqrt())
+    still = face.expand(1, 1500, 68, 2)
+    drawn = generator()
+    noise = torch.stack([added_noise(still, EYE_PX, kind, drawn) for kind in DETECTOR.noise]).sum(0)
+    ours = trembling_percent(noise[0], EYE_PX).square().mean().sqrt()
+    assert 0.8 < float(ours / torch.stack(real).median()) < 1.3
+
+
+# --- Jumps
+
+
+def test_one_part_jumps_in_as_many_frames_as_said(face: Tensor) -> None:
+    jumps = part_jumps(SEEN, 3, 6.0, generator())
+    moved = (jumps != 0).any(-1)
+    assert moved.any(-1).sum(1).tolist() == [3, 3]
+    parts = {tuple(frame.nonzero()[:, 0].tolist()) for frame in moved.flatten(0, 1) if frame.any()}
+    assert parts <= set(PARTS_IBUG68)
+    lengths = torch.linalg.vector_norm(jumps, dim=-1)[moved]
+    assert float(lengths.min()) > 2.0
+    assert float(lengths.max()) < 12.0
+    assert float(lengths.mean()) == pytest.approx(6.0, rel=0.3)
+    # A part moves as one.
+    view, frame = moved.any(-1).nonzero()[0].tolist()
+    together = jumps[view, frame][moved[view, frame]]
+    assert float((together - together.mean(0)).norm(dim=-1).mean()) < 0.4 * float(together.mean(0).norm())
+
+
+def test_only_frames_that_are_seen_jump() -> None:
+    seen = torch.zeros(1, 12, dtype=torch.bool)
+    seen[0, 4] = True
+    moved = (part_jumps(seen, 3, 6.0, generator()) != 0).any(-1).any(-1)
+    assert moved[0].nonzero().tolist() == [[4]]
+
+
+# --- Hands and boards
+
+
+def test_points_are_hidden_where_the_thing_is_painted() -> None:
+    white = torch.full((1, 90, 90, 3), 255, dtype=torch.uint8)
+    y, x = torch.meshgrid(torch.arange(90.0), torch.arange(90.0), indexing="ij")
+    everywhere = torch.stack((x, y), -1).reshape(1, -1, 2)
+    for shape in ("hand", "board"):
+        thing = Occluder(
+            shape=shape,
+            centre_px=torch.tensor([[40.0, 30.0]]),
+            present=torch.tensor([True]),
+            half_size_px=20.0,
+            turn_rad=0.5,
+            texture=torch.zeros(3, 4, 4),
+        )
+        painted = thing.paint(white)[0, ..., 0].flatten() < 128
+        assert painted.equal(thing.covers(everywhere)[0])
+        assert 400 < int(painted.sum()) < 2000
+        gone = replace(thing, present=torch.tensor([False]))
+        assert gone.paint(white).equal(white)
+        assert not bool(gone.covers(everywhere).any())
+
+
+def test_fingers_point_up_and_turn_clockwise() -> None:
+    """At turn 0 the tips are above the palm; turned by a quarter they are right of it."""
+    for turn, tip, other in ((0.0, (50.0, 33.0), (67.0, 40.0)), (torch.pi / 2, (67.0, 50.0), (50.0, 33.0))):
+        hand = Occluder(
+            shape="hand",
+            centre_px=torch.tensor([[50.0, 50.0]]),
+            present=torch.tensor([True]),
+            half_size_px=20.0,
+            turn_rad=turn,
+            texture=torch.zeros(3, 4, 4),
+        )
+        beside = torch.tensor(tip) + 20 * 0.155 * torch.tensor([abs(tip[0] - 50) < 1, abs(tip[1] - 50) < 1])
+        assert hand.covers(torch.stack((beside, torch.tensor(other)))[None])[0].tolist() == [True, False]
+
+
+def test_a_hand_hides_a_part_and_a_board_nearly_all(face: Tensor) -> None:
+    sides = set()
+    for seed in range(8):
+        drawn = torch.Generator().manual_seed(seed)
+        hand, board = pass_by(
+            face.expand(20, 68, 2), grey(1, 20)[0], EYE_PX, hand_frames=4, board_frames=2, generator=drawn
+        )
+        for thing, frames in ((hand, 4), (board, 2)):
+            hidden = thing.covers(face.expand(20, 68, 2)).float().mean(-1)
+            most = (hidden > 0.9 * hidden.max()).nonzero()[:, 0]
+            # One stay without a gap, not from the first frame on.
+            assert len(most) == frames
+            assert int(most[-1] - most[0]) == frames - 1
+            assert int(most[0]) >= 1
+            approach = int(thing.present.sum()) - frames
+            assert 0 <= approach <= 2 * (APPROACH_FRAMES - 1)
+            far = hidden[~thing.present]
+            assert float(far.sum()) == 0
+        assert float(board.covers(face.expand(20, 68, 2)).float().mean(-1).max()) > 0.9
+        stay = hand.covers(face.expand(20, 68, 2)).float()
+        fullest = stay[int(stay.mean(-1).argmax())]
+        assert 0.1 < float(fullest.mean()) < 0.7
+        sides.add(max(SIDES_IBUG68, key=lambda side: float(fullest[list(SIDES_IBUG68[side])].mean())))
+    assert len(sides) > 1
+
+
+def test_in_the_shortest_clip_the_first_frame_and_one_between_are_free(face: Tensor) -> None:
+    still = face.expand(8, 68, 2)
+    for seed in range(4):
+        drawn = torch.Generator().manual_seed(seed)
+        things = pass_by(still, grey(1, 8)[0], EYE_PX, hand_frames=4, board_frames=2, generator=drawn)
+        hidden = torch.stack([thing.covers(still).float().mean(-1) for thing in things])
+        stays = hidden > 0.9 * hidden.amax(1, keepdim=True)
+        assert stays.sum(1).tolist() == [4, 2]
+        assert stays.any(0).int().tolist() in ([0, 1, 1, 1, 1, 0, 1, 1], [0, 1, 1, 0, 1, 1, 1, 1])
+
+
+def test_leaving_grows_while_hidden() -> None:
+    hidden = torch.tensor([0, 1, 1, 1, 1, 0, 1], dtype=torch.bool)[None, :, None]
+    expected = torch.tensor([0, 1 / 3, 2 / 3, 1, 1, 0, 1 / 3])[None, :, None]
+    torch.testing.assert_close(losing(hidden), expected)
+
+
+# --- The whole
+
+
+def test_what_was_done_is_told(face: Tensor) -> None:
+    marks, frames = exact(face, 3, 24), grey(3, 24)
+    silent = replace(DETECTOR, noise=(QUIET,), hidden_confidence=0.4)
+    found = corrupted(marks, frames, 1, silent)
+    damage, error = found.damage, (found.landmarks.points_px - marks.points_px).norm(dim=-1)
+    reported = found.landmarks.confidence > 0
+    assert reported.equal(~damage.lost[..., None].expand_as(reported))
+    # Where nothing was done, nothing changed; where something was, it did.
+    touched = damage.hidden | damage.jumped
+    assert float(error[reported & ~touched].max()) == 0
+    assert float(error[reported & touched].min()) > 0
+    assert found.landmarks.confidence[reported & damage.hidden].eq(0.4).all()
+    assert found.landmarks.confidence[reported & ~damage.hidden].eq(1).all()
+    assert found.landmarks.points_px[~reported].eq(0).all()
+    assert not bool((damage.jumped.any(-1) & damage.lost).any())
+    # round(0.06 * 24) jumps, round(0.1 * 24) frames of the board and none of the hand without landmarks.
+    assert damage.jumped.any(-1).sum(1).tolist() == [1, 1, 1]
+    assert damage.lost.sum(1).tolist() == [2, 2, 2]
+    # Hidden points have gone astray by several percent of the eye distance, and not by a face's width.
+    astray = error[reported & damage.hidden & ~damage.jumped] / EYE_PX
+    assert 0.02 < float(astray.mean()) < 0.2
+    # Pictures changed exactly in frames with a thing in them, and there before every hidden point.
+    changed = (found.frames != frames).any(-1)
+    columns, rows = marks.points_px.round().long().unbind(-1)
+    views, times = torch.meshgrid(torch.arange(3), torch.arange(24), indexing="ij")
+    inside = changed[views[..., None], times[..., None], rows, columns]
+    assert float(inside[damage.hidden].float().mean()) > 0.97
+    assert float(inside[~damage.hidden].float().mean()) < 0.03
+
+
+def test_the_same_seed_gives_the_same_and_nothing_is_changed_in_place(face: Tensor) -> None:
+    marks, frames = exact(face, 1, 8), grey(1, 8)
+    first, again, other = (corrupted(marks, frames, seed) for seed in (5, 5, 6))
+    assert first.landmarks.points_px.equal(again.landmarks.points_px)
+    assert first.frames.equal(again.frames)
+    assert not first.landmarks.points_px.equal(other.landmarks.points_px)
+    assert marks.points_px.equal(exact(face, 1, 8).points_px)
+    assert frames.equal(grey(1, 8))
+
+
+def test_unusable_landmarks(face: Tensor) -> None:
+    marks = exact(face, 1, 8)
+    missing = replace(marks, confidence=torch.zeros(1, 8, 68))
+    with pytest.raises(InputError, match="some are missing"):
+        corrupted(missing, grey(1, 8), 0)
+    dense = Landmarks(
+        points_px=torch.zeros(1, 8, 478, 2), confidence=torch.ones(1, 8, 478), scheme="mediapipe478"
+    )
+    with pytest.raises(InputError, match="use to_ibug68 first"):
+        corrupted(dense, grey(1, 8), 0)
+    long: Corruption = replace(DETECTOR, hand_share=0.9)
+    with pytest.raises(InputError, match="do not fit 8 frames"):
+        corrupted(marks, grey(1, 8), 0, long)
