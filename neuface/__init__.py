@@ -11,7 +11,7 @@ from neuface.clips import read_clip
 from neuface.errors import InputError, MissingDependencyError, ModelMismatchError, NeufaceError
 from neuface.fitting.config import FitConfig
 from neuface.head.model import HeadModel
-from neuface.models import Model, load_head, load_model
+from neuface.models import FaceModel, load_head, load_model
 from neuface.pipeline import optimize, optimize_person
 from neuface.results import FitResult
 from neuface.structs import (
@@ -28,6 +28,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Clip",
     "Crop",
+    "FaceModel",
     "FitConfig",
     "FitResult",
     "HeadModel",
@@ -35,7 +36,6 @@ __all__ = [
     "InputError",
     "Landmarks",
     "MissingDependencyError",
-    "Model",
     "ModelMismatchError",
     "NeufaceError",
     "Prediction",

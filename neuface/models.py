@@ -40,7 +40,7 @@ OPEN_HEAD_HASH = "f2f6c273919168cd22958209ee27cb8b79428d9ac02a5ac04a77bda28fc253
 
 
 @dataclass(frozen=True, kw_only=True)
-class Model:
+class FaceModel:
     """A head model, the pretrained encoder that predicts its parameters, and the crops that the encoder knows."""
 
     name: str
@@ -81,7 +81,7 @@ def load_head(name: str | Path = "open") -> HeadModel:
 
 def load_model(
     name: str = "open", *, assets: str | os.PathLike[str] | None = None, trainable: str = "both"
-) -> Model:
+) -> FaceModel:
     """The model of that name: its head, its pretrained encoder and its crop rule, on the CPU.
 
     Args:
@@ -105,14 +105,14 @@ def load_model(
         )
     if name == "open":
         head = load_head("open")
-        return Model(name="open", head=head, encoder=read_open_encoder(head))
+        return FaceModel(name="open", head=head, encoder=read_open_encoder(head))
     recipe, found = FACE_MODELS[name], _found_files(name, assets, with_weights=True)
     weights_copy, _ = copies_of(name)
     if found[weights_copy]:
         encoder = read_encoder_copy(only_asset(weights_copy, found[weights_copy]), name, trainable=trainable)
     else:
         encoder = recipe.read(found[recipe.weights], trainable)
-    return Model(name=name, head=_flame_head(name, found), encoder=encoder, crop_rule=recipe.crop_rule)
+    return FaceModel(name=name, head=_flame_head(name, found), encoder=encoder, crop_rule=recipe.crop_rule)
 
 
 def _found_files(
@@ -145,7 +145,7 @@ def copies_of(name: str) -> tuple[Asset, Asset]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _FaceModel:
+class _FlameModel:
     """What tells the models with FLAME apart."""
 
     weights: Asset
@@ -157,17 +157,17 @@ class _FaceModel:
 
 
 FACE_MODELS = {
-    "deca": _FaceModel(
+    "deca": _FlameModel(
         weights=catalogue.DECA_WEIGHTS,
         read=lambda places, _: read_deca(only_asset(catalogue.DECA_WEIGHTS, places)),
         crop_rule=DECA_CROP,
     ),
-    "emoca": _FaceModel(
+    "emoca": _FlameModel(
         weights=catalogue.EMOCA_PACKAGE,
         read=lambda places, trainable: read_emoca(emoca_package(places), trainable=trainable),
         crop_rule=DECA_CROP,
     ),
-    "smirk": _FaceModel(
+    "smirk": _FlameModel(
         weights=catalogue.SMIRK_WEIGHTS,
         read=lambda places, _: read_smirk(only_asset(catalogue.SMIRK_WEIGHTS, places)),
         crop_rule=SMIRK_CROP,
@@ -205,7 +205,7 @@ def companions_of(found: Mapping[Asset, Sequence[Path]]) -> FlameCompanions:
     )
 
 
-def _copied_head(copy: Asset, places: Sequence[Path], recipe: _FaceModel, model: str) -> HeadModel:
+def _copied_head(copy: Asset, places: Sequence[Path], recipe: _FlameModel, model: str) -> HeadModel:
     """The converted FLAME that an encoder was trained with."""
     path = only_asset(copy, [path for path in places if path.name == places[0].name])
     head = read_head(path)

@@ -22,7 +22,7 @@ from neuface.fitting.direct import fit_direct
 from neuface.fitting.loop import FitOutcome, fit
 from neuface.fitting.problem import Problem, join_problems, make_problem
 from neuface.landmarks.schemes import to_ibug68
-from neuface.models import Model, load_model
+from neuface.models import FaceModel, load_model
 from neuface.results import FITTED, NO_LANDMARKS, POOR_FIT, FitResult
 from neuface.structs import Clip
 
@@ -34,7 +34,7 @@ def optimize(
     frames: Any,
     *,
     landmarks: Any = None,
-    model: str | Model = "open",
+    model: str | FaceModel = "open",
     config: FitConfig | None = None,
     device: str | torch.device | None = None,
     progress: bool = True,
@@ -70,7 +70,7 @@ def optimize(
 def optimize_person(
     clips: Sequence[Any],
     *,
-    model: str | Model = "open",
+    model: str | FaceModel = "open",
     config: FitConfig | None = None,
     device: str | torch.device | None = None,
     progress: bool = True,
@@ -105,11 +105,11 @@ def optimize_person(
 
 
 def _fit_clips(
-    clips: Sequence[Clip], model: Model, config: FitConfig, place: torch.device, *, progress: bool
+    clips: Sequence[Clip], model: FaceModel, config: FitConfig, place: torch.device, *, progress: bool
 ) -> tuple[FitResult, ...]:
     if not isinstance(config, FitConfig):
         raise InputError(f"config: expected a FitConfig, got {type(config).__name__}")
-    if not isinstance(model, Model):
+    if not isinstance(model, FaceModel):
         raise InputError(f"model: expected a name or what load_model gives, got {type(model).__name__}")
     fitting = [clip_for_model(clip, model) for clip in clips]
     started = time.perf_counter()
@@ -130,7 +130,7 @@ def _fit_clips(
     return tuple(results)
 
 
-def _problem_of(clip: Clip, model: Model, config: FitConfig) -> Problem:
+def _problem_of(clip: Clip, model: FaceModel, config: FitConfig) -> Problem:
     inputs, pictures = encoder_inputs(model, clip), None
     if config.photometric_weight > 0:
         pictures = clip_pictures(clip)
@@ -145,7 +145,7 @@ def _problem_of(clip: Clip, model: Model, config: FitConfig) -> Problem:
 
 
 def _result(
-    clip: Clip, model: Model, config: FitConfig, outcome: FitOutcome, span: slice, seconds: float
+    clip: Clip, model: FaceModel, config: FitConfig, outcome: FitOutcome, span: slice, seconds: float
 ) -> FitResult:
     """What was found for one of the clips that were fitted together, its frames `span` of the whole."""
     prediction, initial = (item[:, span].to("cpu") for item in (outcome.prediction, outcome.initial))
@@ -177,7 +177,7 @@ def _result(
     )
 
 
-def clip_for_model(clip: Clip, model: Model) -> Clip:
+def clip_for_model(clip: Clip, model: FaceModel) -> Clip:
     """The clip with the model's own crops, and landmarks that its head has.
 
     A head without MediaPipe's dense landmarks is fitted to the 68 of them that stand for the iBUG points.
@@ -188,7 +188,7 @@ def clip_for_model(clip: Clip, model: Model) -> Clip:
     return replace(fitting, landmarks=to_ibug68(clip.landmarks))
 
 
-def encoder_inputs(model: Model, clip: Clip) -> Float[torch.Tensor, "views time c h w"]:
+def encoder_inputs(model: FaceModel, clip: Clip) -> Float[torch.Tensor, "views time c h w"]:
     """The clip's crops as the encoder keeps them; the crops themselves are never all in memory."""
     pictures = iterate_crops(clip.frames, clip.crops, antialias=model.crop_rule.antialias)
     pieces = [model.encoder.prepare(crops) for _, crops in pictures]

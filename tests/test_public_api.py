@@ -16,7 +16,7 @@ PUBLIC_NAMES = {
     "InputError",
     "Landmarks",
     "MissingDependencyError",
-    "Model",
+    "FaceModel",
     "ModelMismatchError",
     "NeufaceError",
     "Prediction",

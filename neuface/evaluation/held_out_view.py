@@ -23,12 +23,12 @@ from neuface.fitting.config import FitConfig
 from neuface.fitting.pose_only import resect
 from neuface.head.model import HeadModel
 from neuface.landmarks.schemes import IBUG68, INNER51, MEDIAPIPE_TO_IBUG68, OUTER_EYES_IBUG68, to_ibug68
-from neuface.models import Model
+from neuface.models import FaceModel
 from neuface.pipeline import optimize
 from neuface.results import FitResult
 from neuface.structs import Clip, Crop, FrameSource, HeadParams, Landmarks, Prediction
 
-FitClip = Callable[[Clip, Model, FitConfig], FitResult]
+FitClip = Callable[[Clip, FaceModel, FitConfig], FitResult]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +59,7 @@ class HeldOut:
 
 def leave_one_view_out(
     clip: Clip,
-    model: Model,
+    model: FaceModel,
     config: FitConfig,
     *,
     fit: FitClip | None = None,
@@ -218,7 +218,7 @@ def _head_nme_percent(
     )
 
 
-def _fit(clip: Clip, model: Model, config: FitConfig) -> FitResult:
+def _fit(clip: Clip, model: FaceModel, config: FitConfig) -> FitResult:
     return optimize(clip, model=model, config=config, progress=False)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from neuface.io.assets.fingerprints import file_sha256, package_sha256
-from neuface.models import Model
+from neuface.models import FaceModel
 from neuface.synthetic.landmark_noise import DETECTOR
 from studies.common.cases import HARD, SCAN, CaseSpec
 from studies.common.recordings import SCAN_FILES, RealFootage
@@ -36,7 +36,7 @@ PRESENTATION = (
 """Code that shows what was found, or has no part in it: runs outlive its changes."""
 
 
-def model_key(model: Model) -> Json:
+def model_key(model: FaceModel) -> Json:
     """What all runs have in common."""
     return {
         "code": package_sha256(PRESENTATION),

@@ -23,7 +23,7 @@ from neuface.evaluation.held_out_view import HeldOut, leave_one_view_out, view_m
 from neuface.evaluation.landmarks_3d import triangulate_inner51
 from neuface.fitting.config import FitConfig
 from neuface.io.scans import read_scan
-from neuface.models import Model, load_model
+from neuface.models import FaceModel, load_model
 from neuface.pipeline import optimize
 from studies.benchmark.cache_keys import clip_key, model_key
 from studies.benchmark.variants import ENCODER, LOSSES, MAIN, PHOTOMETRIC, SMOOTHERS, Arm, arms_of
@@ -107,7 +107,7 @@ class ClipSource:
         """What runs on this clip are kept for."""
         return {"name": self.name, **clip_key(self.name, self.spec, self.frames, footage_of(self.data))}
 
-    def load(self, model: Model) -> Case:
+    def load(self, model: FaceModel) -> Case:
         """Render or read the clip."""
         if self.spec is not None:
             folder = footage_of(self.data).scan_folder
@@ -359,7 +359,7 @@ def _compute(job: _Job) -> Json:
     return asdict(_run(job.source, job.arm, case, model))
 
 
-def _run(source: ClipSource, arm: Arm, case: Case, model: Model) -> Run:
+def _run(source: ClipSource, arm: Arm, case: Case, model: FaceModel) -> Run:
     views, time = case.clip.valid.shape
     common: dict[str, Any] = {
         "clip": source.name,
@@ -423,7 +423,7 @@ def _pool(workers: int) -> Iterator[Callable[[_Job], Json]]:
 
 
 @lru_cache(maxsize=1)
-def _model() -> Model:
+def _model() -> FaceModel:
     return load_model("open")
 
 

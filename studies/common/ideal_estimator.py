@@ -14,7 +14,7 @@ from neuface.evaluation.figures import vertices_in_chunks
 from neuface.fitting.config import FitConfig
 from neuface.fitting.person.estimate import identity_covariance
 from neuface.fitting.problem import make_problem
-from neuface.models import Model
+from neuface.models import FaceModel
 from neuface.pipeline import clip_for_model
 from studies.common.cases import Case
 from studies.neural_versus_direct.arms import encoder_answer
@@ -22,7 +22,7 @@ from studies.neural_versus_direct.arms import encoder_answer
 DRAWS = 200
 
 
-def expected_shape_error_mm(case: Case, model: Model, noise_px: float, *, seed: int = 0) -> float:
+def expected_shape_error_mm(case: Case, model: FaceModel, noise_px: float, *, seed: int = 0) -> float:
     """Rigid MPVE of the shape at rest that an ideal estimator expects from the landmarks of a clip with known truth.
 
     It knows how large the (white) noise is, how faces and expressions vary, and how far off the encoder usually is in

@@ -41,7 +41,7 @@ from neuface.errors import InputError
 from neuface.fitting.free import FreeParameters
 from neuface.fitting.loop import freeze_normalisation
 from neuface.head.model import HeadModel
-from neuface.models import Model
+from neuface.models import FaceModel
 from neuface.pipeline import clip_for_model
 from neuface.structs import Clip, Prediction, TensorStruct
 from studies.gradient_maps.figure import gradient_figure
@@ -130,7 +130,7 @@ class MapFigures:
     """The same for the common pull: 1 means that the step does not depend on the picture."""
 
 
-def gradient_maps(model: Model, clip: Clip, config: GradientMapConfig | None = None) -> GradientMaps:
+def gradient_maps(model: FaceModel, clip: Clip, config: GradientMapConfig | None = None) -> GradientMaps:
     """The maps for some images of a clip, on the device of the model.
 
     Raises:
@@ -353,7 +353,7 @@ class _Images(TensorStruct):
         return loss
 
 
-def _chosen_images(model: Model, clip: Clip, count: int) -> _Images:
+def _chosen_images(model: FaceModel, clip: Clip, count: int) -> _Images:
     """Images with landmarks, spread evenly, as the model's encoder is to see them, on the device of its head."""
     usable = clip.valid.nonzero()
     if not len(usable):

@@ -37,7 +37,7 @@ from neuface.errors import InputError
 from neuface.fitting.config import FitConfig
 from neuface.fitting.free import FreeParameters
 from neuface.fitting.loop import predict_clip
-from neuface.models import Model
+from neuface.models import FaceModel
 from neuface.pipeline import clip_for_model, encoder_inputs, optimize
 from neuface.results import FitResult
 from neuface.structs import Prediction
@@ -102,7 +102,7 @@ class Trial:
 
 
 def compare(
-    case: Case, model: Model, config: FitConfig, learning_rates: Mapping[str, float]
+    case: Case, model: FaceModel, config: FitConfig, learning_rates: Mapping[str, float]
 ) -> tuple[ArmRow, ...]:
     """Every arm on one clip, in the order of ARMS.
 
@@ -146,13 +146,13 @@ def compare(
     return (alone, *rows)
 
 
-def encoder_answer(case: Case, model: Model, config: FitConfig) -> Prediction:
+def encoder_answer(case: Case, model: FaceModel, config: FitConfig) -> Prediction:
     """The pretrained encoder's answer for the clip, batch axes `views time`: where every arm starts."""
     encoder = copy.deepcopy(model.encoder).eval()
     return predict_clip(encoder, encoder_inputs(model, clip_for_model(case.clip, model)), config.batch_size)
 
 
-def fit_arm(arm: str, case: Case, model: Model, start: Prediction, config: FitConfig) -> FitResult:
+def fit_arm(arm: str, case: Case, model: FaceModel, start: Prediction, config: FitConfig) -> FitResult:
     """Fit the clip by `neuface.optimize` with what the arm moves in the place of the encoder.
 
     Raises InputError for a name that is not one of FITTED_ARMS.
@@ -170,7 +170,7 @@ def fit_arm(arm: str, case: Case, model: Model, start: Prediction, config: FitCo
 
 
 def try_rates(
-    case: Case, model: Model, config: FitConfig, grids: Mapping[str, Sequence[float]]
+    case: Case, model: FaceModel, config: FitConfig, grids: Mapping[str, Sequence[float]]
 ) -> tuple[Trial, ...]:
     """Every arm with every learning rate of its grid on one tuning clip."""
     start = encoder_answer(case, model, config)

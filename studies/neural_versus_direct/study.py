@@ -13,7 +13,7 @@ from neuface.errors import InputError
 from neuface.fitting.config import FitConfig
 from neuface.hashing import tensors_hash
 from neuface.io.scans import Scan
-from neuface.models import Model
+from neuface.models import FaceModel
 from studies.common.cases import SCAN, SYNTHETIC, TEST, TUNING, CaseSpec, make_case
 from studies.common.scores import Scores, true_stability
 from studies.neural_versus_direct.arms import (
@@ -166,7 +166,7 @@ class Study:
 
 def run_study(
     settings: StudySettings,
-    model: Model,
+    model: FaceModel,
     scan: Scan | None = None,
     *,
     keep: Keep | None = None,
@@ -231,18 +231,18 @@ def case_from_json(kept: Json) -> CaseResult:
     return CaseResult(**{**kept, "rows": tuple(rows)})
 
 
-def weights_hash(model: Model) -> str:
+def weights_hash(model: FaceModel) -> str:
     """SHA-256 over every number of the model's encoder."""
     return tensors_hash(model.encoder.state_dict())
 
 
-def _tried(spec: CaseSpec, model: Model, settings: StudySettings) -> Json:
+def _tried(spec: CaseSpec, model: FaceModel, settings: StudySettings) -> Json:
     case = make_case(spec, model.head)
     return {"trials": [asdict(item) for item in try_rates(case, model, settings.config(), settings.grids())]}
 
 
 def _compared(
-    spec: CaseSpec, model: Model, scan: Scan | None, settings: StudySettings, rates: Mapping[str, float]
+    spec: CaseSpec, model: FaceModel, scan: Scan | None, settings: StudySettings, rates: Mapping[str, float]
 ) -> Json:
     case = make_case(spec, model.head, scan)
     return asdict(

@@ -7,11 +7,11 @@ import torch
 
 from neuface.head.model import HeadModel
 from neuface.io.scans import Scan
-from neuface.models import Model, load_model
+from neuface.models import FaceModel, load_model
 
 
 @pytest.fixture(scope="session")
-def model() -> Model:
+def model() -> FaceModel:
     return load_model("open")
 
 

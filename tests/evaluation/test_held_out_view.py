@@ -18,7 +18,7 @@ from neuface.evaluation.held_out_view import (
 )
 from neuface.fitting.config import FitConfig
 from neuface.head.model import HeadModel
-from neuface.models import Model
+from neuface.models import FaceModel
 from neuface.pipeline import optimize
 from neuface.results import FitResult
 from neuface.structs import Clip, Prediction, WeakPerspective
@@ -148,11 +148,11 @@ def test_a_clip_without_a_view_is_the_others(clip: Clip) -> None:
             without_view(clip, view)
 
 
-def test_every_fit_is_made_without_its_view(model: Model, clip: Clip) -> None:
+def test_every_fit_is_made_without_its_view(model: FaceModel, clip: Clip) -> None:
     fitted: list[tuple[str, ...]] = []
     results: list[FitResult] = []
 
-    def watched(others: Clip, used: Model, config: FitConfig) -> FitResult:
+    def watched(others: Clip, used: FaceModel, config: FitConfig) -> FitResult:
         fitted.append(others.names)
         results.append(optimize(others, model=used, config=config, progress=False))
         return results[-1]
@@ -176,7 +176,7 @@ def test_every_fit_is_made_without_its_view(model: Model, clip: Clip) -> None:
             torch.testing.assert_close(errors.nme51_head_percent[one], expected.nme51_head_percent)
 
 
-def test_views_without_a_face_have_no_figure(model: Model, clip: Clip) -> None:
+def test_views_without_a_face_have_no_figure(model: FaceModel, clip: Clip) -> None:
     confidence = clip.landmarks.confidence.clone()
     confidence[1:] = 0
     valid = clip.valid.clone()

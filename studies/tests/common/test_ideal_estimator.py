@@ -13,7 +13,7 @@ from neuface.fitting.person.estimate import estimate_identity, identity_covarian
 from neuface.fitting.problem import Problem
 from neuface.head.expressions import expression_moments
 from neuface.head.model import HeadModel
-from neuface.models import Model, load_model
+from neuface.models import FaceModel, load_model
 from neuface.structs import Prediction, WeakPerspective
 from studies.common.cases import Case, CaseSpec, make_case
 from studies.common.ideal_estimator import expected_shape_error_mm
@@ -92,16 +92,16 @@ def test_estimates_of_many_people_are_off_by_what_it_says(open_head: HeadModel) 
 
 
 @pytest.fixture(scope="module")
-def model() -> Model:
+def model() -> FaceModel:
     return load_model("open")
 
 
-def clip(model: Model, views: int, time: int) -> Case:
+def clip(model: FaceModel, views: int, time: int) -> Case:
     spec = CaseSpec(kind="synthetic", role="tuning", views=views, number=3, time=time, size_px=160)
     return make_case(spec, model.head)
 
 
-def test_the_expected_error_falls_with_the_noise(model: Model) -> None:
+def test_the_expected_error_falls_with_the_noise(model: FaceModel) -> None:
     case = clip(model, 1, 4)
     errors = [expected_shape_error_mm(case, model, noise_px) for noise_px in (0.05, 0.5, 50.0)]
     assert errors == sorted(errors)
@@ -112,7 +112,7 @@ def test_the_expected_error_falls_with_the_noise(model: Model) -> None:
     assert errors[1] == expected_shape_error_mm(case, model, 0.5)
 
 
-def test_there_must_be_truth(model: Model) -> None:
+def test_there_must_be_truth(model: FaceModel) -> None:
     case = clip(model, 1, 4)
     with pytest.raises(InputError, match="rendered people only"):
         expected_shape_error_mm(replace(case, truth=None), model, 0.5)

@@ -15,7 +15,7 @@ from neuface.encoders.predictor import Predictor
 from neuface.errors import InputError
 from neuface.fitting.free import FreeParameters
 from neuface.head.model import HeadModel
-from neuface.models import Model
+from neuface.models import FaceModel
 from neuface.structs import Clip, HeadParams, Prediction, WeakPerspective
 from studies.common.cases import CaseSpec, make_case
 from studies.gradient_maps.maps import (
@@ -223,18 +223,18 @@ def test_figures_of_worked_out_maps() -> None:
 
 
 @pytest.fixture(scope="module")
-def clip(model: Model) -> Clip:
+def clip(model: FaceModel) -> Clip:
     spec = CaseSpec(kind="synthetic", role="tuning", views=3, number=2, time=4, size_px=128)
     return make_case(spec, model.head).clip
 
 
 @pytest.fixture(scope="module")
-def maps(model: Model, clip: Clip) -> GradientMaps:
+def maps(model: FaceModel, clip: Clip) -> GradientMaps:
     return gradient_maps(model, clip, THREE_IMAGES)
 
 
 def test_a_clip_gives_the_same_maps_twice_and_keeps_the_model(
-    model: Model, clip: Clip, maps: GradientMaps
+    model: FaceModel, clip: Clip, maps: GradientMaps
 ) -> None:
     weights = {name: tensor.clone() for name, tensor in model.encoder.state_dict().items()}
     second = gradient_maps(model, clip, THREE_IMAGES)
@@ -248,7 +248,7 @@ def test_a_clip_gives_the_same_maps_twice_and_keeps_the_model(
     assert all(parameter.requires_grad for parameter in model.encoder.parameters())
 
 
-def test_maps_of_a_clip_are_where_they_should_be(model: Model, maps: GradientMaps) -> None:
+def test_maps_of_a_clip_are_where_they_should_be(model: FaceModel, maps: GradientMaps) -> None:
     head = model.head
     assert maps.view_time[:, 0].tolist() == [0, 1, 2]
     embedding = head.embeddings["ibug68"]
@@ -267,14 +267,14 @@ def test_maps_of_a_clip_are_where_they_should_be(model: Model, maps: GradientMap
     assert picture.shape[0] > 3 * 200
 
 
-def test_only_what_the_network_answers_is_moved_directly(model: Model) -> None:
+def test_only_what_the_network_answers_is_moved_directly(model: FaceModel) -> None:
     inputs = torch.zeros(1, 3, 112, 112)
     answer = model.encoder(inputs)
     assert set(answered_fields(answer)) == set(MOVED)
     assert answered_fields(answer.detach()) == ()
 
 
-def test_what_cannot_be_shown_is_said(model: Model, clip: Clip) -> None:
+def test_what_cannot_be_shown_is_said(model: FaceModel, clip: Clip) -> None:
     with pytest.raises(InputError, match="no frame of the clip has landmarks"):
         gradient_maps(model, replace(clip, valid=torch.zeros_like(clip.valid)))
     frozen = replace(model, encoder=FreeParameters(model.encoder(torch.zeros(1, 3, 112, 112)), ()))

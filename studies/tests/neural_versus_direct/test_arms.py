@@ -9,7 +9,7 @@ import torch
 
 from neuface.errors import InputError
 from neuface.fitting.config import FitConfig
-from neuface.models import Model
+from neuface.models import FaceModel
 from neuface.structs import Prediction
 from studies.common.cases import Case, CaseSpec, make_case
 from studies.neural_versus_direct.arms import (
@@ -29,13 +29,13 @@ RATES = {"direct": 1e-2, "bounded": 1e-2, "neural": 2e-5}
 
 
 @pytest.fixture(scope="module")
-def case(model: Model) -> Case:
+def case(model: FaceModel) -> Case:
     spec = CaseSpec(kind="synthetic", role="tuning", views=3, number=1, time=4, size_px=160)
     return make_case(spec, model.head)
 
 
 @pytest.fixture(scope="module")
-def start(case: Case, model: Model) -> Prediction:
+def start(case: Case, model: FaceModel) -> Prediction:
     return encoder_answer(case, model, QUICK)
 
 
@@ -50,7 +50,7 @@ def all_tensors(prediction: Prediction) -> torch.Tensor:
 
 @pytest.mark.parametrize("arm", FITTED_ARMS)
 def test_every_arm_starts_at_the_encoders_answer(
-    arm: str, case: Case, model: Model, start: Prediction
+    arm: str, case: Case, model: FaceModel, start: Prediction
 ) -> None:
     result = fit_arm(arm, case, model, start, replace(QUICK, learning_rate=RATES[arm]))
     torch.testing.assert_close(all_tensors(result.initial), all_tensors(start), rtol=1e-4, atol=1e-4)
@@ -58,7 +58,7 @@ def test_every_arm_starts_at_the_encoders_answer(
     assert not torch.allclose(all_tensors(result.prediction), all_tensors(start), atol=1e-4)
 
 
-def test_one_step_per_pass_moves_what_the_arm_says(case: Case, model: Model, start: Prediction) -> None:
+def test_one_step_per_pass_moves_what_the_arm_says(case: Case, model: FaceModel, start: Prediction) -> None:
     """Adam's first step moves every free number by the learning rate."""
     config = FitConfig(
         max_passes=1,
@@ -91,13 +91,13 @@ def test_bounded_parameters_answer_the_start_and_stay_in_bounds(start: Predictio
     assert float(answer.camera.scale.min()) > 0
 
 
-def test_the_encoder_is_left_as_it_was(case: Case, model: Model, start: Prediction) -> None:
+def test_the_encoder_is_left_as_it_was(case: Case, model: FaceModel, start: Prediction) -> None:
     before = {name: value.clone() for name, value in model.encoder.state_dict().items()}
     fit_arm("neural", case, model, start, QUICK)
     assert all(value.equal(before[name]) for name, value in model.encoder.state_dict().items())
 
 
-def test_compare_gives_one_row_per_arm(case: Case, model: Model) -> None:
+def test_compare_gives_one_row_per_arm(case: Case, model: FaceModel) -> None:
     rows = compare(case, model, QUICK, RATES)
     assert tuple(row.arm for row in rows) == ARMS
     encoder, *fitted = rows
@@ -110,7 +110,7 @@ def test_compare_gives_one_row_per_arm(case: Case, model: Model) -> None:
 
 
 def test_arms_without_a_rate_and_unknown_arms_are_refused(
-    case: Case, model: Model, start: Prediction
+    case: Case, model: FaceModel, start: Prediction
 ) -> None:
     with pytest.raises(InputError, match="no learning rate for bounded, neural"):
         compare(case, model, QUICK, {"direct": 1e-2})
@@ -118,7 +118,7 @@ def test_arms_without_a_rate_and_unknown_arms_are_refused(
         fit_arm("magic", case, model, start, QUICK)
 
 
-def test_every_rate_is_tried(case: Case, model: Model) -> None:
+def test_every_rate_is_tried(case: Case, model: FaceModel) -> None:
     trials = try_rates(case, model, QUICK, {"direct": (1e-3, 1e-2), "bounded": (1e-2,)})
     assert [(trial.arm, trial.learning_rate) for trial in trials] == [
         ("direct", 1e-3), ("direct", 1e-2), ("bounded", 1e-2),

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from neuface.errors import InputError
-from neuface.models import Model
+from neuface.models import FaceModel
 from studies.common.scores import Scores
 from studies.neural_versus_direct.arms import ARMS, ArmRow, Trial
 from studies.neural_versus_direct.report import markdown, summarise, tables
@@ -140,7 +140,7 @@ def script() -> ModuleType:
     return module
 
 
-def test_a_study_is_resumed(model: Model, script: ModuleType, tmp_path: Path) -> None:
+def test_a_study_is_resumed(model: FaceModel, script: ModuleType, tmp_path: Path) -> None:
     keep = script.kept_in(tmp_path)
     made: list[str] = []
 
