@@ -3,15 +3,16 @@
 Conventions, once for the whole package:
     * Every clip is `views x time`; a monocular video has one view, a photograph also one time step.
     * Head frame: metres, x to the subject's left, y up, z out of the face.
-    * Image: x right, y down, in pixels, pixel centres at integers.
-    * Crop NDC: the crop square, -1..1 from edge to edge, x right, y down; z scaled like x, smaller is nearer.
+    * Image: x right, y down. In a frame its unit is the pixel, pixel centres at integers. In a crop it is half the
+      crop's width (crop NDC), -1..1 from edge to edge. Depth has the image's unit and grows away from the camera.
     * Rotation vectors in radians, quaternions xyzw; `T_a_b` maps coordinates in b to coordinates in a.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from enum import Enum, IntEnum
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
@@ -20,9 +21,11 @@ from torch import Tensor
 
 StructT = TypeVar("StructT", bound="TensorStruct")
 
-# Head frame (x left, y up, z out of the face) to crop NDC axes (x right of the image, y down, z away):
-# a subject facing the camera has their left on the image's right, so x keeps its sign.
-HEAD_TO_NDC_SIGNS = (1.0, -1.0, -1.0)
+CameraT = TypeVar("CameraT", bound="Camera")
+
+# Signs that turn the head frame (x left, y up, z out of the face) into image axes (x right, y down, z away): a
+# subject who faces the camera has their left on the image's right, so x keeps its sign.
+HEAD_TO_IMAGE_SIGNS = (1.0, -1.0, -1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +55,22 @@ class TensorStruct:
         """Index the leading (batch) axes of every tensor alike."""
         return self.map_tensors(lambda tensor: tensor[index])
 
+    @classmethod
+    def cat(cls: type[StructT], pieces: Sequence[StructT], dim: int = 0) -> StructT:
+        """Pieces joined along a batch axis, field by field, nested nouns included.
+
+        A field that is neither a tensor nor a noun is taken from the first piece.
+        """
+        first, *_ = pieces
+        joined: dict[str, Any] = {}
+        for item in fields(first):
+            values = [getattr(piece, item.name) for piece in pieces]
+            if isinstance(values[0], Tensor):
+                joined[item.name] = torch.cat(values, dim)
+            elif isinstance(values[0], TensorStruct):
+                joined[item.name] = type(values[0]).cat(values, dim)
+        return replace(first, **joined)
+
     def flatten_batch(self: StructT, axes: int) -> StructT:
         """Merge the first `axes` leading axes into one."""
         return self.map_tensors(lambda tensor: tensor.flatten(0, axes - 1))
@@ -78,33 +97,146 @@ class HeadParams(TensorStruct):
         return replace(self, root_rotvec=torch.zeros_like(self.root_rotvec))
 
 
+@runtime_checkable
+class Camera(Protocol):
+    """What sees the head: one camera per image, any leading batch axes.
+
+    Image coordinates are frame pixels in everything that a user receives, and crop NDC between a crop and the encoder
+    that looks at it. The head frame's origin is what position and magnification refer to.
+    """
+
+    def project(self, points: Float[Tensor, "*batch points 3"]) -> Float[Tensor, "*batch points 2"]:
+        """The image positions of points of the head frame (metres)."""
+        ...
+
+    def depth(self, points: Float[Tensor, "*batch points 3"]) -> Float[Tensor, "*batch points"]:
+        """How far points of the head frame lie from the camera, up to a constant: for comparison among them."""
+        ...
+
+    def jacobian(self, points: Float[Tensor, "*batch points 3"]) -> Float[Tensor, "*batch points 2 3"]:
+        """Derivative of `project` by the point: image units per metre."""
+        ...
+
+    @property
+    def position(self) -> Float[Tensor, "*batch 2"]:
+        """The image position of the head frame's origin."""
+        ...
+
+    @property
+    def magnification(self) -> Float[Tensor, "*batch"]:
+        """Image units per metre at the head frame's origin."""
+        ...
+
+    def placed(
+        self: CameraT, position: Float[Tensor, "*batch 2"], magnification: Float[Tensor, "*batch"]
+    ) -> CameraT:
+        """The camera of the same kind that sees the origin at this position, this much magnified."""
+        ...
+
+    def in_image(self: CameraT, scale: Float[Tensor, "*batch"], shift: Float[Tensor, "*batch 2"]) -> CameraT:
+        """The same camera in other image coordinates, `new = scale * old + shift`."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class WeakPerspective(TensorStruct):
-    """Scaled orthographic camera of a square crop: `ndc = scale * flip(point) + offset`."""
+    """Scaled orthographic camera: `image = scale * flip(point) + offset`.
+
+    It is the perspective camera far away: it does not determine the head's size, nor its distance.
+    """
 
     scale: Float[Tensor, "*batch"]
-    """Crop half-widths per metre, positive."""
+    """Image units per metre, positive."""
     offset: Float[Tensor, "*batch 2"]
-    """Where the head frame's origin lands, in crop half-widths from the crop's centre."""
+    """The image position of the head frame's origin."""
 
-    def to_ndc(self, points: Float[Tensor, "*batch points 3"]) -> Float[Tensor, "*batch points 3"]:
-        """Points of the head frame (metres) in crop NDC; z grows away from the camera."""
-        flipped = points * points.new_tensor(HEAD_TO_NDC_SIGNS)
+    def to_image(self, points: Float[Tensor, "*batch points 3"]) -> Float[Tensor, "*batch points 3"]:
+        """Image position and depth of points of the head frame (metres), all three in image units.
+
+        Convention:
+            With scale 10 and offset (0.5, 0), the point (0.02, 0.01, 0.1) has the image position (0.7, -0.1) and
+            the depth -1.
+
+        >>> camera = WeakPerspective(scale=torch.tensor(10.0), offset=torch.tensor([0.5, 0.0]))
+        >>> camera.to_image(torch.tensor([[0.02, 0.01, 0.1]]))
+        tensor([[ 0.7000, -0.1000, -1.0000]])
+        """
+        flipped = points * points.new_tensor(HEAD_TO_IMAGE_SIGNS)
         scaled = self.scale[..., None, None] * flipped
         offset = torch.nn.functional.pad(self.offset, (0, 1))
         return scaled + offset[..., None, :]
 
     def project(self, points: Float[Tensor, "*batch points 3"]) -> Float[Tensor, "*batch points 2"]:
-        """The image position of points of the head frame, in crop NDC."""
-        return self.to_ndc(points)[..., :2]
+        """The image positions of points of the head frame (metres)."""
+        return self.to_image(points)[..., :2]
+
+    def depth(self, points: Float[Tensor, "*batch points 3"]) -> Float[Tensor, "*batch points"]:
+        """Depth behind the head frame's origin, image units."""
+        return self.to_image(points)[..., 2]
+
+    def jacobian(self, points: Float[Tensor, "*batch points 3"]) -> Float[Tensor, "*batch points 2 3"]:
+        """Derivative of `project` by the point, the same for all points: image units per metre."""
+        rows = torch.diag(points.new_tensor(HEAD_TO_IMAGE_SIGNS))[:2]
+        return (self.scale[..., None, None, None] * rows).expand(*points.shape[:-1], 2, 3)
+
+    @property
+    def position(self) -> Float[Tensor, "*batch 2"]:
+        """The image position of the head frame's origin."""
+        return self.offset
+
+    @property
+    def magnification(self) -> Float[Tensor, "*batch"]:
+        """Image units per metre."""
+        return self.scale
+
+    def placed(
+        self, position: Float[Tensor, "*batch 2"], magnification: Float[Tensor, "*batch"]
+    ) -> WeakPerspective:
+        """The camera that sees the origin at this position, this much magnified."""
+        return WeakPerspective(scale=magnification, offset=position)
+
+    def in_image(self, scale: Float[Tensor, "*batch"], shift: Float[Tensor, "*batch 2"]) -> WeakPerspective:
+        """The same camera in other image coordinates, `new = scale * old + shift`."""
+        return WeakPerspective(scale=self.scale * scale, offset=self.offset * scale[..., None] + shift)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction(TensorStruct):
-    """What a Predictor answers for every image: a head and the camera that sees it."""
+    """A head and the camera that sees it, for every image."""
 
     params: HeadParams
     camera: WeakPerspective
+
+
+class Status(IntEnum):
+    """What became of one image; `sentence` says it to people. A tensor of statuses compares with a member."""
+
+    sentence: str
+
+    def __new__(cls, number: int, sentence: str) -> Status:
+        """A member with its number, by which files and tensors hold it, and its sentence."""
+        member = int.__new__(cls, number)
+        member._value_ = number
+        member.sentence = sentence
+        return member
+
+    FITTED = 0, "The head was fitted to the landmarks of this frame."
+    NO_LANDMARKS = 1, "The frame has fewer than six landmarks; the head follows from the neighbouring frames."
+    POOR_FIT = 2, "The head misses the landmarks by more than the limit; look at this frame before using it."
+
+
+class Outcome(Enum):
+    """Why a fit ended, and what to do about it; the value is the sentence."""
+
+    CONVERGED = "The loss no longer fell: the fit has converged."
+    PASS_LIMIT = (
+        "The limit of passes over the clip was reached before the loss stopped falling; "
+        "allow more passes if the landmarks are still missed."
+    )
+    DIVERGED = (
+        "The loss became infinite and the best pass before was returned; "
+        "lower the learning rate, and look for frames without a picture."
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

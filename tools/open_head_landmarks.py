@@ -130,7 +130,7 @@ def camera_of(images: int) -> WeakPerspective:
 def in_pixels(points: Tensor) -> Tensor:
     """Points (images, points, 3) of heads in the pixels of their pictures."""
     half = PICTURE_PX / 2
-    return camera_of(len(points)).to_ndc(points) * half + torch.tensor((half - 0.5, half - 0.5, 0.0))
+    return camera_of(len(points)).to_image(points) * half + torch.tensor((half - 0.5, half - 0.5, 0.0))
 
 
 class Hits:

@@ -16,7 +16,7 @@ from neuface.encoders.backbone import ResidualBackbone
 from neuface.encoders.predictor import Predictor
 from neuface.errors import InputError
 from neuface.head.model import HeadModel
-from neuface.structs import HEAD_TO_NDC_SIGNS, HeadParams, Prediction, WeakPerspective
+from neuface.structs import HEAD_TO_IMAGE_SIGNS, HeadParams, Prediction, WeakPerspective
 
 CROP_PX = 224
 SHRINK = 2
@@ -134,6 +134,6 @@ def face_anchor(head: HeadModel) -> Float[Tensor, 3]:
 def anchor_centre(camera: WeakPerspective, posed_anchor: Float[Tensor, "n 3"]) -> Float[Tensor, "n 2"]:
     """Where the camera sees the posed anchor, crop NDC: what the network is trained to say."""
     return (
-        camera.scale[:, None] * (posed_anchor * posed_anchor.new_tensor(HEAD_TO_NDC_SIGNS))[:, :2]
+        camera.scale[:, None] * (posed_anchor * posed_anchor.new_tensor(HEAD_TO_IMAGE_SIGNS))[:, :2]
         + camera.offset
     )

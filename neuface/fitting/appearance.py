@@ -28,7 +28,7 @@ from neuface.geometry.meshes import vertex_normals
 from neuface.head.model import HeadModel
 from neuface.losses import COLOUR_SOFTNESS
 from neuface.render.shading import sh_basis
-from neuface.structs import HEAD_TO_NDC_SIGNS, Prediction, TensorStruct
+from neuface.structs import HEAD_TO_IMAGE_SIGNS, Prediction, TensorStruct
 
 Visibility = Callable[[Tensor], Tensor]
 """Posed vertices `images vertices 3` (metres) to how well each is seen, `images vertices`, 0 if hidden; for example
@@ -143,7 +143,7 @@ def _look(head: HeadModel, prediction: Prediction, pictures: Tensor, visible: Vi
     face = _face(head)
     places = prediction.camera.project(posed[:, face])
     colour = sampled_colours(pictures, places)
-    normals = vertex_normals(posed, head.faces)[:, face] * posed.new_tensor(HEAD_TO_NDC_SIGNS)
+    normals = vertex_normals(posed, head.faces)[:, face] * posed.new_tensor(HEAD_TO_IMAGE_SIGNS)
     brightest = colour.detach().amax(-1)
     # Half a pixel inside the edges, where there is still something to interpolate.
     inside = (places.detach().abs() <= 1 - 1 / pictures.shape[-1]).all(-1)

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from neuface.head.model import HeadModel
-from neuface.structs import HEAD_TO_NDC_SIGNS, HeadParams, Prediction, TensorStruct, WeakPerspective
+from neuface.structs import HEAD_TO_IMAGE_SIGNS, HeadParams, Prediction, TensorStruct, WeakPerspective
 
 __all__ = ["Resection", "pose_jacobian", "resect"]
 
@@ -113,7 +113,7 @@ def _start(
     weight: Float[Tensor, "images points"],
 ) -> _Pose:
     """The affine camera of the unposed points, made one of turn and scale."""
-    signs = points.new_tensor(HEAD_TO_NDC_SIGNS)[:2]
+    signs = points.new_tensor(HEAD_TO_IMAGE_SIGNS)[:2]
     middle = einsum(weight, points, "i n, i n c -> i c")
     centre = einsum(weight, observed, "i n, i n c -> i c")
     spread, seen = points - middle[:, None], (observed - centre[:, None]) * signs
@@ -192,7 +192,7 @@ def pose_jacobian(
         points: in head axes, turned; what grows with the scale.
         arm: from what the head turns about.
     """
-    signs = points.new_tensor(HEAD_TO_NDC_SIGNS)[:2, None]
+    signs = points.new_tensor(HEAD_TO_IMAGE_SIGNS)[:2, None]
     # A small turn w moves a point by w x arm.
     x, y, z = arm.unbind(-1)
     zero = torch.zeros_like(x)

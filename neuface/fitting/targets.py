@@ -21,7 +21,7 @@ from neuface.geometry.smoothing import released_window_mean, smooth, smooth_quat
 from neuface.head.model import HeadModel
 from neuface.losses import log_scale
 from neuface.render.visibility import vertex_visible
-from neuface.structs import HEAD_TO_NDC_SIGNS, HeadParams, Prediction, TensorStruct, WeakPerspective
+from neuface.structs import HEAD_TO_IMAGE_SIGNS, HeadParams, Prediction, TensorStruct, WeakPerspective
 
 # How many meshes are decoded at once; bounds the memory of the E-step on long clips.
 MESHES_PER_CHUNK = 64
@@ -228,7 +228,7 @@ def vertex_confidence(
     elif config.visibility == "angle_and_depth":
         hidden = turned_away & deep
     else:
-        image = posed.detach() * posed.new_tensor(HEAD_TO_NDC_SIGNS)
+        image = posed.detach() * posed.new_tensor(HEAD_TO_IMAGE_SIGNS)
         hidden = ~vertex_visible(image, faces)
         if config.visibility == "all":
             hidden = hidden | turned_away | deep

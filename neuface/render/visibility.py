@@ -48,7 +48,7 @@ def vertex_visible(
 
     Args:
         vertices_image: x right, y down, z away from the camera (smaller is nearer), all in one unit, as from
-            `WeakPerspective.to_ndc`; points of the head frame times `HEAD_TO_NDC_SIGNS` will do, too.
+            `WeakPerspective.to_image`; points of the head frame times `HEAD_TO_IMAGE_SIGNS` will do, too.
         faces: corner indices, shared by all meshes. A triangle without area in the image hides nothing.
         relative_tolerance: a triangle that is in front by less than this share of the mesh's size (the larger side
             of its box in the image; 0.002 of a head is about half a millimetre) hides nothing: surfaces that touch.

@@ -124,7 +124,7 @@ def _film(
     frames = []
     for some in turn.split(PICTURES_AT_ONCE):
         posed = (scan.vertices - scan.landmarks.mean(0)) @ some.mT
-        picture, cover = paint_scan(scan, camera.to_ndc(posed), normalize(lamp, dim=0), strength, size_px)
+        picture, cover = paint_scan(scan, camera.to_image(posed), normalize(lamp, dim=0), strength, size_px)
         composed = exposure * picture + (1 - cover) * backdrop
         frames.append((composed * 255).round().clamp(0, 255).to(torch.uint8))
     return torch.cat(frames)

@@ -87,7 +87,7 @@ def paint_vertices(
     size_px: int,
 ) -> tuple[Float[Tensor, "b s s 3"], Bool[Tensor, "b s s"]]:
     """Like `paint_heads`, of posed vertices (metres) that need not follow from parameters."""
-    ndc = camera.to_ndc(vertices)
+    ndc = camera.to_image(vertices)
     half = size_px / 2
     pixels = ndc * half + ndc.new_tensor((half - 0.5, half - 0.5, 0.0))
     # Hidden triangles that face away are never seen on a closed head; the cut at the neck is out of sight.

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from neuface.head.model import HeadModel
-from neuface.structs import HEAD_TO_NDC_SIGNS, Prediction, TensorStruct, WeakPerspective
+from neuface.structs import HEAD_TO_IMAGE_SIGNS, Prediction, TensorStruct, WeakPerspective
 
 TURN_RAD = 0.15
 SHIFT = 0.06
@@ -54,7 +54,9 @@ class CropMoves(TensorStruct):
         Turning an orthographic picture in its plane is turning the head about the line of sight. The head turns
         about its root joint, so it is that joint's image that the camera has to follow.
         """
-        joint = (head.joints(truth.params)[..., 0, :] * head.template.new_tensor(HEAD_TO_NDC_SIGNS))[..., :2]
+        joint = (head.joints(truth.params)[..., 0, :] * head.template.new_tensor(HEAD_TO_IMAGE_SIGNS))[
+            ..., :2
+        ]
         pivot = truth.camera.scale[:, None] * joint + truth.camera.offset
         scale = truth.camera.scale * self.growth
         zero = torch.zeros_like(self.angle_rad)

@@ -52,7 +52,7 @@ def _pair(
     frame = shown.pictures[0].permute(1, 2, 0).repeat_interleave(ENLARGED, 0).repeat_interleave(ENLARGED, 1)
     half = frame.shape[0] / 2
     to_px = half * torch.tensor([1.0, 1.0, 1.0])
-    vertices = answer.camera.to_ndc(head.vertices(answer.params))[0] * to_px
+    vertices = answer.camera.to_image(head.vertices(answer.params))[0] * to_px
     vertices = vertices + vertices.new_tensor([half - 0.5, half - 0.5, 0.0])
     points, true_points = (
         (item.camera.project(head.landmarks(item.params, IBUG68))[0] + 1) * half - 0.5

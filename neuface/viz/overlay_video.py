@@ -34,7 +34,7 @@ def overlay_frames(
 
 def mesh_in_frame(head: HeadModel, prediction: Prediction, crop: Crop) -> Float[Tensor, "*batch vertices 3"]:
     """Vertices in frame pixels, with depth in the same unit (smaller is nearer)."""
-    ndc = prediction.camera.to_ndc(head.vertices(prediction.params))
+    ndc = prediction.camera.to_image(head.vertices(prediction.params))
     depth = ndc[..., 2:] / crop.ndc_per_frame_px.to(ndc.dtype)[..., None, None]
     return torch.cat((crop.ndc_to_frame(ndc[..., :2]), depth), dim=-1)
 

@@ -239,7 +239,7 @@ def gradient_picture(maps: GradientMaps, head: HeadModel) -> UInt8[Tensor, "h w 
     Every map has a scale of its own, written into it; see `studies.gradient_maps.figure`.
     """
     side = maps.crops.shape[1]
-    ndc = maps.prediction.camera.to_ndc(head.vertices(maps.prediction.params))
+    ndc = maps.prediction.camera.to_image(head.vertices(maps.prediction.params))
     centred = (ndc + ndc.new_tensor((1.0, 1.0, 0.0))) * (side / 2) - ndc.new_tensor((0.5, 0.5, 0.0))
     steps = {"direct step": maps.direct, "neural step": maps.neural}
     return gradient_figure(

@@ -178,7 +178,7 @@ def test_projection(reference: Reference, points: str, seen: str) -> None:
     head_frame = torch.from_numpy(reference("flame")[points]).double()[: len(cam)]
     # Their NDC has the centre of pixel 0 at -1, ours its edge: half a pixel of 224.
     half_pixel = torch.tensor([1 / 224, 1 / 224, 0.0])
-    found = (camera.to_ndc(head_frame) - half_pixel)[..., : known[seen].shape[-1]]
+    found = (camera.to_image(head_frame) - half_pixel)[..., : known[seen].shape[-1]]
     close(found, known[seen], 1e-6)
     torch.testing.assert_close(code_from_camera(camera), cam)
 
@@ -193,7 +193,7 @@ def test_codes_are_decoded_to_the_same_landmarks(
     head = read_flame(pack / "flame_tiny" / "generic_model.pkl")
     params, camera = decode_flame_code(torch.from_numpy(known["E_flame_parameters"]))
     half_pixel = torch.tensor([1 / 224, 1 / 224, 0.0])
-    found = camera.to_ndc(head.landmarks(params, scheme)) - half_pixel
+    found = camera.to_image(head.landmarks(params, scheme)) - half_pixel
     close(found[..., : known[seen].shape[-1]], known[seen], 1e-5)
 
 

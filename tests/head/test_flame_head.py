@@ -163,8 +163,8 @@ def test_projection(flame: dict[str, np.ndarray]) -> None:
     offset = scale[:, None] * shift * torch.tensor([1.0, -1.0])
     camera = WeakPerspective(scale=scale, offset=offset)
     assert_near(camera.project(torch.from_numpy(flame["landmarks2d"])), stored["landmarks2d_ndc"])
-    assert_near(camera.to_ndc(torch.from_numpy(flame["landmarks3d"])), stored["landmarks3d_ndc"])
-    assert_near(camera[:4].to_ndc(torch.from_numpy(flame["verts"][:4])), stored["verts_ndc"])
+    assert_near(camera.to_image(torch.from_numpy(flame["landmarks3d"])), stored["landmarks3d_ndc"])
+    assert_near(camera[:4].to_image(torch.from_numpy(flame["verts"][:4])), stored["verts_ndc"])
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

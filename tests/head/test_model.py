@@ -171,7 +171,7 @@ def test_projection_flips_into_the_image() -> None:
     camera = WeakPerspective(scale=torch.tensor(4.0), offset=torch.tensor([0.5, -0.25]))
     point = torch.tensor([[0.1, 0.2, 0.3]])
     torch.testing.assert_close(camera.project(point), torch.tensor([[0.4 + 0.5, -0.8 - 0.25]]))
-    torch.testing.assert_close(camera.to_ndc(point)[0, 2], torch.tensor(-1.2))
+    torch.testing.assert_close(camera.to_image(point)[0, 2], torch.tensor(-1.2))
 
 
 @pytest.mark.parametrize("length", [0.0, 1e-12, 1e-7, 1e-4, torch.pi - 1e-7, torch.pi, torch.pi + 1e-7])

@@ -14,7 +14,7 @@ from neuface.geometry.meshes import vertex_normals
 from neuface.head.model import HeadModel
 from neuface.render import visibility as visibility_module
 from neuface.render.visibility import vertex_visible
-from neuface.structs import HEAD_TO_NDC_SIGNS, WeakPerspective
+from neuface.structs import HEAD_TO_IMAGE_SIGNS, WeakPerspective
 
 
 def slow_visible(vertices: Tensor, faces: Tensor, tolerance: float) -> list[bool]:
@@ -63,7 +63,7 @@ def two_plates(near_depth: float, far_depth: float) -> tuple[Tensor, Tensor]:
 def turned_head(head: HeadModel, yaw_deg: float, pitch_deg: float = 0.0) -> Tensor:
     rotvec = torch.tensor([[math.radians(pitch_deg), math.radians(yaw_deg), 0.0]])
     posed = head.vertices(replace(head.neutral(1), root_rotvec=rotvec))[0]
-    return posed * posed.new_tensor(HEAD_TO_NDC_SIGNS)
+    return posed * posed.new_tensor(HEAD_TO_IMAGE_SIGNS)
 
 
 # --- Against the slow twin
@@ -72,7 +72,7 @@ def turned_head(head: HeadModel, yaw_deg: float, pitch_deg: float = 0.0) -> Tens
 @pytest.mark.parametrize("seed", range(4))
 def test_a_head_of_a_few_vertices_equals_the_slow_twin(tiny_head, random_params, seed: int) -> None:
     head = tiny_head(seed)
-    vertices = head.vertices(random_params(head, 3, seed=seed, scale=0.8)) * torch.tensor(HEAD_TO_NDC_SIGNS)
+    vertices = head.vertices(random_params(head, 3, seed=seed, scale=0.8)) * torch.tensor(HEAD_TO_IMAGE_SIGNS)
     found = vertex_visible(vertices, head.faces)
     for mesh in range(3):
         tolerance = 0.002 * size_of(vertices[mesh])
@@ -162,7 +162,7 @@ def test_unit_place_and_mirror_do_not_matter(open_head: HeadModel) -> None:
     vertices = turned_head(open_head, 35)
     found = vertex_visible(vertices, open_head.faces)
     camera = WeakPerspective(scale=torch.tensor(6.0), offset=torch.tensor([0.2, -0.4]))
-    in_ndc = camera.to_ndc(vertices * vertices.new_tensor(HEAD_TO_NDC_SIGNS))
+    in_ndc = camera.to_image(vertices * vertices.new_tensor(HEAD_TO_IMAGE_SIGNS))
     assert float((vertex_visible(in_ndc, open_head.faces) == found).double().mean()) > 0.999
     mirrored = vertices * vertices.new_tensor([-1.0, 1.0, 1.0])
     assert float((vertex_visible(mirrored, open_head.faces) == found).double().mean()) > 0.999

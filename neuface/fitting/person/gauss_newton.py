@@ -15,7 +15,7 @@ from torch import Tensor
 
 from neuface.fitting.person.linear_model import LinearLandmarks
 from neuface.fitting.pose_only import pose_jacobian
-from neuface.structs import HEAD_TO_NDC_SIGNS
+from neuface.structs import HEAD_TO_IMAGE_SIGNS
 
 __all__ = [
     "POSE",
@@ -42,7 +42,7 @@ HOLD = 1e-6
 FIXED = 1e9
 # Of one round, radians and logarithm of the scale: further away, the linear model is none.
 LARGEST_STEP = 0.3
-SIGNS = HEAD_TO_NDC_SIGNS[:2]
+SIGNS = HEAD_TO_IMAGE_SIGNS[:2]
 
 
 @dataclass(frozen=True, kw_only=True)
