@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from data_folders import DATA
+from data_folders import DATA, needs
 
 import neuface
 from neuface.demo import run_demo
@@ -21,8 +21,6 @@ from neuface.evaluation.figures import Figures, measure
 from neuface.fitting.free import POSE, FreeParameters
 from neuface.fitting.loop import fit
 from neuface.fitting.problem import make_problem
-
-needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the real clips (../shared/data) are not here")
 
 
 def mean_face_with_best_pose(clip: neuface.Clip, head: neuface.HeadModel) -> Figures:
@@ -51,7 +49,7 @@ def figures(clip: neuface.Clip, config: neuface.FitConfig | None = None) -> dict
     return neuface.optimize(clip, config=config, progress=False).report()
 
 
-@needs_data
+@needs(DATA)
 @pytest.mark.parametrize(
     ("video", "landmarks", "few", "many"),
     [
@@ -75,7 +73,7 @@ def test_one_camera(full: bool, video: str, landmarks: str, few: int, many: int)
     assert report["failed_frames"] == 0
 
 
-@needs_data
+@needs(DATA)
 def test_four_uncalibrated_cameras(full: bool) -> None:
     times = 60 if full else 10
     folder = DATA / "caliscope_4view" / "calibration_session"

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from data_folders import DATA
+from data_folders import DATA, needs
 
 from neuface.clips import read_clip
 from neuface.cropping import source_crops
@@ -121,10 +121,9 @@ def test_unusable_options_and_landmarks() -> None:
         read_clip(FRAMES, "missing.npz")
 
 
+@needs(DATA / "caliscope_4view")
 def test_four_real_cameras() -> None:
     folder = DATA / "caliscope_4view" / "calibration_session"
-    if not folder.exists():
-        pytest.skip("needs the four-camera recording in ../shared/data")
     videos = [folder / f"cam_{camera}.mp4" for camera in range(4)]
     clip = read_clip(videos, folder / "mediapipe_landmarks.npz", max_frames=3)
     assert (clip.views, clip.time, clip.fps) == (4, 3, 6.0)
@@ -132,11 +131,10 @@ def test_four_real_cameras() -> None:
     assert clip.names == ("cam_0", "cam_1", "cam_2", "cam_3")
 
 
+@needs(DATA / "intel_head_pose")
 def test_one_of_two_real_faces_is_followed() -> None:
     name = "head-pose-face-detection-female-and-male"
     folder = DATA / "intel_head_pose"
-    if not folder.exists():
-        pytest.skip("needs the real videos in ../shared/data")
     clip = read_clip(folder / f"{name}.gif", folder / f"{name}.landmarks.npz")
     centres = clip.landmarks.points_px[0][clip.valid[0]].mean(1)
     assert clip.valid.float().mean() > 0.9

@@ -1,7 +1,6 @@
 """Encoders with the weights of a closed formula, whose outputs by the official programs are known.
 
-The formula and the outputs are described in `../shared/parity/README.md` beside the repository; without that folder
-the tests that need them are skipped.
+The formula and the outputs are described in tests/data/parity/README.md.
 """
 
 from __future__ import annotations
@@ -9,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +15,6 @@ import torch
 from data_folders import PARITY
 from torch import Tensor, nn
 
-PACK = PARITY
 M64 = (1 << 64) - 1
 PIECE = 1 << 15
 LARGEST_LAYER = 8192
@@ -25,19 +22,11 @@ Weights = Mapping[str, Tensor]
 
 
 @pytest.fixture(scope="session")
-def pack() -> Path:
-    """The folder of reference outputs."""
-    if not PACK.is_dir():
-        pytest.skip("needs the reference outputs in ../shared/parity")
-    return PACK
-
-
-@pytest.fixture(scope="session")
-def reference(pack: Path) -> Callable[[str], dict[str, np.ndarray]]:
+def reference() -> Callable[[str], dict[str, np.ndarray]]:
     """`reference(name)`: the stored arrays of one file."""
 
     def read(name: str) -> dict[str, np.ndarray]:
-        with np.load(pack / "reference" / f"{name}.npz") as archive:
+        with np.load(PARITY / "reference" / f"{name}.npz") as archive:
             return dict(archive)
 
     return read
@@ -50,14 +39,14 @@ def pictures(reference: Callable[[str], dict[str, np.ndarray]]) -> Tensor:
 
 
 @pytest.fixture(scope="session")
-def formula(pack: Path) -> Callable[..., Weights]:
+def formula() -> Callable[..., Weights]:
     """`formula("E_flame")`: a network's weights, keys without the network's name; `outputs=53` for the variant."""
 
     @lru_cache(maxsize=8)
     def weights(network: str, outputs: int | None = None) -> Weights:
         found: dict[str, Tensor] = {}
         name = "SMIRK" if network == "smirk_encoder" else network
-        for line in (pack / "checkpoints" / f"keys_{name}.tsv").read_text().splitlines()[1:]:
+        for line in (PARITY / "checkpoints" / f"keys_{name}.tsv").read_text().splitlines()[1:]:
             key, size, _ = line.split("\t")
             shape = () if size == "scalar" else tuple(int(number) for number in size.split("x"))
             if outputs is not None and key.startswith("layers.2."):

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from data_folders import PARITY
 from torch import Tensor
 
 import neuface
@@ -30,14 +31,12 @@ EMOCA_FILE = "EMOCA_v2_lr_mse_20/detail/checkpoints/deca-epoch=10-val_loss/datal
 
 
 @pytest.fixture(scope="module")
-def assets(
-    pack: Path, tmp_path_factory: pytest.TempPathFactory, formula: Callable[..., dict[str, Tensor]]
-) -> Path:
+def assets(tmp_path_factory: pytest.TempPathFactory, formula: Callable[..., dict[str, Tensor]]) -> Path:
     """A folder as users have it: downloads of all three models and FLAME beside each other."""
     folder = tmp_path_factory.mktemp("assets")
     (folder / "FLAME2020").mkdir()
     for name in FLAME_FILES:
-        shutil.copy(pack / "flame_tiny" / name, folder / "FLAME2020" / name)
+        shutil.copy(PARITY / "flame_tiny" / name, folder / "FLAME2020" / name)
     coarse, expression = formula("E_flame"), formula("E_expression")
     left_by_training = {"opt": {"state": {}, "param_groups": [{"lr": 1e-4}]}, "global_step": 7}
     detail = {"E_detail": {"layers.2.bias": torch.zeros(3)}, "D_detail": {}}

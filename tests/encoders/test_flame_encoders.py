@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pytest
 import torch
+from data_folders import PARITY
 from torch import Tensor
 
 from neuface.encoders.deca import DecaEncoder, decode_flame_code
@@ -56,15 +57,13 @@ def emoca(load_formula: LoadFormula, *, jaw: bool = False) -> EmocaEncoder:
 # --- The weights
 
 
-def test_formula_gives_the_listed_numbers(
-    pack: Path, formula_number: Callable[..., tuple[int, np.float32]]
-) -> None:
+def test_formula_gives_the_listed_numbers(formula_number: Callable[..., tuple[int, np.float32]]) -> None:
     shapes = {
         line.split("\t")[0]: tuple(int(n) for n in line.split("\t")[1].split("x") if n != "scalar")
         for name in ("SMIRK", "E_flame", "E_expression", "E_detail", "D_detail")
-        for line in _prefixed(pack / "checkpoints" / f"keys_{name}.tsv", name)
+        for line in _prefixed(PARITY / "checkpoints" / f"keys_{name}.tsv", name)
     }
-    rows = (pack / "checkpoints" / "formula_values.tsv").read_text().splitlines()[1:]
+    rows = (PARITY / "checkpoints" / "formula_values.tsv").read_text().splitlines()[1:]
     assert len(rows) == 41
     for row in rows:
         key, index, known_hash, _, _, bits = row.split("\t")
@@ -88,9 +87,9 @@ def _prefixed(path: Path, name: str) -> list[str]:
     ],
 )
 def test_formula_gives_the_whole_networks(
-    pack: Path, formula: Callable[..., dict[str, Tensor]], network: str, outputs: int | None, row: str
+    formula: Callable[..., dict[str, Tensor]], network: str, outputs: int | None, row: str
 ) -> None:
-    lines = (pack / "checkpoints" / "formula_sha256.tsv").read_text().splitlines()
+    lines = (PARITY / "checkpoints" / "formula_sha256.tsv").read_text().splitlines()
     known = {line.split("\t")[0]: line.split("\t")[3] for line in lines}
     digest = hashlib.sha256()
     for tensor in formula(network, outputs).values():
@@ -186,11 +185,9 @@ def test_projection(reference: Reference, points: str, seen: str) -> None:
 @pytest.mark.parametrize(
     ("scheme", "seen"), [("ibug68", "decoded_landmarks2d"), ("ibug68_3d", "decoded_landmarks3d")]
 )
-def test_codes_are_decoded_to_the_same_landmarks(
-    pack: Path, reference: Reference, scheme: str, seen: str
-) -> None:
+def test_codes_are_decoded_to_the_same_landmarks(reference: Reference, scheme: str, seen: str) -> None:
     known = reference("deca_encoder")
-    head = read_flame(pack / "flame_tiny" / "generic_model.pkl")
+    head = read_flame(PARITY / "flame_tiny" / "generic_model.pkl")
     params, camera = decode_flame_code(torch.from_numpy(known["E_flame_parameters"]))
     half_pixel = torch.tensor([1 / 224, 1 / 224, 0.0])
     found = camera.to_image(head.landmarks(params, scheme)) - half_pixel

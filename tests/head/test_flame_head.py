@@ -1,7 +1,4 @@
-"""The head model against the official programs' outputs on a synthetic model in FLAME's layout.
-
-Reference arrays lie in `../shared/parity` beside the repository; without that folder these tests are skipped.
-"""
+"""The head model against the official programs' outputs on a synthetic model in FLAME's layout."""
 
 from __future__ import annotations
 
@@ -20,7 +17,6 @@ from neuface.io.flame.model_file import read_flame
 from neuface.structs import HeadParams, WeakPerspective
 
 REFERENCE = PARITY / "reference"
-pytestmark = pytest.mark.skipif(not REFERENCE.is_dir(), reason="needs the parity files in ../shared/parity")
 
 DTYPES = [torch.float32, torch.float64]
 TOLERANCE = 1e-6

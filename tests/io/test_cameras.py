@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from data_folders import DATA
+from data_folders import DATA, needs
 
 from neuface.errors import InputError
 from neuface.geometry.triangulation import Triangulation, triangulate
@@ -22,9 +22,7 @@ from neuface.landmarks.schemes import OUTER_EYES_MEDIAPIPE478
 from neuface.structs import Landmarks
 
 SESSION = DATA / "caliscope_4view" / "calibration_session"
-needs_session = pytest.mark.skipif(
-    not SESSION.is_dir(), reason="needs the four-camera session in ../shared/data"
-)
+needs_session = needs(SESSION)
 
 Json = dict[str, Any]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from data_folders import DATA
+from data_folders import DATA, required
 
 from neuface.errors import InputError
 from neuface.io.landmarks import read_landmarks, write_landmarks
@@ -21,9 +21,7 @@ REAL_FILES = {
 
 @pytest.mark.parametrize("name", REAL_FILES)
 def test_real_files(name: str) -> None:
-    if not (DATA / name).exists():
-        pytest.skip("needs the real landmark files in ../shared/data")
-    arrays, scheme = read_landmarks(DATA / name)
+    arrays, scheme = read_landmarks(required(DATA / name))
     views, shape = REAL_FILES[name]
     assert (len(arrays), arrays[0].shape, scheme) == (views, shape, "mediapipe478")
 

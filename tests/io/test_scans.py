@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from data_folders import DATA
+from data_folders import DATA, needs
 
 from neuface.errors import InputError
 from neuface.io.scans import IBUG68_GROUPS, read_ljson, read_obj, read_scan
@@ -210,7 +210,7 @@ def test_a_picture_that_is_none(folder: Path) -> None:
         read_scan(folder)
 
 
-@pytest.mark.skipif(not JAMES.is_dir(), reason="the real scan (../shared/data/menpo_james) is not here")
+@needs(JAMES)
 def test_the_real_scan() -> None:
     scan = read_scan(JAMES)
     assert (len(scan.vertices), len(scan.faces), len(scan.uv)) == (6393, 12228, 6680)

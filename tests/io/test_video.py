@@ -8,7 +8,7 @@ import av
 import numpy as np
 import pytest
 import torch
-from data_folders import DATA
+from data_folders import DATA, required
 
 from neuface.errors import InputError
 from neuface.io.video import (
@@ -40,9 +40,7 @@ def moving_frames(time: int, height: int = 48, width: int = 64) -> np.ndarray:
 
 @pytest.mark.parametrize("name", REAL_VIDEOS)
 def test_real_files_are_counted_and_read_exactly_in_any_order(name: str) -> None:
-    if not (DATA / name).exists():
-        pytest.skip("needs the real videos in ../shared/data")
-    source = VideoSource(DATA / name)
+    source = VideoSource(required(DATA / name))
     time, height, width, fps = REAL_VIDEOS[name]
     assert isinstance(source, FrameSource)
     assert (source.time, source.size_hw(0), source.fps) == (time, (height, width), fps)

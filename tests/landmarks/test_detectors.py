@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from data_folders import DATA
+from data_folders import DATA, needs
 
 from neuface.errors import InputError, MissingDependencyError
 from neuface.io.landmarks import read_landmarks
@@ -21,8 +21,7 @@ from neuface.landmarks.detectors import (
 
 TASK = DATA / "mediapipe_face_landmarker" / "face_landmarker.task"
 needs_mediapipe = pytest.mark.skipif(
-    not TASK.exists() or importlib.util.find_spec("mediapipe") is None,
-    reason="needs mediapipe (neuface[mediapipe]) and the model in ../shared/data",
+    importlib.util.find_spec("mediapipe") is None, reason="needs mediapipe (neuface[mediapipe])"
 )
 
 
@@ -102,6 +101,7 @@ def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @needs_mediapipe
+@needs(TASK, DATA / "grid_corpus")
 def test_mediapipe_agrees_with_the_recorded_landmarks() -> None:
     source = VideoSource(DATA / "grid_corpus" / "bbaf2n.mpg")
     detector = MediaPipeDetector(TASK)
@@ -113,7 +113,7 @@ def test_mediapipe_agrees_with_the_recorded_landmarks() -> None:
     assert not confidence[1].any()
 
 
-@pytest.mark.skipif(importlib.util.find_spec("mediapipe") is None, reason="needs mediapipe")
+@needs_mediapipe
 def test_mediapipe_model_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "bad.task").write_bytes(b"no model")
     for name in ("missing.task", "bad.task"):

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from data_folders import DATA
+from data_folders import DATA, required
 
 from neuface.errors import InputError
 from neuface.io.landmarks import read_landmarks
@@ -24,9 +24,7 @@ FRONTAL = DATA / "grid_corpus" / "bbaf2n.landmarks.npz"
 
 
 def frontal_face() -> Landmarks:
-    if not FRONTAL.exists():
-        pytest.skip("needs the real landmark files in ../shared/data")
-    arrays, _ = read_landmarks(FRONTAL)
+    arrays, _ = read_landmarks(required(FRONTAL))
     return as_landmarks(arrays, 1, len(arrays[0]))
 
 

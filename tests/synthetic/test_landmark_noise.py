@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from data_folders import DATA
+from data_folders import DATA, needs
 from torch import Tensor
 
 from neuface.errors import InputError
@@ -101,13 +101,11 @@ def trembling_percent(points_px: Tensor, eye_px: float) -> Tensor:
     return 100 / eye_px * (second[:, INNER_STILL].square().mean((1, 2)) / 6).sqrt()
 
 
+@needs(DATA / "grid_corpus")
 def test_it_trembles_as_a_detector_does_on_still_faces(face: Tensor) -> None:
     """Against the landmarks of real talkers, in the half of their frames in which the nose moves least."""
-    files = sorted((DATA / "grid_corpus").glob("*.landmarks.npz"))
-    if not files:
-        pytest.skip("needs the real landmark files in ../shared/data")
     real = []
-    for file in files:
+    for file in sorted((DATA / "grid_corpus").glob("*.landmarks.npz")):
         views, _ = read_landmarks(file)
         marks = to_ibug68(as_landmarks(views, 1, len(views[0])))
         points = marks.points_px[0]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from data_folders import DATA
+from data_folders import DATA, needs
 
 from neuface.cli import main
 from neuface.errors import InputError
@@ -108,7 +108,7 @@ def test_hard_clips_are_kept_for_their_corruption() -> None:
     assert "corruption" not in clean.key()
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason="the real clips (../shared/data) are not here")
+@needs(DATA)
 def test_real_clips_are_limited() -> None:
     settings = replace(TINY, real_clips=2, real_frames=30, four_camera_frames=8, scans=1)
     sources = clip_sources(settings, find_footage(DATA), str(DATA))
@@ -203,7 +203,7 @@ def test_what_cannot_be_run_is_refused_before_anything_is_computed(tmp_path: Pat
 # --- What runs are kept for
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason="the real clips (../shared/data) are not here")
+@needs(DATA)
 def test_runs_are_kept_for_what_is_in_the_files(tmp_path: Path) -> None:
     """Wherever the folder lies; but another video or scan of the same name is another clip."""
     settings = replace(TINY, real_clips=1, scans=1)
@@ -251,7 +251,7 @@ def test_runs_are_kept_for_the_code_that_made_them(tmp_path: Path, monkeypatch: 
     assert torch.get_num_threads() == threads
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason="the real clips (../shared/data) are not here")
+@needs(DATA)
 def test_every_arm_that_fits_is_held_out() -> None:
     settings = replace(TINY, four_camera_frames=8, held_out=True)
     jobs = evidence._held_out_jobs(clip_sources(settings, find_footage(DATA), str(DATA)), settings)

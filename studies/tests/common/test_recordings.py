@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from data_folders import DATA
+from data_folders import DATA, needs
 
 from neuface.errors import InputError
 from neuface.evaluation.figures import image_nme_percent
@@ -20,7 +20,6 @@ from studies.common.data_folder import files_below
 from studies.common.recordings import RECORDINGS, find_footage
 from studies.neural_versus_direct.arms import encoder_answer
 
-needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the real clips (../shared/data) are not here")
 # What docs/open_encoder.md says that the encoder has been trained on.
 TRAINED_ON = {"brbk7n", "lbax4n", "asl_no", "calibration_session"}
 
@@ -74,7 +73,7 @@ def test_files_below_a_folder(tmp_path: Path) -> None:
     assert missing == ("a",)
 
 
-@needs_data
+@needs(DATA)
 def test_all_real_clips_are_found_and_load() -> None:
     found = find_footage(DATA)
     assert found.absent == ()
@@ -91,7 +90,7 @@ def test_all_real_clips_are_found_and_load() -> None:
     assert len(read_scan(found.scan_folder).landmarks) == 68
 
 
-@needs_data
+@needs(DATA)
 def test_lengths_are_the_studys() -> None:
     cases = {case.name: case for case in find_footage(DATA).cases}
     # Of 1337 frames.
@@ -100,7 +99,7 @@ def test_lengths_are_the_studys() -> None:
     assert cases["head_pose_female"].load().time == 23
 
 
-@needs_data
+@needs(DATA)
 def test_profiles_of_an_unseen_person() -> None:
     """MediaPipe's own places for its points in profiles explain a real clip better than those of the front view."""
     (real,) = (case for case in find_footage(DATA).cases if case.name == "head_pose_female")
@@ -120,7 +119,7 @@ def test_profiles_of_an_unseen_person() -> None:
     assert float(found[~profile].nanmean()) < 1.02 * float(without[~profile].nanmean())
 
 
-@needs_data
+@needs(DATA)
 def test_the_four_cameras_belong_to_their_views() -> None:
     (case,) = find_footage(DATA).of_group("four_cameras")
     clip, calibrated = case.load(1), case.cameras()

@@ -1,7 +1,6 @@
 """FLAME files: every wire format and companion against the published truth, and files that must be refused.
 
-The files are synthetic, in the licensed files' layout; they lie in `../shared/parity` beside the repository, and
-without that folder these tests are skipped.
+The files are synthetic, in the licensed files' layout; see tests/data/parity/README.md.
 """
 
 from __future__ import annotations
@@ -28,8 +27,6 @@ from neuface.io.flame.model_file import EYELID_NAMES, FlameArrays, read_flame, r
 from neuface.io.heads import HEAD_FORMAT, is_written_head, read_head, write_head
 
 TINY, BAD = PARITY / "flame_tiny", PARITY / "bad_files"
-pytestmark = pytest.mark.skipif(not TINY.is_dir(), reason="needs the parity files in ../shared/parity")
-
 MODEL = TINY / "generic_model.pkl"
 FORMATS = (
     "generic_model.pkl", "generic_model_p1_allchumpy.pkl", "flame_plain_py3.pkl", "FLAME_NEUTRAL.npz",

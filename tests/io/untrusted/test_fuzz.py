@@ -27,7 +27,6 @@ from neuface.io.heads import write_head
 from neuface.structs import Crop, Landmarks, Prediction, WeakPerspective
 
 pytest.importorskip("resource")
-PACK = PARITY
 MUTATIONS = 70
 HERE = Path(__file__).parent
 
@@ -36,7 +35,7 @@ HERE = Path(__file__).parent
 def answer(tmp_path_factory: pytest.TempPathFactory, open_head: neuface.HeadModel) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("fuzz")
     write_seeds(folder, open_head)
-    program = [sys.executable, str(HERE / "fuzz_worker.py"), str(folder), str(PACK) if PACK.is_dir() else ""]
+    program = [sys.executable, str(HERE / "fuzz_worker.py"), str(folder), str(PARITY)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE.parents[1]), str(HERE)])}
     done = subprocess.run(
         [*program, str(MUTATIONS)], capture_output=True, text=True, env=environment, timeout=900, check=False

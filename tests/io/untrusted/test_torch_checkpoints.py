@@ -20,10 +20,8 @@ from neuface.io.flame.encoder_files import best_checkpoint, emoca_package, read_
 from neuface.io.untrusted.strict_state_dict import load_strictly
 from neuface.io.untrusted.torch_checkpoints import named_tensors, read_checkpoint, state_dict_at
 
-PACK = PARITY
-LAYOUTS = PACK / "checkpoints"
+LAYOUTS, BAD = PARITY / "checkpoints", PARITY / "bad_files"
 MARKER = "PWNED_MARKER"
-needs_pack = pytest.mark.skipif(not PACK.is_dir(), reason="needs the files in ../shared/parity")
 
 
 def zipped(
@@ -40,7 +38,6 @@ def zipped(
 # --- The formats
 
 
-@needs_pack
 @pytest.mark.parametrize("name", ["deca_model_layout.tar", "deca_model_layout_legacy.tar"])
 def test_both_formats_hold_the_same(name: str) -> None:
     content = read_checkpoint(LAYOUTS / name)
@@ -57,7 +54,6 @@ def test_both_formats_hold_the_same(name: str) -> None:
         read_deca(LAYOUTS / name)
 
 
-@needs_pack
 def test_lightning_checkpoints_without_lightning() -> None:
     package = LAYOUTS / "EMOCA_layout"
     best = best_checkpoint(package)
@@ -71,7 +67,6 @@ def test_lightning_checkpoints_without_lightning() -> None:
         read_emoca(package)
 
 
-@needs_pack
 def test_last_is_only_a_fallback(tmp_path: Path) -> None:
     shutil.copytree(LAYOUTS / "EMOCA_layout", tmp_path / "package")
     for folder in (tmp_path / "package" / "detail" / "checkpoints").glob("deca-*"):
@@ -92,8 +87,7 @@ def test_the_published_package_comes_first(tmp_path: Path) -> None:
 # --- Hostile and broken files
 
 
-@needs_pack
-@pytest.mark.parametrize("file", sorted((PACK / "bad_files").glob("exec_*")), ids=lambda file: file.name)
+@pytest.mark.parametrize("file", sorted(BAD.glob("exec_*")), ids=lambda file: file.name)
 def test_nothing_is_run(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for read in (read_checkpoint, read_deca, read_smirk):
@@ -102,13 +96,12 @@ def test_nothing_is_run(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert not (tmp_path / MARKER).exists()
 
 
-@needs_pack
 @pytest.mark.parametrize(
     "name", ["exec_checkpoint_zip.tar", "exec_checkpoint_legacy.tar", "exec_lightning.ckpt"]
 )
 def test_the_refusal_names_what_was_asked_for(name: str) -> None:
     with pytest.raises(InputError, match=r"asks for posix\.system"):
-        read_checkpoint(PACK / "bad_files" / name)
+        read_checkpoint(BAD / name)
 
 
 class _Runs:
@@ -146,7 +139,6 @@ def test_parts_larger_than_the_file_are_refused(tmp_path: Path) -> None:
         read_checkpoint(stored)
 
 
-@needs_pack
 @pytest.mark.parametrize("name", ["deca_model_layout.tar", "deca_model_layout_legacy.tar"])
 def test_damaged_twins_are_data_or_a_named_error(name: str, tmp_path: Path) -> None:
     original = (LAYOUTS / name).read_bytes()

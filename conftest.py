@@ -1,4 +1,7 @@
-"""Heads for the whole test tree: the open head, and a tiny random one whose loops can be written out."""
+"""Heads for all tests, those of the studies and the doctests too.
+
+They are the open head and a tiny random one, small enough to write its loops out.
+"""
 
 from __future__ import annotations
 
@@ -12,20 +15,9 @@ from neuface.head.model import HeadModel, LandmarkEmbedding
 from neuface.models import load_head
 from neuface.structs import HeadParams
 
+pytest_plugins = ["pytester", "data_folders"]
 MakeHead = Callable[..., HeadModel]
 MakeParams = Callable[..., HeadParams]
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--full", action="store_true", help="run the acceptance tests on whole clips (minutes more)"
-    )
-
-
-@pytest.fixture(scope="session")
-def full(request: pytest.FixtureRequest) -> bool:
-    """Whether the acceptance tests run on whole clips instead of their beginnings."""
-    return bool(request.config.getoption("--full"))
 
 
 @pytest.fixture(scope="session")
