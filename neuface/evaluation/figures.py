@@ -10,11 +10,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from neuface import metrics
-from neuface.head.model import HeadModel
+from neuface.head.model import MESHES_PER_CHUNK, HeadModel
 from neuface.landmarks.schemes import IBUG68, INNER51, MEDIAPIPE_TO_IBUG68, outer_eye_distance_px, to_ibug68
 from neuface.structs import Crop, HeadParams, Landmarks, Prediction
-
-MESHES_PER_CHUNK = 64
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.nn.functional import grid_sample
 
 from neuface.geometry.meshes import vertex_normals
+from neuface.geometry.sampling import evenly_spread_indices
 from neuface.head.model import HeadModel
 from neuface.losses import COLOUR_SOFTNESS
 from neuface.render.shading import sh_basis
@@ -124,7 +125,7 @@ def estimate_appearance(
     light = _even_light(head.template).repeat(valid.numel(), 1, 1)
     face = _face(head)
     if len(judged):
-        used = _evenly_spread(judged, MOST_ALBEDO_IMAGES)
+        used = judged[evenly_spread_indices(len(judged), MOST_ALBEDO_IMAGES, judged.device)]
         pieces = [
             _look(head, flat[part], flat_pictures[part], visible) for part in used.split(IMAGES_PER_CHUNK)
         ]
@@ -262,12 +263,6 @@ def _even_light(like: Tensor) -> Float[Tensor, "9 3"]:
 def _face(head: HeadModel) -> Int[Tensor, " face"]:
     everything = torch.ones_like(head.template[:, 0], dtype=torch.bool)
     return head.regions.get("face", everything).nonzero().squeeze(1)
-
-
-def _evenly_spread(index: Int[Tensor, " n"], most: int) -> Int[Tensor, " m"]:
-    if len(index) <= most:
-        return index
-    return index[torch.linspace(0, len(index) - 1, most, device=index.device).round().long()]
 
 
 def _joined(pieces: list[_Seen]) -> _Seen:

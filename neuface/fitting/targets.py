@@ -13,18 +13,16 @@ from torch.nn.functional import normalize
 from neuface.fitting.appearance import Appearance, Visibility, estimate_appearance
 from neuface.fitting.config import FitConfig, Merge
 from neuface.fitting.problem import Problem
-from neuface.geometry.interpolation import bridge_gaps
+from neuface.geometry.interpolation import interpolate_missing
 from neuface.geometry.merging import robust_mean, softmax_weights, weighted_mean, weighted_median
 from neuface.geometry.meshes import vertex_normals
 from neuface.geometry.rotations import continuous_signs, rotvec_to_quaternion
 from neuface.geometry.smoothing import released_window_mean, smooth, smooth_quaternions
-from neuface.head.model import HeadModel
+from neuface.head.model import MESHES_PER_CHUNK, HeadModel
 from neuface.losses import log_scale
 from neuface.render.visibility import vertex_visible
 from neuface.structs import HEAD_TO_IMAGE_SIGNS, HeadParams, Prediction, TensorStruct, WeakPerspective
 
-# How many meshes are decoded at once; bounds the memory of the E-step on long clips.
-MESHES_PER_CHUNK = 64
 # Of the softmax over views in the released code.
 SOFTMAX_TEMPERATURE = 0.1
 
@@ -160,7 +158,7 @@ def _smooth_rotations(
 ) -> Float[Tensor, "views time 4"]:
     quaternion = rotvec_to_quaternion(rotvec)
     if not bool(known.all()):
-        quaternion = normalize(bridge_gaps(continuous_signs(quaternion), known, starts), dim=-1)
+        quaternion = normalize(interpolate_missing(continuous_signs(quaternion), known, starts), dim=-1)
     if config.smoother == "released":
         return released_window_mean(quaternion, starts)
     return smooth_quaternions(quaternion, config.temporal_window, config.smoother, starts)
@@ -174,7 +172,7 @@ def _smooth_values(
 ) -> Float[Tensor, "views time c"]:
     # The released code smooths nothing but rotations; its window of four would shift a course by half a frame.
     kind = "mean" if config.smoother == "released" else config.smoother
-    return smooth(bridge_gaps(values, known, starts), config.temporal_window, kind, starts)
+    return smooth(interpolate_missing(values, known, starts), config.temporal_window, kind, starts)
 
 
 def _smooth_camera(

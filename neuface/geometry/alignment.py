@@ -1,4 +1,4 @@
-"""Best rigid or similarity alignment of point sets."""
+"""Least-squares rigid and similarity alignment of corresponding points (Procrustes)."""
 
 from __future__ import annotations
 
@@ -16,10 +16,21 @@ def align_points(
     with_scale: bool = False,
     fit_on: Float[Tensor, " points"] | None = None,
 ) -> Float[Tensor, "*batch points 3"]:
-    """`source` moved onto `target` by the least-squares rotation and shift (and scale), per batch item.
+    """`source` moved onto `target` by the rotation and translation (and scale) of least squares.
+
+    Every batch item has its own motion. The closed form is that of Umeyama (1991); it never reflects.
 
     Args:
-        fit_on: weights (0 or more) of the points that decide the motion; all points are moved by it.
+        source, target: corresponding points in one unit, which is also that of the result.
+        with_scale: whether the size of `source` may change.
+        fit_on: weights (0 or more) of the points in the sum of squares; all points are moved.
+
+    Example:
+        >>> import torch
+        >>> triangle = torch.tensor([[0.0, 0.0, 0.0], [2.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+        >>> shifted = triangle + torch.tensor([5.0, -1.0, 3.0])
+        >>> torch.allclose(align_points(triangle, shifted), shifted, atol=1e-5)
+        True
     """
     weights = None if fit_on is None else fit_on.expand(source.shape[:-1])
     motion: Any = roma.rigid_points_registration(source, target, weights=weights, compute_scaling=with_scale)

@@ -16,20 +16,22 @@ from neuface.structs import TensorStruct
 
 __all__ = ["ClosestPoints", "closest_on_mesh", "closest_on_triangles"]
 
-# Bounds are widened by this share, so that rounding in the tree never loses the nearest triangle.
+# Relative widening of the search radius: rounding in the tree must never lose the nearest triangle.
 BOUND_SLACK = 1e-9
-# How many points are looked up at once; bounds the number of (point, triangle) pairs in memory.
+# Number of points that are looked up at once; it bounds the (point, triangle) pairs in memory.
 POINTS_PER_CHUNK = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClosestPoints(TensorStruct):
-    """For every query point: where on the mesh the nearest surface point is."""
+    """For every query point, the nearest point of the mesh's surface."""
 
     position: Float[Tensor, "points 3"]
+    """The nearest point of the surface, in the unit of the mesh."""
     face: Int[Tensor, " points"]
-    """The triangle it lies on; of several equally near ones, the lowest index."""
+    """The triangle it lies on; of several equally near ones, the one of lowest index."""
     distance: Float[Tensor, " points"]
+    """From the query point, in the unit of the mesh; 0 or more."""
 
 
 def closest_on_mesh(
@@ -37,19 +39,26 @@ def closest_on_mesh(
     vertices: Float[Tensor, "vertices 3"],
     faces: Int[Tensor, "faces 3"],
 ) -> ClosestPoints:
-    """The nearest point of the surface to every query point: exact, not the nearest vertex.
+    """The nearest point of the surface to every query point: exact, and not merely the nearest vertex.
 
-    A k-d tree over the triangles' middles finds candidates, the exact distance decides. A triangle no nearer
-    than `d` has its middle within `d` plus the distance of its furthest corner from the middle; with an upper
-    bound for `d` that leaves a handful of candidates, and none is missed. Triangles are sorted by size into
-    trees of their own, so that a few large ones do not widen the search among the small ones.
+    A k-d tree over the triangles' centroids finds candidates, and the exact distance decides between them. A
+    triangle at distance `d` has its centroid within `d` plus its radius (the distance from its centroid to its
+    furthest corner). An upper bound for `d` therefore limits the search to a ball that contains the nearest
+    triangle. Triangles are sorted by radius into several trees, so that a few large ones do not widen the search
+    among the small ones.
 
     Args:
-        points, vertices: in one unit, which is also that of the result; computed in float64 on the CPU.
+        points, vertices: in one unit, which is also that of the result; the computation is in float64 on the CPU.
         faces: corner indices.
 
     Raises:
         InputError: no triangles, or a coordinate that is not finite.
+
+    Example:
+        >>> square = torch.tensor([[0.0, 0.0, 0.0], [2.0, 0.0, 0.0], [2.0, 2.0, 0.0], [0.0, 2.0, 0.0]])
+        >>> faces = torch.tensor([[0, 1, 2], [0, 2, 3]])
+        >>> closest_on_mesh(torch.tensor([[1.5, 0.5, 3.0]]), square, faces).distance
+        tensor([3.])
     """
     if len(faces) == 0:
         raise InputError("the mesh has no triangles: expected faces of shape (n, 3) with n of at least 1")
@@ -69,9 +78,10 @@ def closest_on_mesh(
 def closest_on_triangles(
     points: Float[Tensor, "n 3"], triangles: Float[Tensor, "n 3 3"]
 ) -> Float[Tensor, "n 3"]:
-    """The nearest point of one triangle to one point, row by row; triangles without area are segments or points.
+    """Row by row, the point of a triangle that is nearest to a point, in the unit of the inputs.
 
-    The answer lies inside the triangle, if the foot of the perpendicular does, or else on one of its edges.
+    It is the foot of the perpendicular if that lies inside the triangle, and otherwise lies on one of the edges.
+    Triangles without area count as segments or points.
     """
     corners = triangles.unbind(1)
     best = torch.empty_like(points)
@@ -83,7 +93,7 @@ def closest_on_triangles(
         best = torch.where(nearer[:, None], candidate, best)
         least = torch.where(nearer, squared, least)
     foot, inside = _foot_of_perpendicular(points, *corners)
-    # In a sliver the foot is inaccurate, though still a point of the triangle: an edge may be nearer.
+    # In a sliver the computed foot is inaccurate, though still a point of the triangle; an edge may be nearer.
     inside = inside & ((points - foot).square().sum(-1) < least)
     return torch.where(inside[:, None], foot, best)
 
@@ -100,7 +110,7 @@ def _closest_on_segments(
 def _foot_of_perpendicular(
     points: Float[Tensor, "n 3"], a: Float[Tensor, "n 3"], b: Float[Tensor, "n 3"], c: Float[Tensor, "n 3"]
 ) -> tuple[Float[Tensor, "n 3"], Tensor]:
-    """The point's projection into the triangle's plane, and whether it falls inside the triangle."""
+    """The point's projection into the triangle's plane, and whether it lies inside the triangle."""
     first, second, offset = b - a, c - a, points - a
     normal = torch.linalg.cross(first, second)
     squared = normal.square().sum(-1)
@@ -113,30 +123,31 @@ def _foot_of_perpendicular(
 
 
 class _Search:
-    """Triangles in trees by their middles, one tree per class of size (powers of two)."""
+    """Triangles in k-d trees of their centroids, one tree per class of radius (powers of two)."""
 
     def __init__(self, triangles: Float[Tensor, "faces 3 3"]) -> None:
         self.triangles = triangles
-        middles = triangles.mean(1)
-        self.reach = torch.linalg.vector_norm(triangles - middles[:, None], dim=-1).amax(-1).numpy()
-        self.all = KDTree(middles.numpy())
-        size = np.ceil(np.log2(np.maximum(self.reach, np.finfo(float).tiny)))
+        centroids = triangles.mean(1)
+        self.radius = torch.linalg.vector_norm(triangles - centroids[:, None], dim=-1).amax(-1).numpy()
+        self.all = KDTree(centroids.numpy())
+        size = np.ceil(np.log2(np.maximum(self.radius, np.finfo(float).tiny)))
         self.classes = [np.flatnonzero(size == value) for value in np.unique(size)]
-        self.trees = [KDTree(middles.numpy()[members]) for members in self.classes]
+        self.trees = [KDTree(centroids.numpy()[members]) for members in self.classes]
 
     def nearest(self, points: Float[Tensor, "n 3"]) -> Int[Tensor, " n"]:
         """Index of the nearest triangle of every point."""
-        _, guess = self.all.query(points.numpy())
-        first = torch.from_numpy(np.asarray(guess, dtype=np.int64))
-        guessed = closest_on_triangles(points, self.triangles[first])
-        bound = torch.linalg.vector_norm(points - guessed, dim=-1).numpy()
+        # The triangle with the nearest centroid need not be the nearest, but its distance bounds the search.
+        _, nearest_centroid = self.all.query(points.numpy())
+        first = torch.from_numpy(np.asarray(nearest_centroid, dtype=np.int64))
+        on_first = closest_on_triangles(points, self.triangles[first])
+        bound = torch.linalg.vector_norm(points - on_first, dim=-1).numpy()
         owners, candidates = [], []
         for members, tree in zip(self.classes, self.trees, strict=True):
-            radius = (bound + self.reach[members].max()) * (1 + BOUND_SLACK)
-            found = tree.query_ball_point(points.numpy(), radius)
+            search_radius = (bound + self.radius[members].max()) * (1 + BOUND_SLACK)
+            found = tree.query_ball_point(points.numpy(), search_radius)
             owners.append(np.repeat(np.arange(len(points)), [len(row) for row in found]))
             candidates.append(members[np.fromiter(chain.from_iterable(found), np.int64)])
-        # The triangle with which the bound was found is always among the candidates.
+        # Rounding cannot exclude the triangle that gave the bound: it is always added to the candidates.
         owner = torch.from_numpy(np.concatenate((*owners, np.arange(len(points)))))
         candidate = torch.cat((torch.from_numpy(np.concatenate(candidates)), first))
         return self._best(points, owner, candidate)
@@ -144,7 +155,7 @@ class _Search:
     def _best(
         self, points: Float[Tensor, "n 3"], owner: Int[Tensor, " pairs"], candidate: Int[Tensor, " pairs"]
     ) -> Int[Tensor, " n"]:
-        """Of every point's candidates the nearest, the lowest index if there are several."""
+        """The nearest candidate of every point; the one of lowest index if several are equally near."""
         found = closest_on_triangles(points[owner], self.triangles[candidate])
         squared = (points[owner] - found).square().sum(-1)
         least = points.new_full((len(points),), torch.inf).scatter_reduce(0, owner, squared, "amin")

@@ -1,4 +1,4 @@
-"""Iterative closest points: a mesh moved onto the points of a scan."""
+"""Iterative closest points (ICP): a mesh aligned to the points of a scan."""
 
 from __future__ import annotations
 
@@ -13,15 +13,19 @@ from neuface.geometry.meshes import face_normals
 
 __all__ = ["align_mesh_to_points"]
 
-# Nearer than this share of the points' extent, the direction to the surface is rounding: its normal is used.
+# Distances below this share of the points' extent count as contact: the direction to the surface is rounding there,
+# so the residual is measured along the surface normal.
 CONTACT = 1e-9
-# A step must lower the root mean square distance by this share; less is no gain.
+# Relative decrease of the root mean square distance that a step must reach to be accepted.
 SMALLEST_GAIN = 1e-5
-# Root mean square distances below this share of the points' extent are rounding: there is nothing left to gain.
+# Root mean square distance, as a share of the points' extent, below which the iteration stops: it is rounding.
 ROUNDING = 1e-8
-# Relative to a direction in which every point counts fully. A step without gain is tried again more cautiously.
-LEAST_DAMPING, MORE_DAMPING, MOST_DAMPING = 1e-4, 100.0, 1.0
+# Damping of the normal matrix (Levenberg and Marquardt), relative to a direction in which every point has its full
+# effect: that of a first attempt, the factor after a step that was not accepted, and the largest that is tried.
+LEAST_DAMPING, DAMPING_FACTOR, MOST_DAMPING = 1e-4, 100.0, 1.0
+# Upper bound of the number of steps, accepted or not.
 MOST_STEPS = 60
+# Lower bound of the number of points: a similarity has seven parameters.
 FEWEST_POINTS = 7
 
 
@@ -32,15 +36,17 @@ def align_mesh_to_points(
     *,
     with_scale: bool = False,
 ) -> Float[Tensor, "vertices 3"]:
-    """The mesh turned and shifted (and scaled) so that the points' distances to its surface are least (squares).
+    """The mesh after the rigid motion (or similarity) that minimises the squared distances of points to its surface.
 
-    Damped Gauss-Newton steps on the distances to the exact closest points, each along the direction from the
-    surface to the point (Chen and Medioni 1992; Fitzgibbon 2003). The mesh must start near: align landmarks first.
-    Every step that is kept lowers the root mean square distance.
+    Damped Gauss-Newton steps on the distances to the exact closest points, each measured along the direction from
+    the surface to the point (Chen and Medioni 1992; Fitzgibbon 2003). The minimum that is found is a local one, so
+    the mesh must start near the points: align landmarks first. Every accepted step lowers the root mean square
+    distance.
 
     Args:
-        vertices, points: in one unit; computed in float64 on the CPU.
-        with_scale: also find the mesh's size; the points keep theirs, and with them the unit of distances.
+        vertices, points: in one unit; the computation is in float64 on the CPU.
+        with_scale: whether the mesh's size is estimated too. The points keep theirs, and with it the unit of
+            distances.
 
     Raises:
         InputError: fewer than 7 points, no triangles, or a coordinate that is not finite.
@@ -61,7 +67,7 @@ def align_mesh_to_points(
         if _rms(found) < _rms(nearest) * (1 - SMALLEST_GAIN):
             kept, nearest, damping = moved, found, LEAST_DAMPING
             continue
-        damping *= MORE_DAMPING
+        damping *= DAMPING_FACTOR
         if damping > MOST_DAMPING:
             break
     return kept.to(vertices)
@@ -79,22 +85,22 @@ def _step(
     with_scale: bool,
     damping: float,
 ) -> Float[Tensor, "vertices 3"]:
-    """One least-squares motion of the mesh that closes the distances, to first order."""
+    """The mesh after one damped Gauss-Newton step on its distances to the points."""
     origin = nearest.position.mean(0)
-    arm, gap = nearest.position - origin, points - nearest.position
-    extent = torch.linalg.vector_norm(arm, dim=-1).amax()
+    lever, gap = nearest.position - origin, points - nearest.position
+    extent = torch.linalg.vector_norm(lever, dim=-1).amax()
     touching = nearest.distance <= CONTACT * extent
     away = torch.where(
         touching[:, None],
         face_normals(vertices, faces)[nearest.face],
         gap / nearest.distance.clamp(min=torch.finfo(gap.dtype).tiny)[:, None],
     )
-    # Unknowns in units of the extent, so that angles, shifts and scale are of one order.
-    columns = [torch.linalg.cross(arm, away) / extent, away]
+    # The unknowns are in units of the extent, so that angles, translation and scale are of one order of magnitude.
+    columns = [torch.linalg.cross(lever, away) / extent, away]
     if with_scale:
-        columns.append((arm * away).sum(-1, keepdim=True) / extent)
+        columns.append((lever * away).sum(-1, keepdim=True) / extent)
     system = torch.cat(columns, -1)
-    # Damping also keeps the mesh in place where the points leave a motion undetermined, as along a plane.
+    # Damping also keeps the mesh from sliding in directions that the points do not constrain, as along a plane.
     normal_matrix = system.mT @ system + damping * len(points) * torch.eye(
         system.shape[-1], dtype=system.dtype
     )

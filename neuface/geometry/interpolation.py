@@ -1,4 +1,4 @@
-"""Bridging frames that are not known."""
+"""Linear interpolation over time of frames whose values are missing."""
 
 from __future__ import annotations
 
@@ -7,27 +7,37 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 
-def bridge_gaps(
+def interpolate_missing(
     values: Float[Tensor, "views time c"], known: Bool[Tensor, "views time"], starts: tuple[int, ...] = (0,)
 ) -> Float[Tensor, "views time c"]:
-    """Values over time with frames that are not `known` on the straight line between their known neighbours.
+    """A trajectory whose frames that are not `known` are interpolated linearly between their known neighbours.
 
-    At the ends the nearest known value stands. A piece without any known frame stays as it is.
+    Before the first and after the last known frame, the nearest known value is repeated. A segment without any
+    known frame is returned as it is. The result is differentiable with respect to the known values.
 
     Args:
-        starts: first frames of pieces (joined clips) that know nothing of each other, in rising order, the first 0.
+        values: in any unit.
+        known: whether a frame has a value of its own; other frames' values are ignored.
+        starts: first frames of the segments (joined clips), in rising order, the first one 0. Nothing is
+            interpolated across the border of two segments.
+
+    Example:
+        >>> values = torch.tensor([[[1.0], [9.0], [9.0], [4.0], [9.0]]])
+        >>> known = torch.tensor([[True, False, False, True, False]])
+        >>> interpolate_missing(values, known)[0, :, 0]
+        tensor([1., 2., 3., 4., 4.])
     """
     ends = (*starts[1:], values.shape[1])
     return torch.cat(
         [
-            _bridged(values[:, start:end], known[:, start:end])
+            _interpolated(values[:, start:end], known[:, start:end])
             for start, end in zip(starts, ends, strict=True)
         ],
         dim=1,
     )
 
 
-def _bridged(
+def _interpolated(
     values: Float[Tensor, "views time c"], known: Bool[Tensor, "views time"]
 ) -> Float[Tensor, "views time c"]:
     time = values.shape[1]
@@ -41,6 +51,6 @@ def _bridged(
     def at(index: Tensor) -> Tensor:
         return values.gather(1, index[..., None].expand_as(values))
 
-    bridged = torch.lerp(at(first), at(last), share)
-    use = known.any(1, keepdim=True) & ~known
-    return torch.where(use[..., None], bridged, values)
+    interpolated = torch.lerp(at(first), at(last), share)
+    replace = known.any(1, keepdim=True) & ~known
+    return torch.where(replace[..., None], interpolated, values)

@@ -1,8 +1,8 @@
-"""Several meshes of one thing as one: means over views, vertex by vertex.
+"""The merged mesh: one mesh from the predictions of several views, vertex by vertex.
 
-Everywhere the views come first, vertices are in metres, and weights are 0 or more; only their ratios between the
-views matter. Where no view has any weight, `fallback` weights decide; without them (or where they are 0 too)
-all views count alike.
+In all functions the views are the first axis, vertices are in metres, and weights are 0 or more; only their ratios
+between the views matter. Where the weights of all views are 0, the `fallback` weights are used; without them (or
+where they are 0 too) all views have equal weight.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from neuface.errors import InputError
 
 __all__ = ["robust_mean", "softmax_weights", "weighted_mean", "weighted_median"]
 
-# Stands for the confidence 0 in the authors' released code.
+# Confidence that replaces 0 before the softmax, as in the authors' released code.
 HIDDEN_CONFIDENCE = -100.0
-# A view this many typical distances from the merged vertex counts a quarter.
+# Distance from the merged vertex, in median distances, at which a view's weight falls to a quarter.
 QUARTER_WEIGHT_AT = 3.0
-# Distances below this are no disagreement: it keeps 0 / 0 out where views are equal.
+# Lower bound of the median distance, metres: it avoids 0 / 0 where all views are equal.
 LEAST_DISTANCE_M = 1e-6
-# How far a cumulated weight may be from one half and still be exactly one half; float32 sums of a few views.
+# Tolerance within which a cumulative weight counts as one half; it covers float32 sums over a few views.
 HALF_TOLERANCE = 1e-6
 
 
@@ -30,9 +30,14 @@ def weighted_mean(
     weights: Float[Tensor, "views *batch vertices"],
     fallback: Float[Tensor, "views *#batch #vertices"] | None = None,
 ) -> Float[Tensor, "*batch vertices 3"]:
-    """Weighted mean over the views; differentiable in both.
+    """Weighted mean over the views (Eq. 4), metres; differentiable with respect to vertices and weights.
 
-    Raises InputError if a weight is negative or not a number.
+    Raises InputError if a weight is negative or NaN.
+
+    Example:
+        >>> vertices = torch.tensor([[[0.0, 0.0, 0.0]], [[4.0, 0.0, 8.0]]])  # two views of one vertex
+        >>> weighted_mean(vertices, torch.tensor([[3.0], [1.0]]))
+        tensor([[1., 0., 2.]])
     """
     return (_shares(weights, fallback)[..., None] * vertices).sum(0)
 
@@ -42,11 +47,12 @@ def weighted_median(
     weights: Float[Tensor, "views *batch vertices"],
     fallback: Float[Tensor, "views *#batch #vertices"] | None = None,
 ) -> Float[Tensor, "*batch vertices 3"]:
-    """Weighted median over the views of each coordinate for itself.
+    """Weighted median over the views of each coordinate separately, metres.
 
-    The value below and above which lies at most half of the weight; where any value between two views would do
-    (two views that count alike), the middle of those two. It depends on the axes: it does not turn with the mesh.
-    Raises InputError if a weight is negative or not a number.
+    At most half of the weight lies below this value, and at most half above. Where that holds for every value
+    between two views (such as two views of equal weight), their midpoint is taken. The median is not equivariant
+    to rotations: it depends on the coordinate axes.
+    Raises InputError if a weight is negative or NaN.
     """
     return _median_of_views(vertices, _shares(weights, fallback)[..., None].expand_as(vertices))
 
@@ -56,8 +62,9 @@ def softmax_weights(
 ) -> Float[Tensor, "views *batch vertices"]:
     """Weights that sum to 1 over the views, as in the authors' released code: softmax(confidence / temperature).
 
-    Confidence 0 or less is hidden and counts as -100: nothing beside any view that sees the vertex, and alike where
-    no view sees it. Raises InputError unless the temperature is positive.
+    A confidence of 0 or less means hidden and is replaced by -100. The weight of such a view vanishes beside any
+    view that sees the vertex; where no view sees it, all weights are equal.
+    Raises InputError unless the temperature is positive.
     """
     if not temperature > 0:
         raise InputError(f"the temperature of the softmax must be positive, got {temperature}")
@@ -71,13 +78,14 @@ def robust_mean(
     fallback: Float[Tensor, "views *#batch #vertices"] | None = None,
     steps: int = 5,
 ) -> Float[Tensor, "*batch vertices 3"]:
-    """Weighted mean over the views that lets go of views far from the others (Geman and McClure's weights).
+    """Weighted mean over the views that down-weights outlying views (Geman and McClure's weights), metres.
 
-    Starts at the median of the views that have a weight, each counted once: a single wrong view does not win by
-    being sure of itself. Every step multiplies the weights by 1 / (1 + (distance / 3 m)^2)^2, where `distance` is
-    from the vertex merged so far and m is the median distance. Of two views neither can be told to be wrong,
-    and the answer is near their weighted mean. The factors count as constants for gradients.
-    Raises InputError if a weight is negative or not a number, or `steps` is below 1.
+    Iteratively reweighted least squares. It starts at the unweighted median of the views with positive weight, so
+    that a single wrong view cannot dominate by a large weight. Every step multiplies the weights by
+    1 / (1 + (distance / 3 m)^2)^2, where `distance` is that of the view from the current merged vertex and m is the
+    median distance. With two views there is no majority, and the result is near their weighted mean. The factors are
+    constants for gradients.
+    Raises InputError if a weight is negative or NaN, or `steps` is below 1.
     """
     if steps < 1:
         raise InputError(f"a robust mean needs at least 1 step, got {steps}")
@@ -96,7 +104,7 @@ def _closeness(
     merged: Float[Tensor, "*batch vertices 3"],
     counted: Float[Tensor, "views *batch vertices"],
 ) -> Float[Tensor, "views *batch vertices"]:
-    """1 for a view at the merged vertex, falling to 0 far from it, in units of the median distance."""
+    """Factor of each view's weight: 1 at the merged vertex, falling to 0 with the distance over its median."""
     distance = (vertices - merged).norm(dim=-1)
     scale = QUARTER_WEIGHT_AT * _median_of_views(distance, counted).clamp(min=LEAST_DISTANCE_M)
     return (1 + (distance / scale).square()).square().reciprocal()
@@ -105,7 +113,7 @@ def _closeness(
 def _shares(
     weights: Float[Tensor, "views *batch vertices"], fallback: Float[Tensor, "views *#batch #vertices"] | None
 ) -> Float[Tensor, "views *batch vertices"]:
-    """Weights that sum to 1 over the views, nowhere all 0."""
+    """Weights that sum to 1 over the views for every vertex, with the fallback where all are 0."""
     for name, given in (("weights", weights), ("fallback weights", fallback)):
         if given is not None and not bool((given >= 0).all()):
             raise InputError(f"{name} of views must be 0 or more, got {float(given.min())}")
@@ -118,7 +126,7 @@ def _shares(
 def _median_of_views(
     values: Float[Tensor, " views *any"], weights: Float[Tensor, " views *any"]
 ) -> Float[Tensor, "*any"]:
-    """Weighted median over the first axis, element by element; the weights' sum must not be 0."""
+    """Weighted median over the first axis, element by element; the sum of the weights must be positive."""
     ordered, order = values.sort(0)
     reached = weights.detach().gather(0, order).cumsum(0)
     reached = reached / reached[-1:]

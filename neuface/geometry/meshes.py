@@ -15,8 +15,13 @@ def face_normals(
     """Unit normals of the faces, by the right-hand rule over the corner order.
 
     Convention:
-        Corners (0,0,0), (1,0,0), (0,1,0) have the normal (0,0,1). A face without area has the normal 0, and
-        passes no gradient.
+        Corners (0,0,0), (1,0,0), (0,1,0) have the normal (0,0,1). A face without area has the normal 0 and a
+        gradient of 0.
+
+    Example:
+        >>> corners = torch.tensor([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+        >>> face_normals(corners, torch.tensor([[0, 1, 2]]))
+        tensor([[0., 0., 1.]])
     """
     return _unit(_area_vectors(vertices, faces))
 
@@ -26,13 +31,13 @@ def vertex_normals(
 ) -> Float[Tensor, "*batch v 3"]:
     """Unit normals of the vertices: the mean of the adjoining faces' normals, weighted by face area.
 
-    Differentiable, and on a CPU the same bits on every run. A vertex without any face of positive area has
-    the normal 0, and passes no gradient. The corner order is that of `face_normals`.
+    The result is differentiable, and on a CPU bit-reproducible. A vertex without any face of positive area has the
+    normal 0 and a gradient of 0. The corner order is that of `face_normals`.
     """
     batch, count = vertices.shape[:-2], vertices.shape[-2]
     area = _area_vectors(vertices, faces).reshape(-1, faces.shape[0], 3)
-    # One long list of rows: index_add_ along the first axis copies whole rows, and adds them in a fixed
-    # order.
+    # The meshes are stacked into one list of rows, because index_add_ along the first axis copies whole rows and
+    # adds them in a fixed order.
     first_row = torch.arange(area.shape[0], device=faces.device)[:, None] * count
     total = area.new_zeros(area.shape[0] * count, 3)
     for corner in faces.long().unbind(-1):
@@ -43,7 +48,7 @@ def vertex_normals(
 def _area_vectors(
     vertices: Float[Tensor, "*batch v 3"], faces: Int[Tensor, "f 3"]
 ) -> Float[Tensor, "*batch f 3"]:
-    """Normals as long as twice the area of their face."""
+    """Normals whose length is twice the area of their face."""
     a, b, c = (vertices.index_select(-2, corner) for corner in faces.long().unbind(-1))
     return torch.linalg.cross(b - a, c - a)
 
@@ -51,6 +56,6 @@ def _area_vectors(
 def _unit(vectors: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
     squared = vectors.square().sum(-1, keepdim=True)
     usable = squared >= torch.finfo(vectors.dtype).tiny
-    # The inner `where` keeps 1/0 out of the backward pass, where 0 * inf would become NaN.
+    # The inner `where` keeps 1 / 0 out of the backward pass, in which 0 * inf would become NaN.
     length = torch.where(usable, squared, torch.ones_like(squared)).sqrt()
     return torch.where(usable, vectors / length, torch.zeros_like(vectors))

@@ -1,4 +1,4 @@
-"""Points in space from where two or more calibrated cameras see them."""
+"""Triangulation: 3D points from their pixels in two or more calibrated cameras."""
 
 from __future__ import annotations
 
@@ -16,23 +16,24 @@ from neuface.structs import TensorStruct
 
 __all__ = ["Triangulation", "triangulate"]
 
+# Number of Gauss-Newton steps on the reprojection error.
 REFINING_STEPS = 5
-# Rays that meet at a smaller angle than this (about, radians) tell no depth.
+# Angle between rays, radians (to first order), below which they do not determine the depth of a point.
 SMALLEST_ANGLE_RAD = 1e-4
 
 
 @dataclass(frozen=True, kw_only=True)
 class Triangulation(TensorStruct):
-    """Triangulated points and how well they explain what was seen."""
+    """Triangulated points and their reprojection errors."""
 
     points: Float[Tensor, "*batch points 3"]
     """World axes, metres; NaN where not `valid`."""
     valid: Bool[Tensor, "*batch points"]
-    """Seen by at least two cameras whose rays meet before them, and not rejected."""
+    """Whether at least two cameras observe the point, their rays meet in front of them, and it is not rejected."""
     error_px: Float[Tensor, "*batch points"]
-    """Root mean square distance of seen and projected point, weighted by confidence; also of rejected points."""
+    """Root mean square reprojection error over the views, weighted by confidence; rejected points have it too."""
     view_error_px: Float[Tensor, "*batch points views"]
-    """The distance in each view; NaN where the view does not see the point, or there is no point."""
+    """Reprojection error in each view; NaN where the view does not observe the point, or it is undetermined."""
 
 
 @torch.no_grad()
@@ -43,16 +44,16 @@ def triangulate(
     *,
     max_error_px: float | None = None,
 ) -> Triangulation:
-    """The points of space that best explain what the cameras see.
+    """The 3D points of least weighted squared reprojection error.
 
-    The start is linear least squares, weighted by confidence (Hartley and Zisserman, Multiple View Geometry, Sec.
-    12.2, the inhomogeneous form). Gauss-Newton steps on the reprojection error follow; a step that does not
-    lower the error of its point is not taken. Computed in float64, without gradient.
+    The initial estimate is linear least squares, weighted by confidence (Hartley and Zisserman, Multiple View
+    Geometry, Sec. 12.2, the inhomogeneous form). Gauss-Newton steps on the reprojection error follow; a step is
+    rejected if it does not lower the error of its point. The computation is in float64 and has no gradient.
 
     Args:
         cameras: one batch axis, the views.
-        points_px: pixels as the cameras saw them, distorted. Not finite counts as not seen.
-        confidence: weights of the squared errors, 0 or more; 0 is not seen.
+        points_px: observed pixels, with lens distortion. A position that is not finite is not observed.
+        confidence: weights of the squared errors, 0 or more; a point of weight 0 is not observed.
         max_error_px: points whose `error_px` is larger are rejected; None rejects none.
 
     Raises:
@@ -66,16 +67,16 @@ def triangulate(
     if max_error_px is not None and not (math.isfinite(max_error_px) and max_error_px > 0):
         raise InputError(f"triangulate: max_error_px must be positive and finite, got {max_error_px}")
     exact = cameras.to(torch.float64)
-    seen_px = points_px.double().flatten(1, -2)
+    observed_px = points_px.double().flatten(1, -2)
     weight = confidence.double().flatten(1)
-    rays = exact.undistort(seen_px)
+    rays = exact.undistort(observed_px)
     weight = torch.where((weight > 0) & rays.isfinite().all(-1), weight, 0.0)
     points, determined = _linear(exact, rays, weight)
     determined &= (weight > 0).sum(0) >= 2
-    points = _refined(exact, points, seen_px, weight, determined)
+    points = _refined(exact, points, observed_px, weight, determined)
 
-    gap = torch.linalg.vector_norm(_project(exact, points) - seen_px, dim=-1)
-    # Before every camera that sees it: behind one of them the projection is NaN, and the error with it.
+    gap = torch.linalg.vector_norm(_project(exact, points) - observed_px, dim=-1)
+    # A point behind a camera that observes it has a projection, and therefore an error, of NaN.
     error = (torch.where(weight > 0, weight * gap.square(), 0.0).sum(0) / weight.sum(0)).sqrt()
     found = determined & error.isfinite()
     valid = found if max_error_px is None else found & (error <= max_error_px)
@@ -92,7 +93,7 @@ def triangulate(
 def _linear(
     cameras: PerspectiveCamera, rays: Float[Tensor, "views n 2"], weight: Float[Tensor, "views n"]
 ) -> tuple[Float[Tensor, "n 3"], Bool[Tensor, " n"]]:
-    """Where the rays nearly meet, and whether they determine a point at all."""
+    """The points nearest to their rays (linear least squares), and whether the rays determine a point at all."""
     ray = torch.where(weight[..., None] > 0, rays, 0.0)[..., None]
     # x_camera = ray * z_camera: two equations per view, linear in the point of the world.
     rows = cameras.rotation[:, None, :2] - ray * cameras.rotation[:, None, 2:]
@@ -108,33 +109,34 @@ def _linear(
 def _refined(
     cameras: PerspectiveCamera,
     points: Float[Tensor, "n 3"],
-    seen_px: Float[Tensor, "views n 2"],
+    observed_px: Float[Tensor, "views n 2"],
     weight: Float[Tensor, "views n"],
     determined: Bool[Tensor, " n"],
 ) -> Float[Tensor, "n 3"]:
+    """The points after Gauss-Newton steps on the reprojection error."""
     used = weight[..., None] > 0
 
-    def misses(where: Tensor) -> Tensor:
-        return torch.where(used, seen_px - _project(cameras, where), 0.0)
+    def residuals(at: Tensor) -> Tensor:
+        return torch.where(used, observed_px - _project(cameras, at), 0.0)
 
-    def cost(miss: Tensor) -> Tensor:
-        return (weight * miss.square().sum(-1)).sum(0)
+    def cost(residual: Tensor) -> Tensor:
+        return (weight * residual.square().sum(-1)).sum(0)
 
-    miss = misses(points)
+    residual = residuals(points)
     for _ in range(REFINING_STEPS):
         jacobian = cameras.projection_jacobian(points.expand(len(weight), -1, -1))
         jacobian = torch.where(used[..., None], jacobian, 0.0)
         normal = einsum(weight, jacobian, jacobian, "v n, v n r a, v n r b -> n a b")
-        right = einsum(weight, jacobian, miss, "v n, v n r a, v n r -> n a")
+        right = einsum(weight, jacobian, residual, "v n, v n r a, v n r -> n a")
         usable = determined & normal.isfinite().all(-1).all(-1)
         normal = torch.where(usable[:, None, None], normal, torch.eye(3).to(normal))
         step, _ = torch.linalg.solve_ex(normal, right[..., None])
         moved = points + step[..., 0]
-        missed = misses(moved)
-        # NaN, which is behind a camera, is no gain either.
-        better = cost(missed) < cost(miss)
+        moved_residual = residuals(moved)
+        # The cost is NaN for a point behind a camera; the comparison rejects such a step too.
+        better = cost(moved_residual) < cost(residual)
         points = torch.where(better[:, None], moved, points)
-        miss = torch.where(better[:, None], missed, miss)
+        residual = torch.where(better[:, None], moved_residual, residual)
     return points
 
 

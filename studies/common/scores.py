@@ -12,6 +12,7 @@ from torch import Tensor
 from neuface import metrics
 from neuface.evaluation.figures import image_nme_percent, measure, vertices_in_chunks
 from neuface.evaluation.landmarks_3d import PER_IMAGE, PER_VIEW, landmark_3d_errors_mm
+from neuface.geometry.sampling import evenly_spread_indices
 from neuface.head.model import HeadModel
 from neuface.landmarks.schemes import IBUG68
 from neuface.structs import HeadParams, Landmarks, Prediction
@@ -173,7 +174,7 @@ def scan_error_mm(head: HeadModel, params: HeadParams, scan: ScanTruth, *, with_
     The mesh has its predicted expression: the scan is what the pictures show.
     """
     views, time = params.identity.shape[:2]
-    times = torch.linspace(0, time - 1, min(time, max(1, SCAN_IMAGES // views))).round().long()
+    times = evenly_spread_indices(time, max(1, SCAN_IMAGES // views))
     chosen = params[:, times].unposed().flatten_batch(2)
     vertices, marks = head.vertices(chosen), head.landmarks(chosen, IBUG68)[:, list(ALIGNING_POINTS)]
     means = [

@@ -40,6 +40,7 @@ from neuface.encoders.predictor import Predictor
 from neuface.errors import InputError
 from neuface.fitting.free import FreeParameters
 from neuface.fitting.loop import freeze_normalisation
+from neuface.geometry.sampling import evenly_spread_indices
 from neuface.head.model import HeadModel
 from neuface.models import FaceModel
 from neuface.pipeline import clip_for_model
@@ -358,7 +359,7 @@ def _chosen_images(model: FaceModel, clip: Clip, count: int) -> _Images:
     usable = clip.valid.nonzero()
     if not len(usable):
         raise InputError("no frame of the clip has landmarks: there is no landmark loss to lower")
-    chosen = usable[torch.linspace(0, len(usable) - 1, min(count, len(usable))).round().long()]
+    chosen = usable[evenly_spread_indices(len(usable), count)]
     fitting = clip_for_model(clip, model)
     marks = fitting.landmarks
     view, time = chosen.unbind(1)

@@ -1,4 +1,4 @@
-"""Best rigid and similarity alignment."""
+"""Least-squares rigid and similarity alignment: known motions are recovered, and invariants hold."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from neuface.geometry.alignment import align_points
 
 
 def random_motion(count: int, scale: bool) -> tuple[Tensor, Tensor]:
-    """Point sets (count, 25, 3) and the same points moved."""
+    """Point sets (count, 25, 3) and the same points after random rigid motions (or similarities)."""
     generator = torch.Generator().manual_seed(count)
     points = torch.randn(count, 25, 3, generator=generator, dtype=torch.float64)
     turn = torch.from_numpy(
@@ -39,7 +39,7 @@ def test_scale_is_kept_unless_asked_for() -> None:
     assert float((aligned - moved).norm()) > 1
 
 
-def test_mirror_images_are_not_reached_by_reflection() -> None:
+def test_mirror_images_are_aligned_without_reflection() -> None:
     points, _ = random_motion(3, scale=False)
     mirrored = points * torch.tensor([-1.0, 1.0, 1.0])
     aligned = align_points(points, mirrored)
@@ -47,18 +47,18 @@ def test_mirror_images_are_not_reached_by_reflection() -> None:
     torch.testing.assert_close(torch.linalg.det(after), torch.linalg.det(before))
 
 
-def test_points_of_weight_zero_have_no_say_but_are_moved() -> None:
+def test_points_of_weight_zero_do_not_influence_the_motion_but_are_moved() -> None:
     points, moved = random_motion(5, scale=False)
-    spoilt = moved.clone()
-    spoilt[:, 20:] += 30
+    corrupted = moved.clone()
+    corrupted[:, 20:] += 30
     weights = torch.ones(25, dtype=torch.float64)
     weights[20:] = 0
-    torch.testing.assert_close(align_points(points, spoilt, fit_on=weights), moved)
-    assert float((align_points(points, spoilt) - moved).abs().max()) > 1
+    torch.testing.assert_close(align_points(points, corrupted, fit_on=weights), moved)
+    assert float((align_points(points, corrupted) - moved).abs().max()) > 1
 
 
-def test_weights_are_those_of_least_squares() -> None:
-    """A point of weight two counts like the point given twice."""
+def test_weights_multiply_the_squared_errors() -> None:
+    """A point of weight two has the effect of the same point given twice."""
     generator = torch.Generator().manual_seed(0)
     points, target = torch.randn(2, 8, 3, generator=generator, dtype=torch.float64)
     weights = torch.ones(8, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""Closest points on meshes: by hand, against a slow twin that looks at every triangle, and on awkward meshes."""
+"""Closest points on meshes: by hand, against a slow twin that tests every triangle, and on degenerate meshes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SQUARE_FACES = torch.tensor([[0, 1, 2], [0, 2, 3]])
 
 
 def slow_closest(point: np.ndarray, a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
-    """Ericson, Real-Time Collision Detection, 5.1.5: which corner, edge or inside the point is nearest to."""
+    """Ericson, Real-Time Collision Detection, 5.1.5: the corner, edge or interior that is nearest to the point."""
     ab, ac, ap = b - a, c - a, point - a
     d1, d2 = ab @ ap, ac @ ap
     if d1 <= 0 and d2 <= 0:
@@ -88,7 +88,7 @@ def test_a_ball_against_the_slow_twin(ball: Ball, spread: float) -> None:
 
 
 def test_triangles_of_very_different_size_against_the_slow_twin() -> None:
-    """A huge triangle whose middle is far away is still found when it is the nearest."""
+    """A huge triangle whose centroid is far away is still found when it is the nearest."""
     sizes = 10 ** torch.linspace(-3, 2, 40, dtype=torch.float64)
     triangles = normal(40, 1, 3, seed=3) + sizes[:, None, None] * normal(40, 3, 3, seed=4)
     vertices, faces = triangles.reshape(-1, 3), torch.arange(120).reshape(-1, 3)
@@ -108,8 +108,8 @@ def test_triangles_without_area_are_segments_and_points() -> None:
     assert point.distance.tolist() == pytest.approx([10**0.5, 65**0.5])
 
 
-def test_slivers_are_as_far_as_their_longest_edge() -> None:
-    """Almost without area: the foot of the perpendicular is mostly rounding there."""
+def test_a_sliver_is_as_distant_as_its_longest_edge() -> None:
+    """In a triangle of almost no area the foot of the perpendicular is dominated by rounding."""
     generator = torch.Generator().manual_seed(9)
     points = 2 * torch.randn(200, 3, generator=generator, dtype=torch.float64)
     turn = torch.linalg.qr(normal(3, 3, seed=8))[0]
@@ -120,7 +120,7 @@ def test_slivers_are_as_far_as_their_longest_edge() -> None:
         torch.testing.assert_close(found.distance, segment.distance, rtol=0, atol=2 * height + 1e-12)
 
 
-def test_rigid_motion_moves_the_answer_along(ball: Ball) -> None:
+def test_closest_points_move_with_a_rigid_motion(ball: Ball) -> None:
     vertices, faces = ball(5, 8)
     turn = torch.linalg.qr(normal(3, 3, seed=6))[0]
     points = normal(50, 3, seed=7)
@@ -130,12 +130,12 @@ def test_rigid_motion_moves_the_answer_along(ball: Ball) -> None:
     torch.testing.assert_close(moved.distance, still.distance)
 
 
-def test_no_points_have_no_answers(ball: Ball) -> None:
+def test_no_points_give_an_empty_result(ball: Ball) -> None:
     vertices, faces = ball(2, 4)
     assert closest_on_mesh(vertices[:0], vertices, faces).distance.shape == (0,)
 
 
-def test_the_answer_has_the_points_dtype(ball: Ball) -> None:
+def test_the_result_has_the_dtype_of_the_points(ball: Ball) -> None:
     vertices, faces = ball(2, 4)
     assert closest_on_mesh(vertices.float(), vertices.float(), faces).distance.dtype == torch.float32
 

@@ -1,4 +1,4 @@
-"""Iterative closest points: known motions are found again, and nothing gets worse."""
+"""Iterative closest points: known motions are recovered, and the distance never grows."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def moved(points: Tensor, scale: float = 1.0) -> Tensor:
 
 
 @pytest.mark.parametrize(("with_scale", "scale"), [(False, 1.0), (True, 1.0), (True, 1.08), (True, 0.93)])
-def test_a_known_motion_is_found(ball: Ball, with_scale: bool, scale: float) -> None:
+def test_a_known_motion_is_recovered(ball: Ball, with_scale: bool, scale: float) -> None:
     vertices, faces = lumpy(ball)
     points = surface_points(vertices, faces, 500)
     found = align_mesh_to_points(moved(vertices, scale), faces, points, with_scale=with_scale)
@@ -52,7 +52,7 @@ def test_without_scale_the_size_stays(ball: Ball) -> None:
 
 
 def test_the_distances_never_grow(ball: Ball) -> None:
-    """Also where the points are noise that fits nowhere."""
+    """This holds even for points that are noise and fit no surface."""
     vertices, faces = lumpy(ball)
     for seed in range(3):
         generator = torch.Generator().manual_seed(seed)
@@ -68,8 +68,8 @@ def test_points_on_the_surface_leave_it_in_place(ball: Ball) -> None:
     torch.testing.assert_close(found, vertices, rtol=0, atol=1e-9)
 
 
-def test_what_the_points_leave_open_stays_as_it_is() -> None:
-    """A plane may slide in itself: it is lifted to the points and not shifted along."""
+def test_directions_that_the_points_do_not_constrain_stay_unchanged() -> None:
+    """A plane could slide within itself: it is lifted to the points and not shifted along."""
     square = torch.tensor([[-1.0, -1, 0], [1, -1, 0], [1, 1, 0], [-1, 1, 0]], dtype=torch.float64)
     faces = torch.tensor([[0, 1, 2], [0, 2, 3]])
     steps = torch.linspace(-0.6, 0.6, 4, dtype=torch.float64)

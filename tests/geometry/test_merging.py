@@ -1,4 +1,4 @@
-"""Merging views: worked out by hand, and what one wrong view may do."""
+"""Merging views: results worked out by hand, invariants, and the influence of one wrong view."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ def test_weighted_mean_by_hand() -> None:
         ((3.0, 1.0, 2.0), (1.0, 1.0, 1.0), 2.0),
         ((3.0, 1.0, 2.0), (0.6, 0.2, 0.2), 3.0),
         ((1.0, 2.0, 3.0), (0.2, 0.7, 0.1), 2.0),
-        ((1.0, 2.0, 3.0), (0.5, 0.25, 0.25), 1.5),  # half of the weight on either side: the middle
+        ((1.0, 2.0, 3.0), (0.5, 0.25, 0.25), 1.5),  # half of the weight lies on either side: the midpoint
         ((0.0, 4.0), (1.0, 1.0), 2.0),
         ((0.0, 4.0), (1.0, 1.01), 4.0),
         ((0.0, 1.0, 5.0, 9.0), (0.1, 0.1, 0.1, 0.1), 3.0),
-        ((0.0, 1.0, 5.0, 9.0), (1.0, 0.0, 0.0, 1.0), 4.5),  # weightless views between are no candidates
+        ((0.0, 1.0, 5.0, 9.0), (1.0, 0.0, 0.0, 1.0), 4.5),  # views of weight 0 in between are ignored
         ((7.0, 1.0), (1.0, 0.0), 7.0),
         ((2.0,), (0.3,), 2.0),
     ],
@@ -59,14 +59,14 @@ def test_weighted_median_by_hand(
     torch.testing.assert_close(weighted_median(along_x(*values), per_view(*weights)), along_x(expected)[0])
 
 
-def test_weighted_median_takes_each_coordinate_for_itself() -> None:
+def test_weighted_median_treats_each_coordinate_separately() -> None:
     vertices = torch.tensor([[[0.0, 9.0, 1.0]], [[5.0, 0.0, 2.0]], [[9.0, 5.0, 0.0]]])
     found = weighted_median(vertices, torch.ones(3, 1))
     torch.testing.assert_close(found, torch.tensor([[5.0, 5.0, 1.0]]))
 
 
 def test_weighted_median_minimises_the_weighted_distance() -> None:
-    """What defines it: no coordinate of any view is better."""
+    """This defines the median: no coordinate of any view has a smaller sum of weighted distances."""
     vertices, weights = random_views(5, 2)
     found = weighted_median(vertices, weights)
 
@@ -90,7 +90,7 @@ def test_softmax_weights_by_hand() -> None:
     torch.testing.assert_close(float(cooler), math.exp(0.5) / (math.exp(0.5) + 1))
 
 
-def test_one_view_keeps_itself() -> None:
+def test_a_single_view_is_its_own_merged_mesh() -> None:
     vertices, weights = random_views(1, 3)
     weights[0, 0] = 0
     for merger in MERGERS:
@@ -98,7 +98,7 @@ def test_one_view_keeps_itself() -> None:
     torch.testing.assert_close(softmax_weights(weights), torch.ones_like(weights))
 
 
-# --- What holds for every merger
+# --- Properties of every merger
 
 
 @pytest.mark.parametrize("merger", MERGERS)
@@ -110,7 +110,7 @@ def test_equal_views_merge_to_themselves(merger) -> None:
 
 
 @pytest.mark.parametrize("merger", MERGERS)
-def test_batches_order_and_size_of_weights_do_not_matter(merger) -> None:
+def test_batching_order_of_views_and_scale_of_weights_do_not_matter(merger) -> None:
     vertices, weights = random_views(4, 2, 3)
     found = merger(vertices, weights)
     assert found.shape == (2, 3, 7, 3)
@@ -127,7 +127,7 @@ def test_moving_all_views_moves_the_merged_mesh(merger) -> None:
 
 
 @pytest.mark.parametrize("merger", MERGERS)
-def test_views_without_weight_have_no_say(merger) -> None:
+def test_views_of_weight_zero_have_no_influence(merger) -> None:
     vertices, weights = random_views(4, 2)
     weights[2] = 0
     expected = merger(vertices[[0, 1, 3]], weights[[0, 1, 3]])
@@ -136,7 +136,7 @@ def test_views_without_weight_have_no_say(merger) -> None:
 
 
 @pytest.mark.parametrize("merger", MERGERS)
-def test_fallback_decides_where_nothing_else_does(merger) -> None:
+def test_fallback_applies_where_all_weights_are_zero(merger) -> None:
     vertices, weights = random_views(3, 2)
     weights[:, :, 4] = 0
     everywhere = merger(vertices, torch.ones_like(weights))
@@ -154,7 +154,7 @@ def test_gradients_reach_the_vertices(merger) -> None:
     vertices, weights = random_views(3)
     vertices.requires_grad_()
     merger(vertices, weights).sum().backward()
-    # Every merged coordinate is an average: its gradients to the views sum to one.
+    # Every merged coordinate is an average, so that its derivatives by the views sum to one.
     assert vertices.grad is not None
     torch.testing.assert_close(vertices.grad.sum(0), torch.ones(7, 3, dtype=torch.float64))
 
@@ -170,8 +170,8 @@ def test_gradients_of_mean_and_softmax() -> None:
 
 @pytest.mark.parametrize("views", [3, 4, 7])
 @pytest.mark.parametrize("error_m", [0.05, 1.0, 100.0])
-def test_one_grossly_wrong_view_hardly_matters(views: int, error_m: float) -> None:
-    """Views that agree to a millimetre; the wrong one is the surest of itself."""
+def test_one_grossly_wrong_view_has_little_influence(views: int, error_m: float) -> None:
+    """The other views agree to a millimetre; the wrong one has the largest weight."""
     generator = torch.Generator().manual_seed(views)
     truth = 0.1 * torch.randn(1, 500, 3, generator=generator, dtype=torch.float64)
     vertices = truth + 0.001 * torch.randn(views, 500, 3, generator=generator, dtype=torch.float64)
@@ -182,18 +182,18 @@ def test_one_grossly_wrong_view_hardly_matters(views: int, error_m: float) -> No
     wrong[0] += error_m * torch.tensor([0.6, 0.0, -0.8])
     moved = (robust_mean(wrong, weights) - before).norm(dim=-1)
     assert float(moved.max()) < 0.1 * error_m
-    assert float(moved.mean()) < 0.002  # what is lost with that view's own share
+    assert float(moved.mean()) < 0.002  # the change from losing that view's observation
     assert float((weighted_mean(wrong, weights) - before).norm(dim=-1).mean()) > 0.1 * error_m
 
 
-def test_exact_views_let_go_of_a_wrong_one() -> None:
+def test_equal_views_outvote_a_wrong_one() -> None:
     torch.testing.assert_close(
         robust_mean(along_x(1.0, 1.0, 1.5), per_view(0.1, 0.1, 0.9)), along_x(1.0)[0], atol=1e-6, rtol=0
     )
 
 
-def test_robust_mean_is_near_the_mean_where_noise_is_plain() -> None:
-    """With Gaussian noise it may lose a little, not much, of what averaging gains."""
+def test_robust_mean_is_near_the_mean_under_gaussian_noise() -> None:
+    """Its error under Gaussian noise is at most 10 % above that of the mean, which is optimal there."""
     generator = torch.Generator().manual_seed(3)
     vertices = 0.002 * torch.randn(5, 2000, 3, generator=generator, dtype=torch.float64)
     weights = torch.ones(5, 2000, dtype=torch.float64)
@@ -202,14 +202,14 @@ def test_robust_mean_is_near_the_mean_where_noise_is_plain() -> None:
     assert float(robust) < 1.1 * float(plain)
 
 
-def test_of_two_views_neither_wins() -> None:
+def test_of_two_views_neither_dominates() -> None:
     found = robust_mean(along_x(0.0, 0.01), per_view(0.6, 0.4))
     assert 0.003 < float(found[0, 0]) < 0.005
     torch.testing.assert_close(robust_mean(along_x(0.0, 0.01), per_view(2.0, 2.0)), along_x(0.005)[0])
 
 
-def test_robust_mean_turns_with_the_mesh() -> None:
-    """Except for where it starts, it knows no axes: after a few steps the start hardly matters."""
+def test_robust_mean_is_equivariant_to_rotations() -> None:
+    """Only its start, the median, depends on the axes; after 40 steps the start has lost its influence."""
     generator = torch.Generator().manual_seed(4)
     vertices = 0.01 * torch.randn(5, 50, 3, generator=generator, dtype=torch.float64)
     weights = torch.ones(5, 50, dtype=torch.float64)
@@ -223,14 +223,14 @@ def test_robust_mean_turns_with_the_mesh() -> None:
 
 @pytest.mark.parametrize("merger", MERGERS)
 @pytest.mark.parametrize("bad", [-0.1, math.nan])
-def test_weights_that_are_none_are_refused(merger, bad: float) -> None:
+def test_negative_and_nan_weights_are_refused(merger, bad: float) -> None:
     with pytest.raises(InputError, match="weights of views must be 0 or more"):
         merger(along_x(1.0, 2.0), per_view(1.0, bad))
     with pytest.raises(InputError, match="fallback weights of views must be 0 or more"):
         merger(along_x(1.0, 2.0), per_view(1.0, 1.0), per_view(1.0, bad))
 
 
-def test_other_numbers_out_of_range_are_refused() -> None:
+def test_other_arguments_out_of_range_are_refused() -> None:
     with pytest.raises(InputError, match="temperature of the softmax must be positive, got 0"):
         softmax_weights(per_view(1.0, 0.5), 0.0)
     with pytest.raises(InputError, match="at least 1 step, got 0"):

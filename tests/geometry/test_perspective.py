@@ -1,4 +1,4 @@
-"""The calibrated camera: its formulas written out, its inverse, its derivatives."""
+"""The perspective camera against the formulas written out; its inverse and its derivatives."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from neuface.geometry.perspective import PerspectiveCamera
 
-# k1, k2, p1, p2, k3 of a narrow, a plain and two wide lenses.
+# k1, k2, p1, p2, k3 of four lenses: strong barrel distortion, none, strong pincushion and mild distortion.
 LENSES = (
     (-0.33, 0.05, -0.004, 0.004, 0.07),
     (0.0, 0.0, 0.0, 0.0, 0.0),
@@ -22,7 +22,7 @@ LENSES = (
 
 
 def some_cameras(*, skew: float = 0.0) -> PerspectiveCamera:
-    """One camera per lens, at places and turns of their own, about a metre from the origin; float64."""
+    """One camera per lens, each with its own rotation and position about a metre from the origin; float64."""
     count = len(LENSES)
     turns = Rotation.from_rotvec(0.3 * np.random.default_rng(1).normal(size=(count, 3))).as_matrix()
     K = torch.tensor([[900.0, skew, 640.0], [0.0, 910.0, 360.0], [0.0, 0.0, 1.0]], dtype=torch.float64)
@@ -41,7 +41,7 @@ def some_points(count: int = 40) -> Tensor:
 
 
 def projected_slowly(camera: PerspectiveCamera, point: Tensor) -> tuple[float, float]:
-    """The lens model as it is written in textbooks, one number after the other."""
+    """The lens model as textbooks state it, in scalars."""
     R, t, K = camera.rotation.tolist(), camera.translation.tolist(), camera.K.tolist()
     X, Y, Z = (sum(R[row][axis] * float(point[axis]) for axis in range(3)) + t[row] for row in range(3))
     x, y = X / Z, Y / Z
@@ -64,7 +64,7 @@ def test_the_example_of_the_convention() -> None:
     torch.testing.assert_close(pixel, torch.tensor([[690.0, 260.0]]))
 
 
-def test_projection_is_the_textbooks() -> None:
+def test_projection_equals_the_scalar_formulas() -> None:
     cameras, points = some_cameras(skew=3.0), some_points(10)
     expected = [
         [projected_slowly(cameras[view], point) for point in points[view]] for view in range(len(points))
@@ -72,7 +72,7 @@ def test_projection_is_the_textbooks() -> None:
     torch.testing.assert_close(cameras.project(points), torch.tensor(expected, dtype=torch.float64))
 
 
-def test_batch_axes_are_any() -> None:
+def test_any_batch_axes_are_accepted() -> None:
     cameras, points = some_cameras(), some_points(6)
     batched = cameras.map_tensors(lambda tensor: tensor.unflatten(0, (2, 2)))
     pixels = batched.project(points.unflatten(0, (2, 2)))
@@ -83,7 +83,7 @@ def test_batch_axes_are_any() -> None:
     torch.testing.assert_close(cameras[1].project(points[1]), cameras.project(points)[1])
 
 
-def test_the_centre_is_where_the_camera_stands() -> None:
+def test_the_centre_is_the_origin_of_the_camera_axes() -> None:
     cameras = some_cameras()
     torch.testing.assert_close(cameras.to_camera(cameras.centre[:, None])[:, 0], torch.zeros(4, 3).double())
 
@@ -96,21 +96,21 @@ def test_undistorting_inverts_projecting(dtype: torch.dtype, allowed: float) -> 
     picture[:, :4] = torch.tensor([[0.0, 0.0], [1279.0, 0.0], [0.0, 719.0], [1279.0, 719.0]])
     rays = cameras.undistort(picture.to(dtype))
     assert bool(rays.isfinite().all())
-    # A point anywhere on the ray is seen where the ray was taken from.
+    # Any point of the ray projects to the pixel of the ray.
     ahead = torch.cat((rays, torch.ones_like(rays[..., :1])), -1) * 1.7
     world = (ahead - cameras.translation[:, None]) @ cameras.rotation
     again = cameras.project(world)
     assert float((again - picture).abs().max()) <= allowed * 1000
 
 
-def test_a_lens_without_distortion_leaves_rays_straight() -> None:
+def test_a_lens_without_distortion_is_a_pinhole() -> None:
     camera = some_cameras()[1]
     ray = camera.undistort(torch.tensor([[640.0, 360.0], [1540.0, 1270.0]], dtype=torch.float64))
     torch.testing.assert_close(ray, torch.tensor([[0.0, 0.0], [1.0, 1.0]], dtype=torch.float64))
 
 
 def test_beyond_the_fold_of_the_lens_there_is_no_ray() -> None:
-    """x (1 - x^2 / 3) grows to 2/3 at x = 1 and falls from there: nothing is seen further out."""
+    """x (1 - x^2 / 3) rises to 2/3 at x = 1 and falls beyond: no ray projects further out."""
     camera = replace(some_cameras()[1], distortion=torch.tensor([-1 / 3, 0, 0, 0, 0], dtype=torch.float64))
     pixels = torch.tensor([[640 + 900 * 0.6, 360], [640 + 900 * 0.7, 360], [torch.nan, 360.0]]).double()
     rays = camera.undistort(pixels)
@@ -120,7 +120,7 @@ def test_beyond_the_fold_of_the_lens_there_is_no_ray() -> None:
     assert x - x**3 / 3 == pytest.approx(0.6, abs=1e-12)
 
 
-def test_points_behind_the_camera_are_nowhere_and_have_no_gradient() -> None:
+def test_points_behind_the_camera_are_nan_and_have_zero_gradient() -> None:
     camera = some_cameras()[0]
     ahead = torch.tensor([0.1, 0.0, 2.0], dtype=torch.float64)
     world = torch.stack((ahead, -ahead, 0 * ahead)) - camera.translation

@@ -1,4 +1,4 @@
-"""Quaternions and their two signs."""
+"""Quaternions: their order, their gradients, and their two signs."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ def test_gradient_is_that_of_half_the_angle_near_zero(length: float) -> None:
     torch.testing.assert_close(torch.stack(rows), 0.5 * torch.eye(3).double(), atol=1e-6, rtol=0)
 
 
-def test_hemisphere() -> None:
+def test_the_sign_nearer_to_the_reference_is_chosen() -> None:
     generator = torch.Generator().manual_seed(1)
     reference, other = torch.nn.functional.normalize(torch.randn(2, 200, 4, generator=generator), dim=-1)
     chosen = toward_hemisphere(other, reference)
     assert bool(((chosen * reference).sum(-1) >= 0).all())
     assert bool(((chosen == other) | (chosen == -other)).all(-1).all())
     torch.testing.assert_close(toward_hemisphere(-other, reference), chosen)
-    assert bool((chosen != other).any()), "the case has nothing to flip"
+    assert bool((chosen != other).any()), "the test needs quaternions whose sign flips"
 
 
 def test_signs_become_continuous() -> None:
-    # More than two full turns: the quaternion's sign must change on the way round.
+    # The rotation exceeds two full turns, so that the quaternion's sign must change on the way.
     angle = torch.linspace(0, 15, 80, dtype=torch.float64)
     smooth = torch.stack((angle.mul(0), (angle / 2).sin(), angle.mul(0), (angle / 2).cos()), -1)
     flips = torch.where(torch.rand(80, generator=torch.Generator().manual_seed(2)) < 0.5, -1.0, 1.0)
@@ -57,7 +57,7 @@ def test_signs_become_continuous() -> None:
     torch.testing.assert_close(restored, smooth * flips[0])
 
 
-def test_signs_are_found_per_clip_and_for_one_frame() -> None:
+def test_signs_are_independent_between_clips_and_defined_for_one_frame() -> None:
     one = torch.tensor([[[0.0, 0.0, 0.0, -1.0]], [[1.0, 0.0, 0.0, 0.0]]])
     assert torch.equal(continuous_signs(one), one)
     pair = torch.tensor([[[1.0, 0, 0, 0], [-1.0, 0, 0, 0]], [[1.0, 0, 0, 0], [1.0, 0, 0, 0]]])

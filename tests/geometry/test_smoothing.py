@@ -1,4 +1,4 @@
-"""Smoothing over a clip: slow twins, ends, cuts, and what each kind promises about motion and noise."""
+"""Smoothing over a clip: slow twins, ends, cuts, and what each kind guarantees about motion and noise."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_smooth_quaternions_equal_their_slow_twin(window: int) -> None:
     np.testing.assert_allclose(found * np.sign(found[0] @ expected[0]), expected, atol=1e-12)
 
 
-def test_a_still_head_is_left_alone() -> None:
+def test_a_still_head_is_unchanged() -> None:
     still = rotvec_to_quaternion(torch.tensor([0.3, -0.2, 0.9])).expand(12, 4)
     torch.testing.assert_close(smooth_quaternions(still, 5), still)
 
@@ -82,8 +82,8 @@ def test_signs_of_the_inputs_do_not_matter() -> None:
     assert same_rotation(plain, flipped, 1e-12)
 
 
-def test_no_seams() -> None:
-    """Away from its ends a frame's answer depends on its window only, however long the clip."""
+def test_a_smoothed_frame_depends_on_its_window_only() -> None:
+    """Away from the ends of a clip the result does not depend on the clip's length."""
     quaternion = rotvec_to_quaternion(wandering_turns(300))
     long, window = smooth_quaternions(quaternion, 7), 7
     for start, stop in ((100, 140), (0, 140), (100, 300)):
@@ -101,7 +101,7 @@ def test_long_clips_lose_no_precision() -> None:
 
 
 @pytest.mark.parametrize("speed", [0.05, -0.2, 0.5])
-def test_a_steady_turn_is_left_alone_to_its_ends(speed: float) -> None:
+def test_a_steady_turn_is_unchanged_up_to_its_ends(speed: float) -> None:
     axis = torch.nn.functional.normalize(torch.tensor([1.0, 2.0, -0.5]), dim=0)
     start = Rotation.from_rotvec([0.4, 0.1, 0.2])
     turn = Rotation.from_rotvec((torch.arange(40)[:, None] * speed * axis).numpy()) * start
@@ -111,7 +111,7 @@ def test_a_steady_turn_is_left_alone_to_its_ends(speed: float) -> None:
     torch.testing.assert_close(nearest, steady, atol=1e-4, rtol=0)
 
 
-def test_results_are_unit_and_smoother() -> None:
+def test_results_are_unit_quaternions_and_smoother() -> None:
     jitter = 0.3 * torch.randn(3, 60, 3, generator=torch.Generator().manual_seed(6))
     quaternion = rotvec_to_quaternion(jitter)
     smooth = smooth_quaternions(quaternion, 5)
@@ -120,7 +120,7 @@ def test_results_are_unit_and_smoother() -> None:
 
 
 @pytest.mark.parametrize("window", [0, 2, -3, 10])
-def test_windows_that_have_no_middle_are_refused(window: int) -> None:
+def test_windows_without_a_middle_frame_are_refused(window: int) -> None:
     with pytest.raises(InputError, match=f"odd number of frames, at least 1, got {window}"):
         moving_average(torch.zeros(5, 4), window)
 
@@ -129,7 +129,7 @@ def test_windows_that_have_no_middle_are_refused(window: int) -> None:
 
 
 def slow_smooth(values: NDArray[np.float64], window: int, kind: str) -> NDArray[np.float64]:
-    """One channel, frame by frame, as the words of the module say it."""
+    """One channel, frame by frame, as the module's docstring defines it."""
     time = len(values)
     result = np.zeros(time)
     for frame in range(time):
@@ -199,7 +199,7 @@ def test_every_shape_and_precision(kind: str, time: int, batch: tuple[int, ...])
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("time", [1, 2, 3, 4, 6, 40])
-def test_steady_motion_is_left_alone(kind: str, time: int) -> None:
+def test_steady_motion_is_unchanged(kind: str, time: int) -> None:
     steady = torch.arange(time, dtype=torch.float64)[:, None] * torch.tensor([0.3, -2.0, 0.0]) + 5
     torch.testing.assert_close(smooth(steady, 7, kind), steady, atol=1e-9, rtol=0)
 
@@ -231,7 +231,7 @@ def test_a_parabola_stays_a_parabola(time: int) -> None:
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "median"])
-def test_turning_the_clip_turns_the_answer(kind: str) -> None:
+def test_rotating_the_clip_rotates_the_result(kind: str) -> None:
     turns = Rotation.from_rotvec(wandering_turns(60).numpy())
     plain = Rotation.from_quat(smooth_quaternions(quaternions(turns), 7, kind).numpy())
     for seed in range(3):
@@ -282,20 +282,20 @@ def test_gradients_are_finite_even_without_noise(kind: str) -> None:
     assert bool(values.grad.isfinite().all())
 
 
-# --- The adaptive kind: strong on noise, weak on motion
+# --- The adaptive kind: it smooths noise and preserves motion
 
 
 @pytest.mark.parametrize("window", [3, 5, 9, 15])
 @pytest.mark.parametrize("time", [12, 30, 200])
-def test_adaptive_calms_a_still_head_like_the_mean(time: int, window: int) -> None:
+def test_adaptive_smooths_a_still_head_like_the_mean(time: int, window: int) -> None:
     still = noise(200, time, 1)
-    calmed, mean = smooth(still, window, "adaptive"), smooth(still, window, "mean")
-    assert float(still.std() / calmed.std()) >= 0.9 * float(still.std() / mean.std())
+    smoothed, mean = smooth(still, window, "adaptive"), smooth(still, window, "mean")
+    assert float(still.std() / smoothed.std()) >= 0.9 * float(still.std() / mean.std())
 
 
 @pytest.mark.parametrize("window", [3, 5, 9, 15])
 @pytest.mark.parametrize("time", [30, 200])
-def test_adaptive_calms_head_orientations_like_the_mean(time: int, window: int) -> None:
+def test_adaptive_smooths_head_orientations_like_the_mean(time: int, window: int) -> None:
     turns = rotvec_to_quaternion(0.01 * noise(50, time, 3))
     angles = [2 * smooth_quaternions(turns, window, kind)[..., :3].std() for kind in ("adaptive", "mean")]
     assert float(angles[0]) <= float(angles[1]) / 0.9
@@ -303,8 +303,8 @@ def test_adaptive_calms_head_orientations_like_the_mean(time: int, window: int) 
 
 @pytest.mark.parametrize("window", [5, 7, 9])
 @pytest.mark.parametrize("noise_deg", [0.02, 0.1, 0.3])
-def test_adaptive_keeps_a_fast_nod(noise_deg: float, window: int) -> None:
-    """One nod a second of 20 degrees, at 25 frames per second; as numbers, and as head orientations."""
+def test_adaptive_preserves_a_fast_nod(noise_deg: float, window: int) -> None:
+    """The head nods by 20 degrees once a second, at 25 frames per second; as an angle and as quaternions."""
     seconds = torch.arange(100, dtype=torch.float64)[:, None] / 25
     nod_deg = 20 * torch.sin(2 * math.pi * seconds)
     seen_deg = nod_deg + noise_deg * noise(20, 100, 1)
@@ -318,8 +318,8 @@ def test_adaptive_keeps_a_fast_nod(noise_deg: float, window: int) -> None:
     assert abs(float(turned.amax(1).mean()) - 20) < 0.03 * 20
 
 
-def test_adaptive_knows_stillness_and_motion_in_one_clip() -> None:
-    """Still, one quick turn, still: as calm as the mean before and after, as true as the parabola within."""
+def test_adaptive_separates_stillness_and_motion_in_one_clip() -> None:
+    """Around one quick turn it smooths like the mean, during the turn it is as accurate as the parabola."""
     frame = torch.arange(150, dtype=torch.float64)[:, None]
     share = ((frame - 70) / 10).clamp(0, 1)
     turn = 20 * share.square() * (3 - 2 * share)
@@ -338,21 +338,21 @@ def test_adaptive_knows_stillness_and_motion_in_one_clip() -> None:
 
 
 @pytest.mark.parametrize("window", [5, 9])
-@pytest.mark.parametrize("place", [0, 1, 2, 3, 20, 38, 39])
-def test_a_single_outlier_moves_its_neighbours_no_more_than_the_mean_would(place: int, window: int) -> None:
+@pytest.mark.parametrize("frame", [0, 1, 2, 3, 20, 38, 39])
+def test_a_single_outlier_moves_its_neighbours_no_more_than_the_mean_would(frame: int, window: int) -> None:
     clean = noise(200, 40, 1)
     spiked = clean.clone()
-    spiked[:, place] += 12
+    spiked[:, frame] += 12
     moved = {
         kind: (smooth(spiked, window, kind) - smooth(clean, window, kind)).abs().mean(0)[:, 0]
         for kind in ("adaptive", "mean")
     }
-    others = torch.arange(40) != place
+    others = torch.arange(40) != frame
     assert float(moved["adaptive"][others].max()) < 0.9 * float(moved["mean"][others].max())
     assert float(moved["adaptive"][others].sum()) < 0.7 * float(moved["mean"][others].sum())
 
 
-def test_an_outlier_among_head_orientations_is_let_go() -> None:
+def test_an_outlier_among_head_orientations_is_ignored() -> None:
     rotvec = 0.01 * noise(40, 3)
     spiked = rotvec.clone()
     spiked[20, 1] += 0.5
@@ -362,8 +362,8 @@ def test_an_outlier_among_head_orientations_is_let_go() -> None:
     assert not same_rotation(smooth_quaternions(rotvec_to_quaternion(spiked), 7), clean, 5e-4)
 
 
-def test_a_short_true_motion_is_no_outlier() -> None:
-    """A blink of three frames and a jump: what a spike test must not take away."""
+def test_a_short_true_motion_is_not_an_outlier() -> None:
+    """The test for spikes must preserve a blink of three frames and a jump."""
     blink = torch.zeros(60, 1, dtype=torch.float64)
     blink[29:32, 0] = torch.tensor([0.5, 1.0, 0.5], dtype=torch.float64)
     seen = blink + 0.01 * noise(60, 1)
@@ -390,12 +390,12 @@ def test_released_window_by_hand() -> None:
 
 
 @pytest.mark.parametrize("time", [0, 1, 3, 4])
-def test_the_released_window_leaves_short_clips_alone(time: int) -> None:
+def test_the_released_window_leaves_short_clips_unchanged(time: int) -> None:
     turns = rotvec_to_quaternion(wandering_turns(time))
     torch.testing.assert_close(released_window_mean(turns), turns, atol=0, rtol=0)
 
 
-def test_the_released_window_lags_and_knows_chunks() -> None:
+def test_the_released_window_lags_by_half_a_frame_and_respects_chunks() -> None:
     steady = rotvec_to_quaternion(0.02 * torch.arange(40.0)[:, None] * torch.tensor([0.0, 1.0, 0.0]))
     found = released_window_mean(steady.expand(2, -1, -1))
     angle = 2 * torch.asin(found[1, :, 1])
@@ -407,7 +407,7 @@ def test_the_released_window_lags_and_knows_chunks() -> None:
     torch.testing.assert_close(chunks[18:22], steady[18:22])
 
 
-def test_the_released_window_takes_signs_as_they_come() -> None:
+def test_the_released_window_does_not_make_signs_consistent() -> None:
     turns = rotvec_to_quaternion(0.1 * noise(10, 3))
     flipped = turns * torch.where(torch.arange(10) % 2 == 0, 1.0, -1.0)[:, None]
     assert not same_rotation(released_window_mean(flipped), released_window_mean(turns), 1e-3)

@@ -1,4 +1,4 @@
-"""Triangulation: exact points come back, noisy ones are the best ones, and what is not known is said."""
+"""Triangulation: exact pixels give exact points, noisy ones the least-squares points, unobserved points are NaN."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def seen(cameras: PerspectiveCamera, points: Tensor, noise_px: float = 0.0) -> T
 
 
 @pytest.mark.parametrize("views", [2, 3, 4])
-def test_exact_points_come_back(views: int) -> None:
+def test_exact_points_are_recovered(views: int) -> None:
     cameras, points = ring_of_cameras(), some_points()
     found = triangulate(
         cameras[:views], seen(cameras, points)[:views], torch.ones(views, POINTS, dtype=torch.float64)
@@ -53,7 +53,7 @@ def test_exact_points_come_back(views: int) -> None:
     assert found.view_error_px.shape == (POINTS, views)
 
 
-def test_batch_axes_stand_between_views_and_points() -> None:
+def test_batch_axes_lie_between_views_and_points() -> None:
     cameras, points = ring_of_cameras(), some_points()
     pixels, ones = seen(cameras, points, 1.0), torch.ones(VIEWS, POINTS, dtype=torch.float64)
     flat = triangulate(cameras, pixels, ones)
@@ -64,25 +64,25 @@ def test_batch_axes_stand_between_views_and_points() -> None:
     torch.testing.assert_close(merged.view_error_px, flat.view_error_px)
 
 
-def test_noisy_points_are_those_of_least_reprojection_error() -> None:
+def test_noisy_points_have_the_least_reprojection_error() -> None:
     cameras, points = ring_of_cameras(), some_points()
     pixels = seen(cameras, points, 3.0)
     confidence = torch.rand(VIEWS, POINTS, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     found = triangulate(cameras, pixels, confidence)
     for number in range(0, POINTS, 6):
 
-        def misses(point: np.ndarray, number: int = number) -> np.ndarray:
+        def residuals(point: np.ndarray, number: int = number) -> np.ndarray:
             pixel = cameras.project(torch.from_numpy(point).expand(VIEWS, 1, 3))[:, 0]
             return (confidence[:, number, None].sqrt() * (pixel - pixels[:, number])).flatten().numpy()
 
-        best = least_squares(misses, points[number].numpy(), xtol=1e-12, ftol=1e-12, gtol=1e-12)
+        best = least_squares(residuals, points[number].numpy(), xtol=1e-12, ftol=1e-12, gtol=1e-12)
         np.testing.assert_allclose(found.points[number].numpy(), best.x, atol=1e-7)
         mean_square = 2 * best.cost / float(confidence[:, number].sum())
         assert float(found.error_px[number]) == pytest.approx(mean_square**0.5, rel=1e-6)
 
 
 def test_confidence_is_a_weight() -> None:
-    """A view of weight two counts like the view given twice, and only ratios matter."""
+    """A view of weight two has the effect of the same view given twice, and only ratios of weights matter."""
     cameras, points = ring_of_cameras(), some_points()
     pixels, ones = seen(cameras, points, 3.0), torch.ones(VIEWS, POINTS, dtype=torch.float64)
     twice = [0, 1, 2, 3, 3]
@@ -95,7 +95,7 @@ def test_confidence_is_a_weight() -> None:
         torch.testing.assert_close(found.error_px, repeated.error_px, rtol=1e-6, atol=0)
 
 
-def test_what_fewer_than_two_views_see_is_not_known() -> None:
+def test_points_observed_by_fewer_than_two_views_are_undetermined() -> None:
     cameras, points = ring_of_cameras(), some_points()
     pixels, confidence = seen(cameras, points), torch.ones(VIEWS, POINTS, dtype=torch.float64)
     confidence[:, 0] = 0
@@ -113,7 +113,7 @@ def test_what_fewer_than_two_views_see_is_not_known() -> None:
     assert found.view_error_px[4].isnan().tolist() == [True, False, False, False]
 
 
-def test_points_that_do_not_fit_are_rejected() -> None:
+def test_points_of_large_reprojection_error_are_rejected() -> None:
     cameras, points = ring_of_cameras(), some_points()
     pixels, ones = seen(cameras, points, 0.5), torch.ones(VIEWS, POINTS, dtype=torch.float64)
     pixels[1, 5, 1] += 60
@@ -127,12 +127,14 @@ def test_points_that_do_not_fit_are_rejected() -> None:
     assert bool(triangulate(cameras, pixels, ones).valid.all())
 
 
-def test_rays_that_do_not_meet_before_the_cameras_tell_nothing() -> None:
+def test_rays_that_do_not_meet_in_front_of_the_cameras_determine_no_point() -> None:
     cameras = ring_of_cameras()
     point = torch.zeros(1, 3, dtype=torch.float64)
-    same_place = cameras[[0, 0]]
+    same_position = cameras[[0, 0]]
     ones = torch.ones(2, 1, dtype=torch.float64)
-    assert not bool(triangulate(same_place, same_place.project(point.expand(2, 1, 3)), ones).valid.any())
+    assert not bool(
+        triangulate(same_position, same_position.project(point.expand(2, 1, 3)), ones).valid.any()
+    )
     # Of two cameras side by side, the left one looks left and the right one right: the lines meet behind them.
     apart = cameras[[0, 0]]
     apart = replace(apart, translation=torch.tensor([[0.1, 0, 1], [-0.1, 0, 1]], dtype=torch.float64))
@@ -141,7 +143,7 @@ def test_rays_that_do_not_meet_before_the_cameras_tell_nothing() -> None:
     assert bool(triangulate(apart, outwards.flip(0), ones).valid.all())
 
 
-def test_float32_is_answered_in_float32() -> None:
+def test_float32_input_gives_float32_output() -> None:
     cameras, points = ring_of_cameras(), some_points()
     found = triangulate(cameras, seen(cameras, points).float(), torch.ones(VIEWS, POINTS))
     assert found.points.dtype == found.error_px.dtype == found.view_error_px.dtype == torch.float32
@@ -152,7 +154,7 @@ def test_float32_is_answered_in_float32() -> None:
     ("cameras", "limit", "named"),
     [(3, None, "one camera per view"), (4, 0.0, "max_error_px"), (4, float("nan"), "max_error_px")],
 )
-def test_what_does_not_fit_is_refused(cameras: int, limit: float | None, named: str) -> None:
+def test_inconsistent_arguments_are_refused(cameras: int, limit: float | None, named: str) -> None:
     pixels, ones = seen(ring_of_cameras(), some_points()), torch.ones(VIEWS, POINTS, dtype=torch.float64)
     with pytest.raises(InputError, match=named):
         triangulate(ring_of_cameras()[:cameras], pixels, ones, max_error_px=limit)

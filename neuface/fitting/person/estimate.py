@@ -47,7 +47,8 @@ from neuface.fitting.person.gauss_newton import (
 )
 from neuface.fitting.person.linear_model import LinearLandmarks
 from neuface.fitting.problem import Problem
-from neuface.geometry.interpolation import bridge_gaps
+from neuface.geometry.interpolation import interpolate_missing
+from neuface.geometry.sampling import evenly_spread_indices
 from neuface.head.model import HeadModel
 from neuface.structs import HeadParams, Prediction
 
@@ -154,9 +155,7 @@ def identity_covariance(
 def _spread_times(problem: Problem) -> Int[Tensor, " moments"]:
     seen = problem.valid.any(0).nonzero()[:, 0]
     most = max(1, min(MOST_IMAGES // problem.views, MOST_IMAGES_BY_VIEWS // problem.views**2))
-    if len(seen) <= most:
-        return seen
-    return seen[torch.linspace(0, len(seen) - 1, most, device=seen.device).round().long()]
+    return seen[evenly_spread_indices(len(seen), most, seen.device)]
 
 
 def _left_out(problem: Problem, times: Int[Tensor, " looked_at"]) -> Iterator[Int[Tensor, " moments"]]:
@@ -179,7 +178,7 @@ def _whole_course(
         # A head whose jaw never moves has no columns for it.
         both[moments[usable], : codes.shape[-1]] = codes[usable].to(both)
         told[moments[usable]] = True
-    both = bridge_gaps(both[None], told[None], problem.starts)[0]
+    both = interpolate_missing(both[None], told[None], problem.starts)[0]
     expression, jaw_rotvec = both.split((answered.expression.shape[-1], 3), -1)
     return expression, jaw_rotvec
 
