@@ -11,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 
 from neuface.cropping import DECA_CROP, OPEN_CROP, SMIRK_CROP, CropRule
+from neuface.encoders.calibration import OPEN_ENCODER, UNCALIBRATED, EncoderCalibration
 from neuface.encoders.flame_encoder import FlameEncoder
 from neuface.encoders.predictor import Predictor
 from neuface.errors import InputError, ModelMismatchError
@@ -47,6 +48,8 @@ class FaceModel:
     head: HeadModel
     encoder: Predictor
     crop_rule: CropRule = OPEN_CROP
+    calibration: EncoderCalibration = UNCALIBRATED
+    """How wrong the encoder is; `UNCALIBRATED` where that has not been measured, as for DECA, EMOCA and SMIRK."""
 
 
 def load_head(name: str | Path = "open") -> HeadModel:
@@ -105,7 +108,7 @@ def load_model(
         )
     if name == "open":
         head = load_head("open")
-        return FaceModel(name="open", head=head, encoder=read_open_encoder(head))
+        return FaceModel(name="open", head=head, encoder=read_open_encoder(head), calibration=OPEN_ENCODER)
     recipe, found = FACE_MODELS[name], _found_files(name, assets, with_weights=True)
     weights_copy, _ = copies_of(name)
     if found[weights_copy]:

@@ -120,7 +120,7 @@ def _fit_clips(
     run = fit_direct if config.parameters == "free" else fit
     # Whoever calls from code that computes without gradients needs them here all the same.
     with torch.inference_mode(False), torch.enable_grad(), _Bar(config.max_passes, enabled=progress) as bar:
-        outcome = run(encoder, head, problem, config, bar.show)
+        outcome = run(encoder, head, problem, config, bar.show, calibration=model.calibration)
     seconds = time.perf_counter() - started
     results, start = [], 0
     for clip in fitting:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from neuface.encoders.calibration import UNCALIBRATED, EncoderCalibration
 from neuface.encoders.predictor import Predictor
 from neuface.fitting.config import FitConfig
 from neuface.fitting.free import CAMERA, EVERYTHING, POSE, FreeParameters
@@ -18,6 +19,8 @@ def fit_direct(
     problem: Problem,
     config: FitConfig,
     report: Report | None = None,
+    *,
+    calibration: EncoderCalibration = UNCALIBRATED,
 ) -> FitOutcome:
     """Fit the parameters of every image of a clip, from what the pretrained encoder answers.
 
@@ -32,10 +35,12 @@ def fit_direct(
     together = replace(config, coarse_passes=0)
     coarse_passes = min(config.coarse_passes, config.max_passes - 1)
     if coarse_passes == 0:
-        return fit(FreeParameters(start, everything), head, problem, together, report)
+        return fit(
+            FreeParameters(start, everything), head, problem, together, report, calibration=calibration
+        )
 
     coarse = replace(together, max_passes=coarse_passes)
-    first = fit(FreeParameters(start, POSE), head, problem, coarse, report)
+    first = fit(FreeParameters(start, POSE), head, problem, coarse, report, calibration=calibration)
     # The first value is of the start.
     done = len(first.history["total"]) - 1
 
@@ -48,7 +53,9 @@ def fit_direct(
         # The answers of the first stage have the most probable code: landmarks are not to be counted twice.
         fine = replace(fine, expected_identity="encoder")
     details = tuple(name for name in everything if name not in CAMERA)
-    second = fit(FreeParameters(first.prediction, details), head, problem, fine, report_on)
+    second = fit(
+        FreeParameters(first.prediction, details), head, problem, fine, report_on, calibration=calibration
+    )
     # The second begins where the first ended, with one value of the same state.
     history = {name: [*values, *second.history[name][1:]] for name, values in first.history.items()}
     spread = [*first.identity_spread, *second.identity_spread[1:]]

@@ -15,10 +15,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from neuface import losses
+from neuface.encoders.calibration import UNCALIBRATED, EncoderCalibration
 from neuface.encoders.predictor import Predictor
 from neuface.errors import InputError
 from neuface.fitting.config import FitConfig
-from neuface.fitting.person.estimate import estimate_identity
+from neuface.fitting.person.estimate import estimate_person
 from neuface.fitting.problem import Problem
 from neuface.fitting.shared_identity import ClipShape, clip_shape
 from neuface.fitting.targets import (
@@ -64,11 +65,14 @@ def fit(
     problem: Problem,
     config: FitConfig,
     report: Report | None = None,
+    *,
+    calibration: EncoderCalibration = UNCALIBRATED,
 ) -> FitOutcome:
     """Fine-tune a copy of `predictor` on one clip (paper, Sec. 3.2, "Overall process").
 
     Args:
         report: called after every pass with its number and the loss and parts.
+        calibration: how wrong the initial predictions are, for the estimate of the person from the landmarks.
 
     Raises:
         InputError: no image has a landmark, or the predictor has nothing to optimise.
@@ -85,7 +89,7 @@ def fit(
     initial = predict_clip(tuned, problem.inputs, config.batch_size)
     progress = _Progress(config)
     best_state = copy.deepcopy(tuned.state_dict())
-    identity, expression = _expected(head, initial, problem, config)
+    identity, expression = _expected(head, initial, problem, config, calibration)
     shape = clip_shape(head, initial, problem.valid, config, identity)
     answer, spread = initial, []
     number = 0
@@ -123,7 +127,11 @@ def fit(
 
 
 def _expected(
-    head: HeadModel, initial: Prediction, problem: Problem, config: FitConfig
+    head: HeadModel,
+    initial: Prediction,
+    problem: Problem,
+    config: FitConfig,
+    calibration: EncoderCalibration,
 ) -> tuple[Float[Tensor, " identity"] | None, Float[Tensor, "time points 3"] | None]:
     """The most probable identity given the landmarks, and `expression_landmarks` of the most probable expressions.
 
@@ -131,7 +139,7 @@ def _expected(
     """
     if config.expected_identity != "landmarks":
         return None, None
-    estimate = estimate_identity(head, initial, problem)
+    estimate = estimate_person(head, initial, problem, calibration=calibration)
     if config.expected_expression_weight == 0:
         return estimate.identity, None
     acts = replace(initial.params[0], expression=estimate.expression, jaw_rotvec=estimate.jaw_rotvec)

@@ -41,7 +41,7 @@ def expected_shape_error_mm(case: Case, model: FaceModel, noise_px: float, *, se
     inputs = case.true_landmarks_px.new_zeros(*clip.valid.shape, 0, 0, 0)
     problem = make_problem(inputs, exact, clip.crops, clip.valid)
     true = replace(encoder_answer(case, model, FitConfig()), params=case.truth)
-    covariance = identity_covariance(model.head, true, problem, noise_px)
+    covariance = identity_covariance(model.head, true, problem, noise_px, calibration=model.calibration)
     code = case.truth.identity[0, 0]
     codes = code + _normal(covariance, DRAWS, seed).to(code)
     found, person = (

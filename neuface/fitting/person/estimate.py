@@ -34,6 +34,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from neuface.encoders.calibration import EncoderCalibration
 from neuface.fitting.person.gauss_newton import (
     POSE,
     ROUNDS,
@@ -52,7 +53,7 @@ from neuface.geometry.sampling import evenly_spread_indices
 from neuface.head.model import HeadModel
 from neuface.structs import HeadParams, Prediction
 
-__all__ = ["IdentityEstimate", "estimate_identity", "identity_covariance"]
+__all__ = ["PersonEstimate", "estimate_person", "identity_covariance"]
 
 ROUNDS_PER_SIZE = 3
 # More images tell nothing new of one person's shape, and cost memory: about half a megabyte each, times the views.
@@ -67,7 +68,7 @@ LARGEST_DEVIATION = 3.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class IdentityEstimate:
+class PersonEstimate:
     """Most probable codes, and how far the landmarks were believed."""
 
     identity: Float[Tensor, " identity"]
@@ -84,7 +85,9 @@ class IdentityEstimate:
 
 
 @torch.no_grad()
-def estimate_identity(head: HeadModel, answer: Prediction, problem: Problem) -> IdentityEstimate:
+def estimate_person(
+    head: HeadModel, answer: Prediction, problem: Problem, *, calibration: EncoderCalibration
+) -> PersonEstimate:
     """The most probable identity code of the person in a clip, and their expressions.
 
     For the identity it looks at no more than MOST_IMAGES images, of times that are spread over the clip. Float64
@@ -92,6 +95,7 @@ def estimate_identity(head: HeadModel, answer: Prediction, problem: Problem) -> 
 
     Args:
         answer: the encoder's for every image, batch axes `views time`: the start, and the mean of what is expected.
+        calibration: how wrong the encoder is.
     """
     expected = answer.params.identity[problem.valid].mean(0)
     times = _spread_times(problem)
@@ -99,7 +103,7 @@ def estimate_identity(head: HeadModel, answer: Prediction, problem: Problem) -> 
 
     def known_of(moments: Int[Tensor, " moments"]) -> LinearLandmarks:
         answered = answer[:, moments].to(torch.float64)
-        return LinearLandmarks.of(exact, answered, problem, moments, expected.double())
+        return LinearLandmarks.of(exact, answered, problem, moments, expected.double(), calibration)
 
     known = known_of(times)
     state = first_state(known)
@@ -114,7 +118,7 @@ def estimate_identity(head: HeadModel, answer: Prediction, problem: Problem) -> 
     for moments in _left_out(problem, times):
         found.append((moments, followed(known_of(moments), state).expression))
     expression, jaw_rotvec = _whole_course(answer.params, problem, found)
-    return IdentityEstimate(
+    return PersonEstimate(
         identity=identity,
         expression=expression,
         jaw_rotvec=jaw_rotvec,
@@ -126,7 +130,12 @@ def estimate_identity(head: HeadModel, answer: Prediction, problem: Problem) -> 
 
 @torch.no_grad()
 def identity_covariance(
-    head: HeadModel, true: Prediction, problem: Problem, noise_px: float
+    head: HeadModel,
+    true: Prediction,
+    problem: Problem,
+    noise_px: float,
+    *,
+    calibration: EncoderCalibration,
 ) -> Float[Tensor, "identity identity"]:
     """How unsure of the identity code landmarks with known white noise leave whoever knows the model above, float64.
 
@@ -140,7 +149,9 @@ def identity_covariance(
     """
     times = _spread_times(problem)
     code = true.params.identity[0, 0].double()
-    known = LinearLandmarks.of(head.to(torch.float64), true[:, times].to(torch.float64), problem, times, code)
+    known = LinearLandmarks.of(
+        head.to(torch.float64), true[:, times].to(torch.float64), problem, times, code, calibration
+    )
     per_px = (
         torch.ones_like(true.camera.scale) if problem.ndc_per_frame_px is None else problem.ndc_per_frame_px
     )

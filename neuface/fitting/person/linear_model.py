@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from neuface.encoders.calibration import EncoderCalibration
 from neuface.fitting.problem import Problem
 from neuface.head.expressions import expression_moments
 from neuface.head.model import HeadModel, contour_row
@@ -26,8 +27,6 @@ REACH_MM, OWN_SHARE = 20.0, 0.1
 # Points of the contour lie on no feature of the face: their displacement is larger by as much as their noise is on
 # real video (`neuface.synthetic.landmark_noise`).
 CONTOUR_POINTS, CONTOUR_FACTOR = 17, 1.7
-# Of the population's variance of log size, the open encoder's error has, on 2000 rendered people: (3.0 / 3.8 %)^2.
-SIZE_ERROR_SHARE = 0.62
 JAW_STD_RAD, JAW_STEP_RAD = 0.1, 1e-4
 
 
@@ -67,6 +66,7 @@ class LinearLandmarks:
         problem: Problem,
         times: Int[Tensor, " moments"],
         expected: Float[Tensor, " identity"],
+        calibration: EncoderCalibration,
     ) -> LinearLandmarks:
         scheme, params = problem.scheme, answer.params
         points = _points_of(scheme, problem.observed_ndc.shape[2])
@@ -110,7 +110,7 @@ class LinearLandmarks:
             growth=growth,
             size_std=size_std,
             identity_precision=torch.eye(len(expected)).to(expected)
-            + (1 / SIZE_ERROR_SHARE - 1) * torch.outer(growth, growth),
+            + (calibration.size_precision - 1) * torch.outer(growth, growth),
             displacement_precision=displacement,
             expression_mean=means,
             expression_precision=precision,

@@ -7,9 +7,11 @@ from statistics import fmean
 
 import pytest
 import torch
+from torch import Tensor
 
+from neuface.encoders.calibration import OPEN_ENCODER
 from neuface.errors import InputError
-from neuface.fitting.person.estimate import estimate_identity, identity_covariance
+from neuface.fitting.person.estimate import estimate_person, identity_covariance
 from neuface.fitting.problem import Problem
 from neuface.head.expressions import expression_moments
 from neuface.head.model import HeadModel
@@ -43,8 +45,12 @@ def seen(head: HeadModel, truth: Prediction, noise_ndc: float = 0.0, seed: int =
     )
 
 
+def covariance_of(head: HeadModel, truth: Prediction, problem: Problem, noise_px: float) -> Tensor:
+    return identity_covariance(head, truth, problem, noise_px, calibration=OPEN_ENCODER)
+
+
 def spread(head: HeadModel, truth: Prediction, noise_px: float) -> float:
-    return float(identity_covariance(head, truth, seen(head, truth), noise_px).diagonal().sum())
+    return float(covariance_of(head, truth, seen(head, truth), noise_px).diagonal().sum())
 
 
 def test_more_is_known_from_more_images_and_with_less_noise(tiny_head) -> None:
@@ -54,7 +60,7 @@ def test_more_is_known_from_more_images_and_with_less_noise(tiny_head) -> None:
     assert spread(head, turning(head, 3, 4), 0.003) < one
     assert spread(head, turning(head, 1, 4), 0.0015) < one < spread(head, turning(head, 1, 4), 0.006)
     # Landmarks lost in noise leave what the population tells.
-    nothing = identity_covariance(head, turning(head, 1, 4), seen(head, turning(head, 1, 4)), 100.0)
+    nothing = covariance_of(head, turning(head, 1, 4), seen(head, turning(head, 1, 4)), 100.0)
     growth = head.log_size(torch.eye(6).double())
     growth = growth / growth.norm()
     expected = torch.eye(6).double() - 0.38 * torch.outer(growth, growth)
@@ -66,8 +72,8 @@ def test_estimates_of_many_people_are_off_by_what_it_says(open_head: HeadModel) 
     noise, people = 0.003, 12
     truth = turning(open_head, 3, 4)
     exact = seen(open_head, truth)
-    covariance = identity_covariance(open_head, truth, exact, noise)
-    of_population = torch.linalg.cholesky(identity_covariance(open_head, truth, exact, 1e4))
+    covariance = covariance_of(open_head, truth, exact, noise)
+    of_population = torch.linalg.cholesky(covariance_of(open_head, truth, exact, 1e4))
     mean, spread_of_faces = expression_moments(open_head.expression_names)
     of_faces = torch.linalg.cholesky(spread_of_faces)
     by_code = 1000 * (open_head.identity_basis - open_head.identity_basis.mean(0)).double()
@@ -83,7 +89,7 @@ def test_estimates_of_many_people_are_off_by_what_it_says(open_head: HeadModel) 
             expression=faces.float().expand(3, -1, -1),
         )
         problem = seen(open_head, replace(truth, params=params), noise, seed)
-        off = estimate_identity(open_head, truth, problem).identity - person
+        off = estimate_person(open_head, truth, problem, calibration=OPEN_ENCODER).identity - person
         squares.append(float((by_code @ off).square().sum(-1).mean()))
     expected = float(torch.einsum("vci, ij, vcj -> v", by_code, covariance, by_code).mean())
     unknown = float((by_code @ of_population).square().sum((1, 2)).mean())

@@ -10,12 +10,13 @@ import torch
 from small_problems import same
 from torch import Tensor
 
+from neuface.encoders.calibration import OPEN_ENCODER
 from neuface.fitting.config import FitConfig
 from neuface.fitting.free import FreeParameters
 from neuface.fitting.loop import fit
 from neuface.fitting.person import estimate as module
 from neuface.fitting.person import gauss_newton as steps
-from neuface.fitting.person.estimate import MOST_IMAGES, estimate_identity
+from neuface.fitting.person.estimate import MOST_IMAGES, PersonEstimate, estimate_person
 from neuface.fitting.person.linear_model import LinearLandmarks
 from neuface.fitting.problem import Problem
 from neuface.fitting.targets import expression_landmarks
@@ -81,6 +82,10 @@ def first_answer(truth: Prediction, seed: int = 7) -> Prediction:
     )
 
 
+def estimate(head: HeadModel, initial: Prediction, problem: Problem) -> PersonEstimate:
+    return estimate_person(head, initial, problem, calibration=OPEN_ENCODER)
+
+
 def shape_error_mm(head: HeadModel, identity: Tensor, truth: Prediction) -> float:
     """RMS distance of the face's landmarks at rest."""
     codes = torch.stack((identity, truth.params.identity[0, 0]))
@@ -105,7 +110,7 @@ def test_a_step_is_that_of_all_unknowns_at_once(tiny_head, moves_jaw: bool) -> N
         answer = replace(answer, params=replace(answer.params, jaw_rotvec=jaw))
     problem = seen_by(head, truth, white(truth, 0.5))
     mean = answer.params.identity[0, 0]
-    known = LinearLandmarks.of(head, answer, problem, torch.arange(3), mean)
+    known = LinearLandmarks.of(head, answer, problem, torch.arange(3), mean, OPEN_ENCODER)
     state = steps.first_state(known)
 
     views, moments, shared, expressions = 2, 3, len(state.shared), state.expression.shape[-1]
@@ -170,31 +175,31 @@ def test_a_step_is_that_of_all_unknowns_at_once(tiny_head, moves_jaw: bool) -> N
 def test_exact_landmarks_tell_the_person(tiny_head) -> None:
     head = tiny_head()
     truth = talking(head, 2, 12)
-    estimate = estimate_identity(head, first_answer(truth), seen_by(head, truth))
+    found = estimate(head, first_answer(truth), seen_by(head, truth))
     assert shape_error_mm(head, torch.zeros(6).double(), truth) > 5
-    assert shape_error_mm(head, estimate.identity, truth) < 0.3
-    assert estimate.noise_mm < 0.2
+    assert shape_error_mm(head, found.identity, truth) < 0.3
+    assert found.noise_mm < 0.2
 
 
 @pytest.mark.parametrize("views", [1, 3])
 def test_the_open_head_of_a_person_is_found(open_head: HeadModel, views: int) -> None:
     """White noise of half a millimetre: noticed as such, and no lasting displacement is believed in."""
     truth = talking(open_head, views, 20)
-    estimate = estimate_identity(open_head, first_answer(truth), seen_by(open_head, truth, white(truth, 0.5)))
+    found = estimate(open_head, first_answer(truth), seen_by(open_head, truth, white(truth, 0.5)))
     unknown = shape_error_mm(open_head, torch.zeros(100), truth)
-    assert shape_error_mm(open_head, estimate.identity, truth) < 0.45 * unknown
-    assert estimate.noise_mm == pytest.approx(0.5, abs=0.15)
-    assert estimate.correlation < 0.15
-    assert estimate.displacement_mm < 0.5
-    assert estimate.identity.dtype == torch.float32
+    assert shape_error_mm(open_head, found.identity, truth) < 0.45 * unknown
+    assert found.noise_mm == pytest.approx(0.5, abs=0.15)
+    assert found.correlation < 0.15
+    assert found.displacement_mm < 0.5
+    assert found.identity.dtype == torch.float32
 
 
 def test_lasting_displacement_is_told_from_noise_and_believed_less(open_head: HeadModel) -> None:
     truth = talking(open_head, 1, 20)
     generator = torch.Generator().manual_seed(5)
     lasting = 3.0 * torch.randn(68, 2, generator=generator)
-    exact = estimate_identity(open_head, first_answer(truth), seen_by(open_head, truth, white(truth, 0.5)))
-    displaced = estimate_identity(
+    exact = estimate(open_head, first_answer(truth), seen_by(open_head, truth, white(truth, 0.5)))
+    displaced = estimate(
         open_head, first_answer(truth), seen_by(open_head, truth, white(truth, 0.5) + lasting)
     )
     assert displaced.displacement_mm > 4 * exact.displacement_mm
@@ -210,20 +215,20 @@ def test_noise_that_lasts_from_frame_to_frame_is_noticed(open_head: HeadModel) -
     for now in fresh[:, 1:].unbind(1):
         slow.append(0.8 * slow[-1] + 0.6 * now)
     problem = seen_by(open_head, truth, torch.stack(slow, 1))
-    estimate = estimate_identity(open_head, first_answer(truth), problem)
-    assert 0.5 < estimate.correlation < 0.9
+    found = estimate(open_head, first_answer(truth), problem)
+    assert 0.5 < found.correlation < 0.9
     # The same frames, none of which follows another.
     apart = replace(problem, starts=tuple(range(40)))
-    assert estimate_identity(open_head, first_answer(truth), apart).correlation == 0
+    assert estimate(open_head, first_answer(truth), apart).correlation == 0
 
 
 def test_a_few_wild_frames_hardly_matter(tiny_head) -> None:
     head = tiny_head()
     truth = talking(head, 1, 16)
     noise = white(truth, 0.3)
-    plain = estimate_identity(head, first_answer(truth), seen_by(head, truth, noise))
+    plain = estimate(head, first_answer(truth), seen_by(head, truth, noise))
     noise[:, 4:6] += 40 * torch.randn(1, 2, 68, 2, generator=torch.Generator().manual_seed(1))
-    wild = estimate_identity(head, first_answer(truth), seen_by(head, truth, noise))
+    wild = estimate(head, first_answer(truth), seen_by(head, truth, noise))
     error = shape_error_mm(head, plain.identity, truth)
     assert shape_error_mm(head, wild.identity, truth) < error + 0.5
 
@@ -235,7 +240,7 @@ def test_the_size_of_crops_does_not_matter(tiny_head) -> None:
     small = replace(answer, camera=replace(answer.camera, scale=answer.camera.scale / 4))
     further = replace(problem, observed_ndc=problem.observed_ndc / 4)
     torch.testing.assert_close(
-        estimate_identity(head, small, further).identity, estimate_identity(head, answer, problem).identity
+        estimate(head, small, further).identity, estimate(head, answer, problem).identity
     )
 
 
@@ -247,7 +252,7 @@ def test_without_landmarks_the_answer_stands(tiny_head) -> None:
     answer = replace(answer, params=replace(answer.params, identity=identity))
     problem = seen_by(head, truth)
     problem = replace(problem, confidence=torch.zeros_like(problem.confidence))
-    found = estimate_identity(head, answer, problem).identity
+    found = estimate(head, answer, problem).identity
     torch.testing.assert_close(found, identity[0, 0], atol=1e-6, rtol=0)
 
 
@@ -261,8 +266,8 @@ def test_absent_landmarks_may_be_anything(tiny_head) -> None:
     points = problem.observed_ndc.clone()
     points[:, 2] = torch.nan
     answer = first_answer(truth)
-    expected = estimate_identity(head, answer, missing).identity
-    found = estimate_identity(head, answer, replace(missing, observed_ndc=points)).identity
+    expected = estimate(head, answer, missing).identity
+    found = estimate(head, answer, replace(missing, observed_ndc=points)).identity
     assert bool(expected.isfinite().all())
     assert torch.equal(found, expected)
 
@@ -279,23 +284,23 @@ def test_an_answer_that_is_no_number_leaves_the_mean_answer(
     turn = answer.params.root_rotvec.clone()
     turn[0, 0] = torch.nan
     lost = replace(answer, params=replace(answer.params, root_rotvec=turn))
-    found = estimate_identity(head, lost, problem)
+    found = estimate(head, lost, problem)
     assert torch.equal(found.identity, answer.params.identity[0, 0])
     assert torch.equal(found.expression, answer.params.expression[0])
     # Left out, an image does not matter to the others.
     turn = answer.params.root_rotvec.clone()
     turn[0, 1] = torch.nan
     lost = replace(answer, params=replace(answer.params, root_rotvec=turn))
-    assert bool(estimate_identity(head, lost, problem).expression.isfinite().all())
+    assert bool(estimate(head, lost, problem).expression.isfinite().all())
 
 
 def test_one_photograph_is_enough(tiny_head) -> None:
     head = tiny_head()
     truth = talking(head, 1, 1)
-    estimate = estimate_identity(head, first_answer(truth), seen_by(head, truth))
+    found = estimate(head, first_answer(truth), seen_by(head, truth))
     nothing = shape_error_mm(head, torch.zeros(6).double(), truth)
-    assert shape_error_mm(head, estimate.identity, truth) < nothing
-    assert estimate.correlation == 0
+    assert shape_error_mm(head, found.identity, truth) < nothing
+    assert found.correlation == 0
 
 
 def test_a_long_clip_is_looked_at_in_part(tiny_head) -> None:
@@ -314,10 +319,10 @@ def test_a_fit_starts_at_the_estimate_and_is_held_there(tiny_head) -> None:
     head = tiny_head()
     truth = talking(head, 1, 8)
     answer, problem = first_answer(truth), seen_by(head, truth, white(truth, 0.5))
-    estimate = estimate_identity(head, answer, problem).identity
+    found = estimate(head, answer, problem).identity
     still = FitConfig(max_passes=1, learning_rate=1e-12)
-    outcome = fit(FreeParameters(answer), head, problem, still)
-    torch.testing.assert_close(outcome.prediction.params.identity[0, 0], estimate, atol=1e-4, rtol=0)
+    outcome = fit(FreeParameters(answer), head, problem, still, calibration=OPEN_ENCODER)
+    torch.testing.assert_close(outcome.prediction.params.identity[0, 0], found, atol=1e-4, rtol=0)
     assert outcome.history["identity_prior"][0] == pytest.approx(0, abs=1e-8)
     assert same(outcome.initial, answer)
     as_answered = fit(FreeParameters(answer), head, problem, replace(still, expected_identity="encoder"))
@@ -330,7 +335,7 @@ def test_shape_tells_of_size(open_head: HeadModel) -> None:
     for seed in range(6):
         truth = talking(open_head, 3, 8, seed)
         problem = seen_by(open_head, truth, white(truth, 0.5))
-        found = estimate_identity(open_head, first_answer(truth), problem).identity
+        found = estimate(open_head, first_answer(truth), problem).identity
         sizes.append(open_head.log_size(truth.params.identity[0, 0]))
         errors.append(open_head.log_size(found) - sizes[-1])
     assert float(torch.stack(errors).norm()) < 0.7 * float(torch.stack(sizes).norm())
@@ -343,7 +348,7 @@ def test_a_face_that_moves_little_is_not_a_large_one_far_away(open_head: HeadMod
         expression = liveliness * truth.params.expression
         acts = replace(truth, params=replace(truth.params, expression=expression))
         problem = seen_by(open_head, acts, white(acts, 0.5))
-        found.append(open_head.log_size(estimate_identity(open_head, first_answer(acts), problem).identity))
+        found.append(open_head.log_size(estimate(open_head, first_answer(acts), problem).identity))
     assert float((found[0] - found[1]).abs()) < 0.03
 
 
@@ -363,7 +368,7 @@ def test_a_long_clip_is_no_surer_of_a_wrong_size(open_head: HeadModel, moves: bo
         # As the encoder: some of the way from the mean to the person.
         answer = first_answer(acts)
         answer = replace(answer, params=replace(answer.params, identity=0.6 * truth.params.identity))
-        found = estimate_identity(open_head, answer, problem).identity
+        found = estimate(open_head, answer, problem).identity
         errors.append(float(open_head.log_size(found) - open_head.log_size(truth.params.identity[0, 0])))
     assert max(map(abs, errors)) < 0.04
 
@@ -373,7 +378,7 @@ def test_confidences_count_by_their_ratio(open_head: HeadModel) -> None:
     problem = seen_by(open_head, truth, white(truth, 0.5))
     doubtful = replace(problem, confidence=0.1 * problem.confidence)
     answer = first_answer(truth)
-    sure, unsure = (estimate_identity(open_head, answer, item).identity for item in (problem, doubtful))
+    sure, unsure = (estimate(open_head, answer, item).identity for item in (problem, doubtful))
     assert (
         shape_error_mm(
             open_head, unsure, replace(truth, params=replace(truth.params, identity=sure.expand(1, 12, -1)))
@@ -389,9 +394,9 @@ def test_noise_that_lasts_is_noticed_though_frames_are_left_out(tiny_head) -> No
     slow = [fresh[:, 0]]
     for now in fresh[:, 1:].unbind(1):
         slow.append(0.95 * slow[-1] + (1 - 0.95**2) ** 0.5 * now)
-    estimate = estimate_identity(head, first_answer(truth), seen_by(head, truth, torch.stack(slow, 1)))
+    found = estimate(head, first_answer(truth), seen_by(head, truth, torch.stack(slow, 1)))
     # Of every second frame 0.9, of which poses and expressions follow a part.
-    assert 0.5 < estimate.correlation < 0.95
+    assert 0.5 < found.correlation < 0.95
 
 
 def expression_error_mm(head: HeadModel, expression: Tensor, truth: Prediction) -> Tensor:
@@ -405,12 +410,12 @@ def expression_error_mm(head: HeadModel, expression: Tensor, truth: Prediction) 
 @pytest.mark.parametrize("views", [1, 3])
 def test_expressions_are_found_with_the_person(open_head: HeadModel, views: int) -> None:
     truth = talking(open_head, views, 20)
-    estimate = estimate_identity(open_head, first_answer(truth), seen_by(open_head, truth, white(truth, 0.5)))
+    found = estimate(open_head, first_answer(truth), seen_by(open_head, truth, white(truth, 0.5)))
     at_rest = expression_error_mm(open_head, torch.zeros(20, 52), truth)
-    error = expression_error_mm(open_head, estimate.expression, truth)
+    error = expression_error_mm(open_head, found.expression, truth)
     assert float(error.mean()) < 0.3 * float(at_rest.mean())
-    assert estimate.expression.dtype == torch.float32
-    assert float(estimate.jaw_rotvec.abs().max()) == 0
+    assert found.expression.dtype == torch.float32
+    assert float(found.jaw_rotvec.abs().max()) == 0
 
 
 def test_expressions_of_moments_that_were_not_looked_at_are_found_too(
@@ -418,9 +423,9 @@ def test_expressions_of_moments_that_were_not_looked_at_are_found_too(
 ) -> None:
     truth = talking(open_head, 2, 24)
     problem = seen_by(open_head, truth, white(truth, 0.5))
-    whole = estimate_identity(open_head, first_answer(truth), problem).expression
+    whole = estimate(open_head, first_answer(truth), problem).expression
     monkeypatch.setattr(module, "MOST_IMAGES", 16)
-    part = estimate_identity(open_head, first_answer(truth), problem).expression
+    part = estimate(open_head, first_answer(truth), problem).expression
     left = torch.ones(24, dtype=torch.bool)
     left[module._spread_times(problem)] = False
     assert int(left.sum()) == 16
@@ -434,7 +439,7 @@ def test_the_moments_left_out_are_as_probable_as_those_looked_at(tiny_head) -> N
     truth = talking(head, 2, 6)
     answer, problem = first_answer(truth), seen_by(head, truth, white(truth, 0.3))
     times = torch.arange(6)
-    known = LinearLandmarks.of(head, answer, problem, times, answer.params.identity[0, 0])
+    known = LinearLandmarks.of(head, answer, problem, times, answer.params.identity[0, 0], OPEN_ENCODER)
     state = steps.first_state(known)
     for _ in range(30):
         state = module._round(known, state)
@@ -451,7 +456,7 @@ def test_expressions_are_bridged_where_nothing_is_seen(tiny_head) -> None:
     confidence[:, 3:5] = 0
     confidence[0, 7] = 0
     hidden = replace(problem, confidence=confidence, valid=confidence.any(-1))
-    found = estimate_identity(head, first_answer(truth), hidden).expression
+    found = estimate(head, first_answer(truth), hidden).expression
     torch.testing.assert_close(found[3], torch.lerp(found[2], found[5], 1 / 3))
     torch.testing.assert_close(found[4], torch.lerp(found[2], found[5], 2 / 3))
     error = expression_error_mm(head, found, truth)
@@ -467,8 +472,8 @@ def test_a_jaw_that_moves_is_part_of_the_expression(tiny_head) -> None:
     truth = replace(truth, params=replace(truth.params, jaw_rotvec=jaw))
     answer = first_answer(truth)
     answer = replace(answer, params=replace(answer.params, jaw_rotvec=torch.full_like(jaw, 0.1)))
-    estimate = estimate_identity(head, answer, seen_by(head, truth))
-    acts = replace(truth.params[0], expression=estimate.expression, jaw_rotvec=estimate.jaw_rotvec)
+    found = estimate(head, answer, seen_by(head, truth))
+    acts = replace(truth.params[0], expression=found.expression, jaw_rotvec=found.jaw_rotvec)
     unmoved = replace(
         acts, expression=torch.zeros_like(acts.expression), jaw_rotvec=answer.params.jaw_rotvec[0]
     )
@@ -482,8 +487,8 @@ def test_a_fit_is_held_at_the_expected_expressions(tiny_head) -> None:
     head = tiny_head()
     truth = talking(head, 2, 6)
     answer, problem = first_answer(truth), seen_by(head, truth, white(truth, 2.0))
-    estimate = estimate_identity(head, answer, problem)
-    acts = replace(answer.params, expression=estimate.expression.expand(2, -1, -1))
+    found = estimate(head, answer, problem)
+    acts = replace(answer.params, expression=found.expression.expand(2, -1, -1))
     wanted = expression_landmarks(head, acts, "ibug68")
     missed = []
     for weight in (0.0, 1.0):
@@ -494,7 +499,7 @@ def test_a_fit_is_held_at_the_expected_expressions(tiny_head) -> None:
             max_passes=200,
             multiview_weight=0.0,
         )
-        outcome = fit(FreeParameters(answer), head, problem, config)
+        outcome = fit(FreeParameters(answer), head, problem, config, calibration=OPEN_ENCODER)
         shown = expression_landmarks(head, outcome.prediction.params, "ibug68")
         missed.append(1000 * float((shown - wanted).square().sum(-1).mean().sqrt()))
         assert ("expected_expression" in outcome.history) == (weight > 0)
