@@ -12,6 +12,7 @@ import torch
 
 import neuface
 from neuface.demo import demo_identity
+from neuface.geometry.rotations import rotation_angle_rad
 from neuface.io.npz import read_arrays, write_arrays
 from neuface.results import NO_LANDMARKS, POOR_FIT
 from neuface.run_folder import table, weighted_history, write_outputs
@@ -40,10 +41,8 @@ def test_landmarks_are_met_better_than_by_the_encoder(result: neuface.FitResult)
     assert report["after"]["nme_percent"] < 0.8 * report["before"]["nme_percent"]
     assert report["passes"] == 30
     assert report["stop_reason"] == "pass limit"
-    assert set(result.history) == {
-        "total", "landmark", "temporal", "multiview", "identity_prior", "expected_expression", "expression_prior",
-        "expression_smoothness", "camera_smoothness",
-    }  # fmt: skip
+    # One value before the first pass and one after each.
+    assert {len(values) for values in result.history.values()} == {31}
 
 
 def test_a_frame_without_landmarks_is_carried_through_and_marked(result: neuface.FitResult) -> None:
@@ -51,8 +50,11 @@ def test_a_frame_without_landmarks_is_carried_through_and_marked(result: neuface
     assert int((result.status == NO_LANDMARKS).sum()) == 1
     assert {"view": "view0", "frame": 2, "reason": "no landmarks"} in result.report()["failed"]
     assert bool(torch.isfinite(result.vertices()).all())
-    # It moved with its neighbours, for the weights are shared and the temporal term holds it.
-    assert not torch.equal(result.params.root_rotvec[0, 2], result.initial.params.root_rotvec[0, 2])
+    # The weights are shared and the temporal term smooths, so its head turns to where its neighbours' heads are.
+    pose = result.params.root_rotvec[0]
+    between = 0.5 * (pose[1] + pose[3])
+    before = rotation_angle_rad(result.initial.params.root_rotvec[0, 2], between)
+    assert float(rotation_angle_rad(pose[2], between)) < 0.5 * float(before)
 
 
 def test_same_seed_same_result(clip: SyntheticClip) -> None:

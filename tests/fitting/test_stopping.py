@@ -22,8 +22,8 @@ from neuface.structs import Prediction
 # --- History and reasons to stop
 
 
-@pytest.mark.parametrize(("views", "names"), [(1, set()), (2, {"multiview"})])
-def test_the_history_adds_up(tiny_head, views: int, names: set[str]) -> None:
+@pytest.mark.parametrize("views", [1, 2])
+def test_the_history_adds_up(tiny_head, views: int) -> None:
     head = tiny_head()
     truth = turning_heads(head, views, 5)
     config = FitConfig(
@@ -39,9 +39,7 @@ def test_the_history_adds_up(tiny_head, views: int, names: set[str]) -> None:
         lambda number, parts: reported.append((number, parts)),
     )
     history = outcome.history
-    names = names | {"total", "landmark", "temporal", "identity_prior", "expression_prior"}
-    names |= {"expected_expression", "expression_smoothness", "camera_smoothness"}
-    assert set(history) == names
+    assert ("multiview" in history) == (views == 2)
     weights = config.term_weights()
     for number, total in enumerate(history["total"]):
         parts = sum(weights[name] * values[number] for name, values in history.items() if name != "total")

@@ -58,15 +58,21 @@ def test_a_frame_without_a_face_has_confidence_zero(face_alignment: FaceAlignmen
 def test_the_largest_box_is_aligned(
     face_alignment: FaceAlignmentDetector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """It gives the same landmarks as if the face finder had found that face alone."""
     small, large = np.array([5.0, 5, 25, 25, 0.9]), np.array([60.0, 20, 140, 100, 0.6])
-    detector = face_alignment._model.face_detector
-    monkeypatch.setattr(detector, "detect_from_image", lambda _: [small, large])
     frame = torch.randint(0, 256, (1, 128, 160, 3), dtype=torch.uint8)
-    points, confidence = face_alignment.detect(frame)
-    # FAN looks at a square about the box; whatever it answers lies in that one.
-    assert (points[0] >= torch.tensor([15.0, -35.0])).all()
-    assert (points[0] <= torch.tensor([185.0, 135.0])).all()
+
+    def landmarks_of(*boxes: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        detector = face_alignment._model.face_detector
+        monkeypatch.setattr(detector, "detect_from_image", lambda _: list(boxes))
+        return face_alignment.detect(frame)
+
+    points, confidence = landmarks_of(small, large)
+    alone, confidence_alone = landmarks_of(large)
+    assert torch.equal(points, alone)
+    assert torch.equal(confidence, confidence_alone)
     assert ((confidence >= 0) & (confidence <= 1)).all()
+    assert not torch.equal(points, landmarks_of(small)[0])
 
 
 def test_missing_weights_say_which_files_go_where(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
