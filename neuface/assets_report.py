@@ -10,7 +10,7 @@ from typing import Any
 
 from neuface.errors import InputError, NeufaceError
 from neuface.head.model import HeadModel
-from neuface.head.versions import UNTOLD_VERSION
+from neuface.head.versions import UNKNOWN_VERSION
 from neuface.io.assets import catalogue
 from neuface.io.assets.catalogue import ASSETS_VARIABLE, Asset, assets_dirs, find_assets
 from neuface.io.assets.checks import OTHER_FLAME, FoundFile, checked_file, mesh_of, who_chose
@@ -163,7 +163,7 @@ def _heads_of(source: Path, found: Mapping[Asset, Sequence[Path]]) -> Iterator[H
     plain = read_flame(source, companions=companions)
     yield plain
     lids = companions.left_eyelid is not None and companions.right_eyelid is not None
-    if lids and plain.name in (TRAINED_WITH, UNTOLD_VERSION):
+    if lids and plain.name in (TRAINED_WITH, UNKNOWN_VERSION):
         yield read_flame(source, companions=companions, eyelids=True)
 
 

@@ -17,7 +17,7 @@ from neuface.encoders.predictor import Predictor
 from neuface.errors import InputError, ModelMismatchError
 from neuface.head.model import HeadModel
 from neuface.head.open_head import OPEN_HEAD_NAME
-from neuface.head.versions import UNTOLD_VERSION, flame_version
+from neuface.head.versions import UNKNOWN_VERSION, flame_version
 from neuface.io.assets import catalogue
 from neuface.io.assets.catalogue import Asset, assets_dirs, find_assets, only_asset
 from neuface.io.assets.converted import (
@@ -212,7 +212,7 @@ def _copied_head(copy: Asset, places: Sequence[Path], recipe: _FlameModel, model
     """The converted FLAME that an encoder was trained with."""
     path = only_asset(copy, [path for path in places if path.name == places[0].name])
     head = read_head(path)
-    fits = head.name in (recipe.head_version, UNTOLD_VERSION) and recipe.eyelids == (
+    fits = head.name in (recipe.head_version, UNKNOWN_VERSION) and recipe.eyelids == (
         head.posed_basis is not None
     )
     if not fits:
@@ -234,7 +234,7 @@ def _flame_file(places: Sequence[Path], version: str, model: str) -> Path:
     versions = {
         path: flame_version(path.name, (path.parent.name, path.parent.parent.name)) for path in places
     }
-    for wanted in (version, UNTOLD_VERSION):
+    for wanted in (version, UNKNOWN_VERSION):
         right = [path for path in places if versions[path] == wanted]
         if right:
             # One file may be there in several formats: the names are in the order of preference.

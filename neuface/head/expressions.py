@@ -1,7 +1,8 @@
-"""What faces do: plausible amounts of the 52 ARKit units, drawn at random, and how they vary together.
+"""A distribution of facial expressions: random activations of the 52 ARKit units, their mean and covariance.
 
-Chosen by hand from what the units mean, not measured. Training pictures and synthetic clips show such faces; a fit
-that must tell a person's shape from an expression weighs the two by their moments.
+The distribution is chosen by hand from the meaning of the units; it is not measured. Training images and synthetic
+clips show expressions drawn from it. A fit that separates a person's identity from the expression uses its mean and
+covariance as the prior of the expression code.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-# Sets of units that act together: (share of faces, largest amount, unit stems). A stem that ends in an
-# asterisk has a left and a right unit, which get nearly the same amount.
+# Moods are sets of units that act together: (share of faces with the unit, largest activation, unit). A name that
+# ends in an asterisk stands for a left and a right unit, whose activations are nearly equal.
 SPEECH = (
     (0.75, 0.75, "jawOpen"),
     (0.30, 0.7, "mouthFunnel"), (0.30, 0.8, "mouthPucker"),
@@ -42,33 +43,37 @@ ALWAYS = (
     (0.20, 0.5, "browInnerUp"), (0.15, 0.4, "browOuterUp*"), (0.20, 0.5, "browDown*"),
     (0.20, 0.4, "eyeSquint*"), (0.15, 0.4, "eyeWide*"), (0.05, 0.5, "cheekPuff"),
 )  # fmt: skip
-# What `sample_expressions` draws in a way of its own.
-DRAWN_APART = (
+# Units that `sample_expressions` draws by separate rules: gaze, blinks, and the correction of an open jaw.
+DRAWN_SEPARATELY = (
     ("eyeLookUp*",), ("eyeLookDown*",), ("eyeLookIn*",), ("eyeLookOut*",), ("eyeBlink*",), ("mouthClose",),
 )  # fmt: skip
+# Share of faces in each mood; a face can be in several.
 MOOD_SHARES = ((SPEECH, 0.45), (SMILE, 0.25), (SURPRISE, 0.12), (DISPLEASURE, 0.15))
+# Shares of faces that are nearly neutral, that have extreme random activations, and that blink; share of the paired
+# units that act on one side only.
 NEUTRAL_SHARE = 0.2
 EXTREME_SHARE = 0.1
 BLINK_SHARE = 0.15
 ONE_SIDED_SHARE = 0.1
 UNITS = frozenset(
     stem.removesuffix("*") + side
-    for mood in (SPEECH, SMILE, SURPRISE, DISPLEASURE, ALWAYS, DRAWN_APART)
+    for mood in (SPEECH, SMILE, SURPRISE, DISPLEASURE, ALWAYS, DRAWN_SEPARATELY)
     for *_, stem in mood
     for side in (("Left", "Right") if stem.endswith("*") else ("",))
 )
-"""All units that the faces are made of: ARKit's 52."""
+"""The names of ARKit's 52 expression units."""
+# Number of random faces from which mean and covariance are estimated.
 FACES_FOR_MOMENTS = 5000
-# Of every amount, besides what the moods say: faces do not keep to them.
-OWN_DEVIATION = 0.05
+# Standard deviation of independent variation that is added to every unit: real faces deviate from the moods.
+INDEPENDENT_DEVIATION = 0.05
 
 
 def sample_expressions(
     names: Sequence[str], count: int, generator: torch.Generator
 ) -> Float[Tensor, "count expression"]:
-    """Amounts in 0..1 of the ARKit units `names`, acting together as they do on faces.
+    """Activations (0..1) of the ARKit units `names` for `count` random faces.
 
-    A fifth of the faces is nearly neutral, a tenth extreme. The eyes look the same way, and `mouthClose`,
+    A fifth of the faces is nearly neutral, a tenth extreme. Both eyes look in the same direction, and `mouthClose`,
     which only corrects an open jaw, never exceeds `jawOpen`.
     """
     column = {name: index for index, name in enumerate(names)}
@@ -81,7 +86,7 @@ def sample_expressions(
     extreme = torch.rand(count, 1, generator=generator) < EXTREME_SHARE
     chosen = torch.rand(amounts.shape, generator=generator) < 0.15
     amounts += extreme * chosen * torch.rand(amounts.shape, generator=generator)
-    # Nobody holds a face perfectly still.
+    # No face is perfectly still.
     amounts += 0.03 * torch.randn(amounts.shape, generator=generator).abs()
     _add_eyes(amounts, column, generator)
     closed = torch.rand(count, generator=generator) * (torch.rand(count, generator=generator) < 0.35)
@@ -94,14 +99,22 @@ def sample_expressions(
 def expression_moments(
     names: tuple[str, ...],
 ) -> tuple[Float[Tensor, " expression"], Float[Tensor, "expression expression"]]:
-    """Mean and covariance of a head's expression codes over faces, float64.
+    """Mean and covariance of a head's expression codes over a population of faces, float64.
 
-    Of `sample_expressions` for ARKit units. Any other basis (FLAME's) is in standard deviations from a mean of 0.
+    For the ARKit units they are those of `sample_expressions`. The codes of any other basis (FLAME's) are in standard
+    deviations: mean 0, covariance 1.
+
+    Example:
+        >>> mean, covariance = expression_moments(("expression000", "expression001"))
+        >>> mean.tolist(), covariance.tolist()
+        ([0.0, 0.0], [[1.0, 0.0], [0.0, 1.0]])
     """
     if set(names) != UNITS:
         return torch.zeros(len(names), dtype=torch.float64), torch.eye(len(names), dtype=torch.float64)
     drawn = sample_expressions(names, FACES_FOR_MOMENTS, torch.Generator().manual_seed(0)).double()
-    return drawn.mean(0), torch.cov(drawn.mT) + OWN_DEVIATION**2 * torch.eye(len(names), dtype=torch.float64)
+    return drawn.mean(0), torch.cov(drawn.mT) + INDEPENDENT_DEVIATION**2 * torch.eye(
+        len(names), dtype=torch.float64
+    )
 
 
 def _add_units(
@@ -111,7 +124,7 @@ def _add_units(
     active: Tensor,
     generator: torch.Generator,
 ) -> None:
-    """Add a mood's units, in place, to the faces that are in it."""
+    """Add the activations of a mood's units, in place, to the faces in this mood."""
     count = len(amounts)
     for share, largest, stem in units:
         drawn = active & (torch.rand(count, generator=generator) < share)
@@ -139,11 +152,11 @@ def _add_eyes(amounts: Tensor, column: dict[str, int], generator: torch.Generato
         amounts[:, column[name]] = amount.clamp(min=0)
     blink = torch.rand(count, generator=generator) ** 0.5
     blink = blink * (torch.rand(count, generator=generator) < BLINK_SHARE)
-    # Half-lowered lids are common without a blink.
+    # Half-lowered lids also occur without a blink.
     lids = torch.maximum(blink, 0.3 * torch.rand(count, generator=generator) ** 2)
     wink = torch.rand(count, 2, generator=generator) < 0.02
     for side, label in enumerate(("Left", "Right")):
         noise = 0.03 * torch.randn(count, generator=generator)
         amounts[:, column[f"eyeBlink{label}"]] = torch.where(wink[:, side], 0.9, lids + noise).clamp(0, 1)
-        # A closing lid cannot be held wide open.
+        # A lid that closes cannot be wide open at the same time.
         amounts[:, column[f"eyeWide{label}"]] *= lids < 0.3

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from typing import Any, Literal
 
 import roma
@@ -25,16 +26,17 @@ MESHES_PER_CHUNK = 64
 JOINT_NAMES = ("root", "neck", "jaw", "left_eye", "right_eye")
 
 ContourAngle = Literal["forward_azimuth", "lateral_depth"]
-"""Which angle of the turned head chooses the row of a sliding contour: see `contour_angle_rad`."""
+"""The angle of the head's orientation that selects the row of a sliding contour: see `contour_angle_rad`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LandmarkEmbedding:
-    """Landmarks as points on triangles of the template: a triangle and barycentric weights each.
+    """Landmarks as points on triangles of the template: a triangle and barycentric weights for each.
 
-    The first landmarks may slide with the head's yaw, as annotators and detectors of the iBUG-68 scheme follow the
-    visible outline rather than the anatomical jaw line. In the open head all of MediaPipe's slide, the hidden part
-    of the contour most: its rows are where that detector puts its points on rendered heads of known pose.
+    The first landmarks may slide with the head's yaw, because annotators and detectors of the iBUG-68 scheme follow
+    the visible outline rather than the anatomical jaw line. In the open head all of MediaPipe's landmarks slide,
+    those of the hidden part of the contour most: their rows are the points at which that detector sees them on
+    rendered heads of known pose.
     """
 
     triangles: Int[Tensor, " points"]
@@ -45,7 +47,7 @@ class LandmarkEmbedding:
     contour_barycentric: Float[Tensor, "rows contour 3"]
     contour_angle: ContourAngle = "forward_azimuth"
     mesh_points: Int[Tensor, " points"] | None = None
-    """Numbers of these points in the detector's own order, where the embedding has only some of its points."""
+    """Indices of these points in the detector's order, if the embedding has only a subset of its points."""
 
     def to(self, *args: Any, **kwargs: Any) -> LandmarkEmbedding:
         return _move_tensors(self, *args, **kwargs)
@@ -79,15 +81,15 @@ class HeadModel:
     regions: Mapping[str, Bool[Tensor, " vertices"]]
     embeddings: Mapping[str, LandmarkEmbedding]
     pose_basis: Float[Tensor, "vertices 3 pose"] | None = None
-    """Pose correctives: displacement in metres for every entry of R - 1 of the joints behind the root, row by row,
+    """Pose correctives: displacement in metres for every entry of R - 1 of all joints but the root, row by row. It is
     added before skinning."""
     posed_basis: Float[Tensor, "vertices 3 posed"] | None = None
-    """Displacement in metres for the last coefficients of the expression code, those behind `expression_basis`.
-    It is added after skinning and does not turn with the head: this is how the authors of eyelid offsets use them."""
+    """Displacement in metres for the last coefficients of the expression code, which follow those of
+    `expression_basis`. It is added after skinning and does not rotate with the head, as in SMIRK's code for its
+    eyelid offsets."""
     absent: Mapping[str, str] = field(default_factory=dict)
-    """What else a head of this kind could have (regions, landmark schemes), each with what to do to have it."""
-    _subsets: dict[str, _Subset] = field(default_factory=dict, init=False, repr=False, compare=False)
-    _size_gradient: list[Tensor] = field(default_factory=list, init=False, repr=False, compare=False)
+    """Regions and landmark schemes that this head lacks and others of its kind have, each with how to obtain it."""
+    _landmark_rows: dict[str, _Rows] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def num_vertices(self) -> int:
@@ -124,14 +126,11 @@ class HeadModel:
         )
 
     def vertices(self, params: HeadParams) -> Float[Tensor, "*batch vertices 3"]:
-        """Posed vertices, metres.
+        """Posed vertices, metres: blend shapes and linear blend skinning, as in FLAME (Li et al. 2017, Eq. 2-5).
 
-        Raises InputError when the codes are longer than the model's bases; shorter codes mean zeros.
+        Raises InputError if the codes are longer than the model's bases; shorter codes are padded with zeros.
         """
-        if _WHOLE not in self._subsets:
-            with torch.inference_mode(False):
-                self._subsets[_WHOLE] = _Subset(self, slice(None))
-        return self._posed(params, self._subsets[_WHOLE])
+        return self._posed(params, self._all_rows)
 
     def joints(self, params: HeadParams) -> Float[Tensor, "*batch joints 3"]:
         """Rest positions of the joints for this identity and expression, metres."""
@@ -147,11 +146,12 @@ class HeadModel:
     ) -> Float[Tensor, "*batch points 3"]:
         """3D landmarks of a scheme, metres; only the vertices they need are computed.
 
-        Sliding points follow the head's orientation towards the camera (root and neck rotation), or that of the
-        heads `facing`: so the same points of the surface can be followed while the head turns.
-        Raises InputError for a scheme this head has no embedding for.
+        Sliding landmarks depend on the head's orientation towards the camera (root and neck rotation). With `facing`
+        they depend on the orientation of those heads instead, so that the same points of the surface can be followed
+        while the head turns.
+        Raises InputError for a scheme that this head has no embedding for.
         """
-        subset = self._landmark_subset(scheme)
+        subset = self._rows_of_landmarks(scheme)
         vertices = self._posed(params, subset)
         points = _barycentric_points(vertices, subset.corners, subset.barycentric)
         embedding = self.embeddings[scheme]
@@ -162,10 +162,10 @@ class HeadModel:
         return torch.cat((contour, points[..., contour.shape[-2] :, :]), dim=-2)
 
     def region(self, name: str) -> Bool[Tensor, " vertices"]:
-        """The vertices of a named region. Raises InputError, saying what would bring it, if there is none."""
+        """The vertices of a named region. Raises InputError if there is none, with how to obtain it where known."""
         if name not in self.regions:
             raise InputError(
-                f"head model {self.name!r} has no region {name!r}; {self._what_there_is(name, self.regions)}"
+                f"head model {self.name!r} has no region {name!r}; {self._available(name, self.regions)}"
             )
         return self.regions[name]
 
@@ -175,16 +175,11 @@ class HeadModel:
         Size is the root mean square distance of the face's vertices (all vertices, if the model names no face) from
         their centroid.
         """
-        if not self._size_gradient:
-            face = self.regions.get("face", torch.ones_like(self.template[:, 0], dtype=torch.bool))
-            centred = self.template[face] - self.template[face].mean(0)
-            growth = einsum(centred, self.identity_basis[face], "v c, v c i -> i")
-            self._size_gradient.append(growth / centred.square().sum())
         code = torch.nn.functional.pad(identity, (0, self.num_identity - identity.shape[-1]))
-        return code @ self._size_gradient[0]
+        return code @ self._log_size_gradient
 
     def content_hash(self) -> str:
-        """SHA-256 over every number of the model: equal hashes mean interchangeable parameters."""
+        """SHA-256 over every number of the model; parameters are interchangeable between models of equal hash."""
         also = repr((self.name, self.parents, self.expression_names))
         for scheme, embedding in sorted(self.embeddings.items()):
             if embedding.contour_angle != "forward_azimuth":
@@ -194,8 +189,8 @@ class HeadModel:
     def parameter_hash(self) -> str:
         """SHA-256 over what gives parameters their meaning: shape, bases, joints, skinning and triangles.
 
-        Unlike `content_hash`, it does not depend on the name, the regions, the texture coordinates or the landmarks,
-        so a licensed model keeps it whichever of its companion files were at hand.
+        Unlike `content_hash`, it does not depend on the name, the regions, the texture coordinates or the landmarks.
+        A licensed model therefore has one such hash, whichever of its companion files were found.
         """
         shape = {
             name: tensor
@@ -205,7 +200,7 @@ class HeadModel:
         return tensors_hash(shape, repr(self.parents).encode())
 
     def named_tensors(self) -> dict[str, Tensor]:
-        """Every tensor under a flat name, the form in which a model is stored and hashed."""
+        """Every tensor under a flat name: the form in which a model is stored and hashed."""
         named = {item.name: getattr(self, item.name) for item in fields(self)}
         tensors = {name: value for name, value in named.items() if isinstance(value, Tensor)}
         tensors |= {f"region.{name}": mask for name, mask in self.regions.items()}
@@ -231,14 +226,28 @@ class HeadModel:
         shaping = self.expression_basis.shape[-1]
         return codes[0], codes[1][..., :shaping], codes[1][..., shaping:]
 
-    def _posed(self, params: HeadParams, subset: _Subset) -> Float[Tensor, "*batch subset 3"]:
+    @cached_property
+    def _all_rows(self) -> _Rows:
+        with torch.inference_mode(False):
+            return _Rows(self, slice(None))
+
+    @cached_property
+    def _log_size_gradient(self) -> Float[Tensor, " identity"]:
+        """Derivative of the logarithm of the face's size by the identity code, at the template."""
+        with torch.inference_mode(False):
+            face = self.regions.get("face", torch.ones_like(self.template[:, 0], dtype=torch.bool))
+            centred = self.template[face] - self.template[face].mean(0)
+            gradient = einsum(centred, self.identity_basis[face], "v c, v c i -> i")
+            return gradient / centred.square().sum()
+
+    def _posed(self, params: HeadParams, subset: _Rows) -> Float[Tensor, "*batch subset 3"]:
         identity, expression, posed = self._codes(params)
         local = self._local_rotations(params)
         parts = [identity, expression]
         if self.pose_basis is not None:
             behind_root = local[..., 1:, :, :]
             parts.append((behind_root - torch.eye(3).to(behind_root)).flatten(-3))
-        # One matrix product for all bases is the whole cost of the blend shapes.
+        # A single matrix product with all bases computes the blend shapes.
         shaped = subset.template + (torch.cat(parts, dim=-1) @ subset.basis.mT).unflatten(-1, (-1, 3))
         rotation, translation = self._joint_transforms(local, self.joints(params))
         moved = einsum(subset.skinning_weights, rotation.flatten(-2), "v j, ... j r -> ... v r")
@@ -259,12 +268,12 @@ class HeadModel:
     def _joint_transforms(
         self, local: Float[Tensor, "*batch joints 3 3"], joints: Float[Tensor, "*batch joints 3"]
     ) -> tuple[Tensor, Tensor]:
-        """Rotation and translation of each joint, as they act on points of the rest pose."""
+        """Rotation and translation of each joint that map points of the rest pose to the posed head."""
         rotations: list[Tensor] = []
         translations: list[Tensor] = []
         for joint, parent in enumerate(self.parents):
             turn, pivot = local[..., joint, :, :], joints[..., joint, :]
-            # Turning about the pivot: x -> R (x - pivot) + pivot.
+            # Rotation about the pivot: x -> R (x - pivot) + pivot.
             shift = pivot - (turn @ pivot[..., None])[..., 0]
             if parent >= 0:
                 shift = (rotations[parent] @ shift[..., None])[..., 0] + translations[parent]
@@ -273,29 +282,30 @@ class HeadModel:
             translations.append(shift)
         return torch.stack(rotations, -3), torch.stack(translations, -2)
 
-    def _what_there_is(self, name: str, found: Mapping[str, Any]) -> str:
+    def _available(self, name: str, found: Mapping[str, Any]) -> str:
+        """The end of an error message: what the head has, and how to obtain what it lacks."""
         listed = f"it has {', '.join(sorted(found)) or 'none'}"
         return f"{listed}. {self.absent[name]}" if name in self.absent else listed
 
-    def _landmark_subset(self, scheme: str) -> _Subset:
+    def _rows_of_landmarks(self, scheme: str) -> _Rows:
         if scheme not in self.embeddings:
             raise InputError(
                 f"head model {self.name!r} has no landmark embedding {scheme!r}; "
-                f"{self._what_there_is(scheme, self.embeddings)}"
+                f"{self._available(scheme, self.embeddings)}"
             )
-        if scheme not in self._subsets:
-            # Tensors made in inference mode could not serve a fit that begins later.
+        if scheme not in self._landmark_rows:
+            # Tensors created in inference mode cannot take part in a later fit's gradients.
             with torch.inference_mode(False):
-                self._subsets[scheme] = self._rows_of(self.embeddings[scheme])
-        return self._subsets[scheme]
+                self._landmark_rows[scheme] = self._rows_of(self.embeddings[scheme])
+        return self._landmark_rows[scheme]
 
-    def _rows_of(self, embedding: LandmarkEmbedding) -> _Subset:
+    def _rows_of(self, embedding: LandmarkEmbedding) -> _Rows:
         corners = self.faces[embedding.triangles]
         contour_corners = self.faces[embedding.contour_triangles]
         used, index = torch.unique(
             torch.cat((corners.flatten(), contour_corners.flatten())), return_inverse=True
         )
-        return _Subset(
+        return _Rows(
             self,
             used,
             corners=index[: corners.numel()].view_as(corners),
@@ -304,12 +314,8 @@ class HeadModel:
         )
 
 
-# The key of the rows of all vertices among those of the landmark schemes.
-_WHOLE = ""
-
-
-class _Subset:
-    """The rows of a model that a set of points needs, with all bases that act before skinning as one matrix."""
+class _Rows:
+    """The rows of a model for a subset of its vertices; all bases that act before skinning form one matrix."""
 
     def __init__(
         self,
@@ -332,13 +338,16 @@ class _Subset:
 
 
 def contour_angle_rad(params: HeadParams, angle: ContourAngle) -> Float[Tensor, "*batch"]:
-    """The angle of a turned head that chooses the row of a sliding contour, radians; root and neck turn the head.
+    """The angle of a head's orientation that selects the row of a sliding contour, radians.
+
+    The orientation is the product of root and neck rotation, R.
 
     Convention:
-        `forward_azimuth`: how far the face's forward axis is turned to the subject's left, seen from above.
-        `lateral_depth`: how far the axis to the subject's left points away from the camera, within a quarter turn.
-            With the turn R this is atan2(-R[2, 0], hypot(R[0, 0], R[1, 0])), as in DECA, EMOCA and SMIRK.
-        A head turned by 0.5 about y has 0.5 in both. A turned and nodding head differs.
+        `forward_azimuth`: azimuth of the face's forward axis, positive to the subject's left, seen from above:
+            atan2(R[0, 2], R[2, 2]).
+        `lateral_depth`: angle by which the axis to the subject's left points away from the camera, within a quarter
+            turn: atan2(-R[2, 0], hypot(R[0, 0], R[1, 0])), as in DECA, EMOCA and SMIRK.
+        Both are 0.5 for a head that is rotated by 0.5 about y. They differ if the head also nods.
     """
     if angle == "forward_azimuth":
         return facing_yaw_rad(params)
@@ -350,7 +359,7 @@ def contour_angle_rad(params: HeadParams, angle: ContourAngle) -> Float[Tensor, 
 def contour_row(embedding: LandmarkEmbedding, params: HeadParams) -> Int[Tensor, "*batch"]:
     """The row of an embedding's sliding contour for each head: the one whose yaw is nearest.
 
-    `lateral_depth` is first rounded to whole degrees, halves to the even one, as the table of its authors is read.
+    `lateral_depth` is first rounded to whole degrees, with halves to the even number, as in the authors' code.
     """
     angle = contour_angle_rad(params, embedding.contour_angle)
     if embedding.contour_angle == "lateral_depth":
@@ -359,14 +368,19 @@ def contour_row(embedding: LandmarkEmbedding, params: HeadParams) -> Int[Tensor,
 
 
 def facing_yaw_rad(params: HeadParams) -> Float[Tensor, "*batch"]:
-    """How far the face is turned to the subject's left (positive) or right, radians."""
+    """Yaw of the face, radians: positive if it is turned to the subject's left."""
     turn = roma.rotvec_to_rotmat(params.root_rotvec) @ roma.rotvec_to_rotmat(params.neck_rotvec)
     forward = turn[..., :, 2]
     return torch.atan2(forward[..., 0], forward[..., 2])
 
 
 def nearest_row(rows: Float[Tensor, " rows"], value: Float[Tensor, "*batch"]) -> Int[Tensor, "*batch"]:
-    """Index of the row nearest to each value; values beyond the ends take the end row."""
+    """Index of the row nearest to each value; values beyond the ends take the end row.
+
+    Example:
+        >>> nearest_row(torch.tensor([-1.0, 0.0, 1.0]), torch.tensor([0.2, 5.0]))
+        tensor([1, 2])
+    """
     return (value.detach()[..., None] - rows).abs().argmin(-1)
 
 

@@ -1,7 +1,7 @@
 """The open head: CC0 MakeHuman assets and a shipped recipe, reduced to one linear HeadModel.
 
-Every length is summed as an integer and converted to metres by one multiplication, so the result is the same
-to the byte on every machine. The arguments are plain arrays; reading them is the business of `neuface.io`.
+Every length is summed as an integer and converted to metres by one multiplication, so that the result is the same to
+the byte on every machine. The arguments are plain arrays, which `neuface.io` reads.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from neuface.head.recipe import COEFFICIENT_UNIT, rigid_fields
 
 OPEN_HEAD_NAME = "open-v1"
 
-# The bone whose weights, and those of all bones below it down to the next one listed, move with each joint.
+# The bone of the rig that corresponds to each joint. The joint takes its weights and those of all bones below it,
+# down to the next bone listed here.
 JOINT_BONES = {"root": "neck01", "neck": "head", "jaw": "jaw", "left_eye": "eye.L", "right_eye": "eye.R"}
 JOINT_CUBES = {
     "root": "joint-neck", "neck": "joint-head", "jaw": "joint-mouth",
@@ -32,7 +33,7 @@ ORIGIN_CUBE = "joint-head"
 
 @dataclass(frozen=True, kw_only=True)
 class RawHead:
-    """What the builder needs of the MakeHuman assets; lengths are integers in `unit_metres`."""
+    """The part of the MakeHuman assets that the head is built from; lengths are integers in `unit_metres`."""
 
     unit_metres: float
     base: NDArray[np.int64]
@@ -50,7 +51,7 @@ class RawHead:
 
 
 def points_of(vertex_index: NDArray[np.int32], groups: Mapping[str, NDArray[np.int64]]) -> NDArray[np.int64]:
-    """Base-mesh vertices the builder needs: the head's own, then the eight corners of each joint's cube."""
+    """Vertices of the base mesh that the head is built from: its own, then the eight corners of each joint's cube."""
     cubes = [groups[JOINT_CUBES[joint]] for joint in JOINT_BONES]
     return np.concatenate((vertex_index.astype(np.int64), *cubes))
 
@@ -69,10 +70,10 @@ def build_open_head(
     regions: Mapping[str, NDArray[np.bool_]],
     embeddings: Mapping[str, LandmarkEmbedding],
 ) -> HeadModel:
-    """The linear model; identity modes are one standard deviation each."""
+    """The linear model; each identity mode is one standard deviation of the population."""
     points = points_of(vertex_index, raw.groups)
     flat_targets = raw.shape_targets.reshape(len(raw.shape_targets), -1)
-    # Everything in units of unit_metres * COEFFICIENT_UNIT from here on, so that all sums are whole numbers.
+    # From here on all lengths are in units of unit_metres * COEFFICIENT_UNIT, so that all sums are integers.
     per_unit = round(1 / COEFFICIENT_UNIT)
     base = raw.base[points] - _origin(raw.base, raw.groups)
     template = base * per_unit + _exact_product(mean[None], flat_targets).reshape(base.shape)
@@ -143,7 +144,7 @@ def _topology(
 def _skinning(raw: RawHead, vertex_index: NDArray[np.int32]) -> Tensor:
     """Weights of the rig's bones, each added to its nearest ancestor among the five joints.
 
-    What is left, the weight of bones outside the head's subtree at the neck's seam, moves with the root.
+    Bones outside the head's subtree, which have weights at the neck's seam, are added to the root.
     """
     joint_of_bone = {bone: joint for joint, bone in enumerate(JOINT_BONES.values())}
     weights = np.zeros((len(raw.base), len(JOINT_BONES)))

@@ -1,20 +1,21 @@
-"""The population that the open head's identity modes describe: adults, stated and seeded.
+"""The population of adults that the open head's identity modes describe, and its random sampling.
 
-A person is a vector of weights on MakeHuman's morph targets, drawn as follows (N is normal, sd in brackets):
+A person is a vector of weights of MakeHuman's morph targets, drawn as follows (N(s) is normal with deviation s):
 
-    sex           male share ~ Beta(0.6, 0.6): mostly clearly male or female, some in between
+    sex           male share ~ Beta(0.6, 0.6): mostly near 0 or 1, some in between
     age           ~ U(0.05, 0.9) of the way from `young` (about 25 years) to `old` (about 90)
     ancestry      African, Asian, Caucasian shares ~ Dirichlet(0.5, 0.5, 0.5)
     muscle, body weight, proportions   ~ 0.5 + N(0.12), 0.5 + N(0.20), 0.5 + N(0.12), kept in [0, 1]
-    head size     an isotropic scale ~ 1 + N(0.015), because the body-height targets, which would bring
-                  it, also stretch the head out of human proportion
-    local shape   every paired head/face target ~ N(0.15); left and right share it but for 15 % of its
+    head size     an isotropic scale ~ 1 + N(0.015), because the body-height targets, which also change
+                  it, stretch the head beyond human proportions
+    local shape   every paired head/face target ~ N(0.15); left and right share it except for 15 % of its
                   standard deviation, drawn per side; one-sided targets (`head-oval`) take |N(0.15)|;
                   asymmetry targets take N(0.10)
 
-To everybody CALIBRATION is added, constant weights that bring the mean's size to published means.
-Head translations relative to the body are left out: they are pose, not shape. This is an artist's and not a
-measured population: its range is human (see tests/head/test_anthropometry.py), its correlations are not data.
+CALIBRATION, constant weights that bring the mean's size to published means, is added for every person. Translations
+of the head relative to the body are left out, because they are pose and not shape. The targets are an artist's work
+and not measurements: the range of the population is human (see tests/head/test_anthropometry.py), but its
+correlations are not data.
 """
 
 from __future__ import annotations
@@ -32,17 +33,20 @@ SEXES = ("female", "male")
 AGES = ("young", "old")
 LEVELS = ("min", "average", "max")
 
+# Standard deviations of the weights of local targets and of the isotropic scale.
 LOCAL_SD = 0.15
 SCALE_SD = 0.015
 
-# MakeHuman's average adult has eyes and a face 6 % smaller than published means; scaled up to fit them, the head
-# would be 7 % and the cheeks 12 % too broad, which less than none of `head-oval` takes back (it widens the skull
-# and the cheeks and leaves the features where they are).
+# Weights added for every person. MakeHuman's average adult has eyes and a face 6 % smaller than published means. A
+# scale that corrects this makes the head 7 % and the cheeks 12 % too broad; a negative weight of `head-oval`, which
+# widens skull and cheeks and leaves the features in place, compensates for that.
 CALIBRATION = {SCALE_COLUMN: 0.06, "head/head-oval": -0.45}
+# Standard deviation of the weights of asymmetry targets.
 ASYMMETRY_SD = 0.10
+# Deviation between left and right, as a share of LOCAL_SD.
 SIDE_SHARE = 0.15
 
-# A target and its opposite: the first moves along -, the second along +.
+# Endings of the names of opposite targets: negative weights use the first, positive ones the second.
 OPPOSITES = (
     ("decr", "incr"), ("down", "up"), ("in", "out"), ("backward", "forward"),
     ("concave", "convex"), ("compress", "uncompress"),
@@ -50,7 +54,7 @@ OPPOSITES = (
 
 
 def macro_target_names() -> tuple[str, ...]:
-    """Targets of sex, age, ancestry, muscle, body weight and proportions of adults."""
+    """Names of the targets of sex, age, ancestry, muscle, body weight and proportions of adults."""
     names = [f"macrodetails/{a}-{s}-{g}" for a, s, g in product(ANCESTRIES, SEXES, AGES)]
     bodies = list(product(SEXES, AGES, LEVELS, LEVELS))
     names += [f"macrodetails/universal-{s}-{g}-{m}muscle-{w}weight" for s, g, m, w in bodies]
@@ -82,7 +86,7 @@ def macro_weights(
     weight: NDArray[np.float64],
     proportions: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """MakeHuman's rule: a macro target's weight is the product of the weights of the words in its name."""
+    """Weights of the macro targets by MakeHuman's rule: the product of the weights of the words in their names."""
     sex_of = {"female": 1 - male, "male": male}
     age_of = {"young": 1 - age, "old": age}
     ancestry_of = dict(zip(ANCESTRIES, ancestry.T, strict=True))
@@ -102,7 +106,7 @@ def macro_weights(
 def sample_weights(
     shape_targets: tuple[str, ...], count: int, seed: int
 ) -> tuple[tuple[str, ...], NDArray[np.float64], NDArray[np.float64]]:
-    """Draw people: target names, their weights (count, names), and each person's male share (count,)."""
+    """Random people: target names, their weights (count, names), and each person's male share (count,)."""
     generator = np.random.default_rng(seed)
     macro, male = sample_macro_weights(generator, count)
     scale = generator.normal(0.0, SCALE_SD, (count, 1))
@@ -115,7 +119,7 @@ def sample_weights(
 def sample_local_weights(
     generator: np.random.Generator, shape_targets: tuple[str, ...], count: int
 ) -> tuple[tuple[str, ...], NDArray[np.float64]]:
-    """Weights of the head and face targets: paired, mirrored, one-sided and asymmetry targets."""
+    """Names and random weights of the head and face targets: paired, mirrored, one-sided and asymmetry targets."""
     usable = [name for name in shape_targets if _is_local_shape(name)]
     names: list[str] = []
     columns: list[NDArray[np.float64]] = []
@@ -153,7 +157,7 @@ def _is_local_shape(name: str) -> bool:
 
 
 def _pairs(names: list[str]) -> list[tuple[str, str | None]]:
-    """Group targets with their opposites; a target without one stands alone."""
+    """Targets grouped with their opposites; a target without an opposite is paired with None."""
     known = set(names)
     pairs: list[tuple[str, str | None]] = []
     seconds: set[str] = set()

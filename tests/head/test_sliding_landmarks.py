@@ -1,4 +1,4 @@
-"""Landmarks of the open head that slide over its skin as it turns: iBUG's contour, MediaPipe's points."""
+"""Landmarks of the open head that slide over its skin as it turns: iBUG's contour and MediaPipe's points."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from neuface.training.footage import mirror_order
 MIRROR = torch.tensor([-1.0, 1.0, 1.0])
 
 
-def test_mediapipe_points_leave_their_places_as_the_head_turns(open_head: HeadModel) -> None:
-    """The detector moves the hidden side of the contour towards the outline, part of the way, and little else."""
+def test_mediapipe_points_slide_as_the_head_turns(open_head: HeadModel) -> None:
+    """The detector moves the hidden side of the contour part of the way to the outline, and other points little."""
     embedding = open_head.embeddings["mediapipe478"]
     yaws_deg = embedding.contour_yaw_rad.rad2deg().round()
     assert float(yaws_deg[0]) == -float(yaws_deg[-1]) == -60
@@ -42,7 +42,7 @@ def test_mediapipe_points_leave_their_places_as_the_head_turns(open_head: HeadMo
         assert float(moved_mm[row, 17:].norm(dim=-1).max()) < 7
     next_row = open_head.landmarks(turned[:-1], "mediapipe478", facing=turned[1:])
     steps_mm = 1000 * (next_row - slid[:-1])[..., :2].norm(dim=-1)
-    assert float(steps_mm.max()) < 3, "rows follow each other without leaps"
+    assert float(steps_mm.max()) < 3, "neighbouring rows are at most 3 mm apart"
 
 
 def slid_at_rest(head: HeadModel, rows: int) -> Tensor:
@@ -89,7 +89,7 @@ def test_far_contour_points_lie_on_the_outline(open_head: HeadModel, degrees: in
 
 
 def outline_gap_mm(head: HeadModel, vertices: Tensor, point: Tensor, side: float) -> float:
-    """How far the face, cut at the point's height, reaches beyond the point towards one side."""
+    """Distance by which the face, cut at the point's height, extends beyond the point towards one side, mm."""
     faces = head.faces[head.regions["face"][head.faces].all(1)]
     edges = torch.cat((faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]))
     start, end = vertices[edges[:, 0]], vertices[edges[:, 1]]

@@ -22,7 +22,7 @@ from neuface.encoders.flame_encoder import FlameEncoder
 from neuface.encoders.smirk import SmirkEncoder
 from neuface.errors import InputError
 from neuface.head.model import HeadModel
-from neuface.head.versions import UNTOLD_VERSION
+from neuface.head.versions import UNKNOWN_VERSION
 from neuface.io.assets.catalogue import Asset
 from neuface.io.atomic import atomic_path
 from neuface.io.heads import read_head, write_head
@@ -43,7 +43,7 @@ PathLike = str | os.PathLike[str]
 COPIED_HEAD, COPIED_HEAD_WITH_EYELIDS = (
     Asset(
         what=f"a converted FLAME 2020{words}",
-        names=(f"{TRAINED_WITH}{suffix}.safetensors", f"{UNTOLD_VERSION}{suffix}.safetensors"),
+        names=(f"{TRAINED_WITH}{suffix}.safetensors", f"{UNKNOWN_VERSION}{suffix}.safetensors"),
         source=HOW_MADE,
     )
     for suffix, words in (("", ""), (EYELIDS_SUFFIX, " with SMIRK's eyelids"))

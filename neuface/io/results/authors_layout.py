@@ -24,7 +24,7 @@ from torch import Tensor
 
 from neuface.encoders.flame_encoder import CROP_PX, camera_from_code, code_from_camera, flame_params
 from neuface.errors import InputError
-from neuface.head.versions import UNTOLD_VERSION
+from neuface.head.versions import UNKNOWN_VERSION
 from neuface.io.npz import read_arrays, write_arrays
 from neuface.landmarks.schemes import to_ibug68
 from neuface.structs import Crop, HeadParams, Landmarks, Prediction
@@ -61,7 +61,7 @@ def write_authors_result(
         InputError: another head than FLAME 2020, crops of another size than 224 px, or parameters that the layout
             has no room for: a turned neck, turned eyes, further coefficients, eyelids.
     """
-    if head_name not in ("flame2020", UNTOLD_VERSION):
+    if head_name not in ("flame2020", UNKNOWN_VERSION):
         raise InputError(
             f"these parameters belong to head model {head_name!r}; the authors' layout is for FLAME 2020, "
             "as with model='deca' or 'emoca'"
