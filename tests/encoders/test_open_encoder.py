@@ -6,19 +6,18 @@ from dataclasses import replace
 
 import pytest
 import torch
+from small_encoder import SMALL_ENCODER
 
-from neuface.encoders.open_encoder import OpenEncoder, OpenEncoderConfig, anchor_centre, face_anchor
+from neuface.encoders.open_encoder import OpenEncoder, anchor_centre, face_anchor
 from neuface.encoders.predictor import Predictor
 from neuface.errors import InputError
 from neuface.head.model import HeadModel
-
-SMALL = OpenEncoderConfig(widths=(4, 4, 8, 8), reduced_channels=4, hidden=16)
 
 
 @pytest.fixture
 def encoder(open_head: HeadModel) -> OpenEncoder:
     torch.manual_seed(3)
-    made = OpenEncoder(open_head, SMALL)
+    made = OpenEncoder(open_head, SMALL_ENCODER)
     # Answers that differ from picture to picture, as a trained network's do.
     torch.nn.init.normal_(made.readout.weight, std=0.3)
     return made.eval()
@@ -60,7 +59,7 @@ def test_same_weights_and_pictures_give_the_same_answer(encoder: OpenEncoder) ->
 
 def test_untrained_network_starts_at_a_typical_face(open_head: HeadModel) -> None:
     with torch.no_grad():
-        answer = OpenEncoder(open_head, SMALL).eval()(torch.rand(1, 3, 112, 112))
+        answer = OpenEncoder(open_head, SMALL_ENCODER).eval()(torch.rand(1, 3, 112, 112))
     assert torch.allclose(answer.camera.scale, torch.tensor(9.0), rtol=0.1)
     assert float(answer.params.expression.max()) < 0.1
 

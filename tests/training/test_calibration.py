@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 import torch
+from small_encoder import SMALL_ENCODER
 
-from neuface.encoders.open_encoder import OpenEncoder, OpenEncoderConfig
+from neuface.encoders.open_encoder import OpenEncoder
 from neuface.head.model import HeadModel
 from neuface.synthetic.training_pictures import TrainingPictures
 from neuface.training.calibration import widened
@@ -20,8 +21,7 @@ COUNT = 40
 def encoder(open_head: HeadModel) -> OpenEncoder:
     """Answers that differ from picture to picture, but little."""
     torch.manual_seed(0)
-    config = OpenEncoderConfig(widths=(4, 4, 8, 8), reduced_channels=4, hidden=16)
-    network = OpenEncoder(open_head, config).eval()
+    network = OpenEncoder(open_head, SMALL_ENCODER).eval()
     torch.nn.init.normal_(network.readout.weight, std=0.3)
     return network
 

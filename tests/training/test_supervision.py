@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 import torch
+from small_encoder import SMALL_ENCODER
 
-from neuface.encoders.open_encoder import OpenEncoder, OpenEncoderConfig
+from neuface.encoders.open_encoder import OpenEncoder
 from neuface.head.model import HeadModel
 from neuface.structs import Prediction, WeakPerspective
 from neuface.training.footage import Footage
@@ -18,8 +19,7 @@ COUNT, SIZE = 5, 112
 
 def test_loss_is_zero_at_the_truth_and_grows_away_from_it(open_head: HeadModel, truth: Prediction) -> None:
     supervision = Supervision(open_head)
-    config = OpenEncoderConfig(widths=(4, 4, 8, 8), reduced_channels=4, hidden=16)
-    encoder = OpenEncoder(open_head, config)
+    encoder = OpenEncoder(open_head, SMALL_ENCODER)
     parts = supervision.parts(encoder, truth, truth)
     assert parts.keys() == LOSS_WEIGHTS.keys()
     assert float(total_loss(parts)) < 1e-2

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
+from small_encoder import SMALL_WIDTHS
 
 from neuface.encoders.open_encoder import OpenEncoder, OpenEncoderConfig
 from neuface.encoders.predictor import Predictor
@@ -29,7 +30,7 @@ from neuface.training.trainer import Trainer
 from neuface.training.validation import face_shapes_mm, measure_synthetic, shape_variance_mm2
 
 OPTIONS = TrainingOptions(
-    widths=(4, 4, 8, 8), shards=1, shard_pictures=24, workers=1, threads=1, steps=6, batch=8, footage_batch=0,
+    widths=SMALL_WIDTHS, shards=1, shard_pictures=24, workers=1, threads=1, steps=6, batch=8, footage_batch=0,
     warm_up_steps=2, steps_per_check=3,
 )  # fmt: skip
 
@@ -139,7 +140,7 @@ def test_begins_with_given_weights(folder: Path, tmp_path: Path, open_head: Head
         train_encoder(folder, still, progress=False)
     (folder / "checkpoint.pt").unlink()
     with pytest.raises(InputError, match="network with"):
-        train_encoder(folder, replace(still, widths=(4, 4, 8, 16)), start=[path], progress=False)
+        train_encoder(folder, replace(still, widths=(8, 8, 16, 32)), start=[path], progress=False)
 
 
 def test_several_weights_begin_as_their_mean_and_are_only_widened_without_steps(
@@ -157,7 +158,7 @@ def test_several_weights_begin_as_their_mean_and_are_only_widened_without_steps(
         other = dict(pair[1].named_parameters())[name]
         assert torch.allclose(best[name], (value + other) / 2, rtol=1e-3, atol=2e-3), name
     assert [json.loads(line)["step"] for line in (folder / "log.jsonl").read_text().splitlines()] == [0]
-    write_encoder(paths[1], OpenEncoder(open_head, replace(config, widths=(4, 4, 8, 16))), {})
+    write_encoder(paths[1], OpenEncoder(open_head, replace(config, widths=(8, 8, 16, 32))), {})
     with pytest.raises(InputError, match="different networks"):
         train_encoder(folder, OPTIONS, start=paths, progress=False)
 

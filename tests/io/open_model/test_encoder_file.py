@@ -10,19 +10,18 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from small_encoder import SMALL_ENCODER
 
-from neuface.encoders.open_encoder import OpenEncoder, OpenEncoderConfig
+from neuface.encoders.open_encoder import OpenEncoder
 from neuface.errors import InputError, ModelMismatchError
 from neuface.head.model import HeadModel
 from neuface.io.open_model.encoder_file import read_encoder, read_open_encoder, write_encoder
-
-SMALL = OpenEncoderConfig(widths=(4, 4, 8, 8), reduced_channels=4, hidden=16)
 
 
 @pytest.fixture
 def written(tmp_path: Path, open_head: HeadModel) -> tuple[Path, OpenEncoder]:
     torch.manual_seed(1)
-    encoder = OpenEncoder(open_head, SMALL)
+    encoder = OpenEncoder(open_head, SMALL_ENCODER)
     encoder(torch.rand(4, 3, 112, 112))  # moves the statistics of the normalisation layers
     path = tmp_path / "encoder.safetensors"
     write_encoder(path, encoder, {"training": "none"})
@@ -39,7 +38,7 @@ def rewrite(path: Path, change: dict[str, torch.Tensor | None]) -> None:
 def test_round_trip(written: tuple[Path, OpenEncoder], open_head: HeadModel) -> None:
     path, encoder = written
     back = read_encoder(path, open_head)
-    assert back.config == SMALL
+    assert back.config == SMALL_ENCODER
     assert not back.training
     assert all(weight.dtype == torch.float32 for weight in back.parameters())
     pictures = torch.rand(3, 3, 112, 112)
