@@ -1,28 +1,4 @@
-"""One person's identity code and expressions from all landmarks of a clip: the most probable, by least squares.
-
-Gradient steps follow the landmarks with everything at once and cannot tell a face's shape from where a detector has
-its points, or from what it gets wrong for a second. Here the code alone is asked for, and all else is unknown: for
-point j of view v at time t,
-
-    observed_vtj = camera_vt(template_j + B_j identity + E_j expression_t + displacement_vj) + noise_vtj
-
-    identity        normal about the encoder's mean answer for the clip, one standard deviation of the population in
-                    every coefficient, less along the direction in which the face grows. (On 2000 rendered people
-                    the open encoder's error has 0.5 of the population's variance in the first two coefficients, 0.7
-                    to 0.8 in the next three, more than 0.9 in nearly all others.)
-    expression_t    normal with the moments of `neuface.head.expressions`
-    displacement_vj normal, s millimetres, the same at all times, alike for neighbouring points: where a detector or a
-                    scheme has this point of this face as this camera sees it
-    noise_vtj       Student's t, sigma millimetres. If noise correlates by rho from frame to frame, it takes
-                    (1 + rho) / (1 - rho) frames to tell what one would. Where frames are left out, rho is that of
-                    the frames that are looked at.
-    camera_vt       weak perspective, any pose
-
-s, sigma and rho are estimated along with the rest, by expectation maximisation: exact landmarks of a rendered face
-are followed closely, those of a detector as far as they deserve. All this for one size of the head; then the sizes
-are compared, by how probable each makes what is seen. The expressions of moments that were left out are found last,
-for the person that the others have told of. Not in the paper.
-"""
+"""The estimate of a clip's person: the entry of `neuface.fitting.person`, where the model and the method stand."""
 
 from __future__ import annotations
 
@@ -36,95 +12,101 @@ from torch import Tensor
 
 from neuface.encoders.calibration import EncoderCalibration
 from neuface.fitting.person.gauss_newton import (
-    POSE,
-    ROUNDS,
-    State,
-    belief,
-    first_state,
-    followed,
+    ITERATIONS,
+    Estimate,
+    fit_frames,
     gauss_newton_step,
+    initial_estimate,
     inverse_variances,
-    projected,
+    predict,
+    robust_weights,
 )
-from neuface.fitting.person.linear_model import LinearLandmarks
+from neuface.fitting.person.linear_model import MM_PER_METRE, LinearModel, linear_model
 from neuface.fitting.problem import Problem
 from neuface.geometry.interpolation import interpolate_missing
+from neuface.geometry.pose_jacobian import POSE_SIZE
 from neuface.geometry.sampling import evenly_spread_indices
 from neuface.head.model import HeadModel
 from neuface.structs import HeadParams, Prediction
 
 __all__ = ["PersonEstimate", "estimate_person", "identity_covariance"]
 
-ROUNDS_PER_SIZE = 3
-# More images tell nothing new of one person's shape, and cost memory: about half a megabyte each, times the views.
-MOST_IMAGES, MOST_IMAGES_BY_VIEWS = 192, 768
-# What expectation maximisation does not go below.
-LEAST_MM = 0.05
+ITERATIONS_PER_SIZE = 3
+"""Gauss-Newton iterations at each size, from the solution at the encoder's size."""
+MOST_IMAGES, MOST_IMAGES_TIMES_VIEWS = 192, 768
+"""Limits of the images that estimate the person, and of their number times the number of views. An image takes about
+half a megabyte times the number of views, and more images add little about the shape of one person."""
+LEAST_STD_MM = 0.05
+"""Lower bound of the estimated standard deviations sigma and s, mm; expectation maximisation would let them collapse
+to zero on exact landmarks."""
 LARGEST_CORRELATION = 0.95
-# Coefficients of an expression that landmarks determine, at most: the others follow from these.
-FREE_EXPRESSION = 20
-# Of the face's size from the encoder's answer, in standard deviations of the population.
-LARGEST_DEVIATION = 3.0
+"""Upper bound of rho; at 1 a clip would count as no image at all."""
+DETERMINED_EXPRESSION = 20
+"""Upper bound of the degrees of freedom that one frame's expression takes from its landmarks; coefficients beyond it
+follow from the prior."""
+LARGEST_SIZE_CHANGE = 3.0
+"""Bound of the change of log size from the encoder's prediction, in standard deviations of the population."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PersonEstimate:
-    """Most probable codes, and how far the landmarks were believed."""
+    """The most probable codes, and the estimated errors of the landmarks."""
 
     identity: Float[Tensor, " identity"]
     expression: Float[Tensor, "time expression"]
-    """Between their neighbours' where no view has landmarks."""
+    """Interpolated over time where no view has landmarks."""
     jaw_rotvec: Float[Tensor, "time 3"]
-    """Likewise; the encoder's, mean over views, where it never moves the jaw."""
+    """Likewise, radians; the mean over views of the encoder's predictions if these never move the jaw."""
     noise_mm: float
-    """Scale of a landmark's noise, in millimetres on the head (sigma)."""
+    """Scale sigma of a landmark's noise, mm on the head."""
     displacement_mm: float
-    """Standard deviation of what is lastingly wrong with an inner point (s)."""
+    """Standard deviation s of the lasting displacement of an inner landmark, mm on the head."""
     correlation: float
-    """Of the noise of one frame and the next (rho)."""
+    """Correlation rho of the noise of consecutive frames."""
 
 
 @torch.no_grad()
 def estimate_person(
-    head: HeadModel, answer: Prediction, problem: Problem, *, calibration: EncoderCalibration
+    head: HeadModel, initial: Prediction, problem: Problem, *, calibration: EncoderCalibration
 ) -> PersonEstimate:
-    """The most probable identity code of the person in a clip, and their expressions.
+    """The most probable identity code of a clip's person, and their expression in every frame.
 
-    For the identity it looks at no more than MOST_IMAGES images, of times that are spread over the clip. Float64
-    inside.
+    Computes in float64. The identity is estimated from at most MOST_IMAGES images, evenly spread over the clip. Where
+    the solution is not finite, as for landmarks of no face, the encoder's predictions are returned.
 
     Args:
-        answer: the encoder's for every image, batch axes `views time`: the start, and the mean of what is expected.
+        initial: the encoder's prediction of every image, batch axes `views time`: the start of the solution, and
+            the prior mean of the identity.
+        problem: the landmarks; at least one image must be valid.
         calibration: how wrong the encoder is.
     """
-    expected = answer.params.identity[problem.valid].mean(0)
-    times = _spread_times(problem)
+    mean_identity = initial.params.identity[problem.valid].mean(0)
     exact = head.to(torch.float64)
 
-    def known_of(moments: Int[Tensor, " moments"]) -> LinearLandmarks:
-        answered = answer[:, moments].to(torch.float64)
-        return LinearLandmarks.of(exact, answered, problem, moments, expected.double(), calibration)
+    def model_of(frames: Int[Tensor, " frames"]) -> LinearModel:
+        predictions = initial[:, frames].to(torch.float64)
+        return linear_model(exact, predictions, problem, frames, mean_identity.double(), calibration)
 
-    known = known_of(times)
-    state = first_state(known)
-    for _ in range(ROUNDS):
-        state = _round(known, state)
-    state = _sized(known, state)
-    identity = state.shared[: len(expected)].to(expected)
-    # Landmarks that belong to no face at all.
+    frames = _frames_in_use(problem)
+    model = model_of(frames)
+    estimate = initial_estimate(model)
+    for _ in range(ITERATIONS):
+        estimate = _em_iteration(model, estimate)
+    estimate = _most_probable_size(model, estimate)
+    identity = estimate.shared[: model.num_identity].to(mean_identity)
     if not bool(identity.isfinite().all()):
-        identity = expected
-    found = [(times, state.expression)]
-    for moments in _left_out(problem, times):
-        found.append((moments, followed(known_of(moments), state).expression))
-    expression, jaw_rotvec = _whole_course(answer.params, problem, found)
+        identity = mean_identity
+    found = [(frames, estimate.expression)]
+    for others in _frames_left_out(problem, frames):
+        found.append((others, fit_frames(model_of(others), estimate).expression))
+    expression, jaw_rotvec = _expression_trajectory(initial.params, problem, found)
     return PersonEstimate(
         identity=identity,
         expression=expression,
         jaw_rotvec=jaw_rotvec,
-        noise_mm=state.noise_mm,
-        displacement_mm=state.displacement_mm,
-        correlation=state.correlation,
+        noise_mm=estimate.noise_mm,
+        displacement_mm=estimate.displacement_mm,
+        correlation=estimate.correlation,
     )
 
 
@@ -137,136 +119,173 @@ def identity_covariance(
     *,
     calibration: EncoderCalibration,
 ) -> Float[Tensor, "identity identity"]:
-    """How unsure of the identity code landmarks with known white noise leave whoever knows the model above, float64.
+    """Covariance of the identity code given landmarks with known white noise: how well it can be known at all.
 
-    Of the model without lasting displacements, at the true codes (Laplace). Only the person's size is expected better
-    than the population tells, as `LinearLandmarks.identity_precision` has it.
+    It is that of the model without lasting displacements at the true codes (Laplace's approximation), in float64. As
+    in `estimate_person`, the prior has the population's variance, less along the size direction.
 
     Args:
-        true: batch axes `views time`, every code the true one; cameras only as a start.
+        true: the true codes, batch axes `views time`; orientations and cameras are only a start.
         problem: exact landmarks.
-        noise_px: standard deviation of each coordinate, pixels of the frames.
+        noise_px: standard deviation of each coordinate, pixels of the frame.
+        calibration: how well the encoder knows the size.
     """
-    times = _spread_times(problem)
+    frames = _frames_in_use(problem)
     code = true.params.identity[0, 0].double()
-    known = LinearLandmarks.of(
-        head.to(torch.float64), true[:, times].to(torch.float64), problem, times, code, calibration
-    )
-    per_px = (
-        torch.ones_like(true.camera.scale) if problem.ndc_per_frame_px is None else problem.ndc_per_frame_px
-    )
-    noise_mm = float((1000 * noise_px * per_px / true.camera.scale)[:, times].mean())
-    start = replace(first_state(known), noise_mm=noise_mm, displacement_mm=LEAST_MM)
-    # Posed as the truth is, size and all: no direction is held.
-    known = replace(known, growth=torch.zeros_like(known.growth))
-    step = gauss_newton_step(known, followed(known, start), known.confidence / noise_mm**2)
-    return torch.cholesky_inverse(step.factor)[: len(code), : len(code)]
+    predictions = true[:, frames].to(torch.float64)
+    model = linear_model(head.to(torch.float64), predictions, problem, frames, code, calibration)
+    magnification = true.camera.magnification
+    ndc_per_px = problem.ndc_per_frame_px
+    ndc_per_px = torch.ones_like(magnification) if ndc_per_px is None else ndc_per_px
+    noise_mm = float((MM_PER_METRE * noise_px * ndc_per_px / magnification)[:, frames].mean())
+    start = replace(initial_estimate(model), noise_mm=noise_mm, displacement_mm=LEAST_STD_MM)
+    # The size is an unknown here, so no direction is fixed.
+    model = replace(model, size_direction=torch.zeros_like(model.size_direction))
+    iteration = gauss_newton_step(model, fit_frames(model, start), model.confidence / noise_mm**2)
+    return torch.cholesky_inverse(iteration.factor)[: len(code), : len(code)]
 
 
-def _spread_times(problem: Problem) -> Int[Tensor, " moments"]:
-    seen = problem.valid.any(0).nonzero()[:, 0]
-    most = max(1, min(MOST_IMAGES // problem.views, MOST_IMAGES_BY_VIEWS // problem.views**2))
-    return seen[evenly_spread_indices(len(seen), most, seen.device)]
+# --- Frames
 
 
-def _left_out(problem: Problem, times: Int[Tensor, " looked_at"]) -> Iterator[Int[Tensor, " moments"]]:
-    """The other moments with landmarks, in pieces as large as what was looked at."""
-    seen = problem.valid.any(0).nonzero()[:, 0]
-    left = seen[~torch.isin(seen, times)]
-    yield from left.split(max(1, len(times))) if len(left) else ()
+def _frames_in_use(problem: Problem) -> Int[Tensor, " frames"]:
+    """Frames with landmarks in any view, evenly spread where there are more than the limits allow."""
+    with_landmarks = problem.valid.any(0).nonzero()[:, 0]
+    most = max(1, min(MOST_IMAGES // problem.views, MOST_IMAGES_TIMES_VIEWS // problem.views**2))
+    return with_landmarks[evenly_spread_indices(len(with_landmarks), most, with_landmarks.device)]
 
 
-def _whole_course(
-    answered: HeadParams,
+def _frames_left_out(problem: Problem, in_use: Int[Tensor, " in_use"]) -> Iterator[Int[Tensor, " frames"]]:
+    """The other frames with landmarks, in pieces of the same memory."""
+    with_landmarks = problem.valid.any(0).nonzero()[:, 0]
+    others = with_landmarks[~torch.isin(with_landmarks, in_use)]
+    yield from others.split(max(1, len(in_use))) if len(others) else ()
+
+
+def _expression_trajectory(
+    predicted: HeadParams,
     problem: Problem,
     found: Sequence[tuple[Int[Tensor, " _"], Float[Tensor, "_ _"]]],
 ) -> tuple[Float[Tensor, "time expression"], Float[Tensor, "time 3"]]:
-    """Expressions and rotations of the jaw at all times: what was found, bridged where nothing was."""
-    both = torch.cat((answered.expression, answered.jaw_rotvec), -1).mean(0)
-    told = torch.zeros(problem.time, dtype=torch.bool, device=both.device)
-    for moments, codes in found:
-        usable = codes.isfinite().all(-1)
-        # A head whose jaw never moves has no columns for it.
-        both[moments[usable], : codes.shape[-1]] = codes[usable].to(both)
-        told[moments[usable]] = True
-    both = interpolate_missing(both[None], told[None], problem.starts)[0]
-    expression, jaw_rotvec = both.split((answered.expression.shape[-1], 3), -1)
+    """Expressions and rotations of the jaw over the whole clip, interpolated where there are no finite estimates.
+
+    Args:
+        predicted: by the encoder; they remain where a clip has no estimate at all.
+        found: frames, and their expressions with the jaw's rotation behind them if it moves.
+    """
+    trajectory = torch.cat((predicted.expression, predicted.jaw_rotvec), -1).mean(0)
+    known = torch.zeros(problem.time, dtype=torch.bool, device=trajectory.device)
+    for frames, codes in found:
+        finite = codes.isfinite().all(-1)
+        trajectory[frames[finite], : codes.shape[-1]] = codes[finite].to(trajectory)
+        known[frames[finite]] = True
+    trajectory = interpolate_missing(trajectory[None], known[None], problem.starts)[0]
+    expression, jaw_rotvec = trajectory.split((predicted.expression.shape[-1], 3), -1)
     return expression, jaw_rotvec
 
 
-def _round(known: LinearLandmarks, state: State) -> State:
-    """One step with the weights of this state, then the variances of the new one."""
-    step = gauss_newton_step(known, state, inverse_variances(known, state))
-    identity = known.by_identity.shape[-1]
-    return _with_variances(known, step.state, torch.cholesky_inverse(step.factor)[identity:, identity:])
+# --- Size
 
 
-def _sized(known: LinearLandmarks, state: State) -> State:
-    """The most probable state of the most probable size.
+def _most_probable_size(model: LinearModel, estimate: Estimate) -> Estimate:
+    """The most probable estimate of the most probable size.
 
-    No camera here tells size, but shape does: large heads have another one. The logarithm of the evidence is nearly
-    a parabola in the logarithm of the size, so three sizes determine it.
+    The log evidence is nearly a parabola in the log size, so three sizes (one standard deviation apart) determine it.
+    If it has no maximum, the size stays.
     """
-    weight = inverse_variances(known, state)
-    below, here, above = (_resized(known, state, weight, deviation)[1] for deviation in (-1.0, 0.0, 1.0))
-    bend = below + above - 2 * here
-    if not bend < 0:
-        return state
-    deviation = 0.5 * (below - above) / bend
-    return _resized(known, state, weight, max(-LARGEST_DEVIATION, min(LARGEST_DEVIATION, deviation)))[0]
+    weight = inverse_variances(model, estimate)
+    smaller, same, larger = (_at_size(model, estimate, weight, change)[1] for change in (-1.0, 0.0, 1.0))
+    curvature = smaller + larger - 2 * same
+    if not curvature < 0:
+        return estimate
+    change = 0.5 * (smaller - larger) / curvature
+    change = max(-LARGEST_SIZE_CHANGE, min(LARGEST_SIZE_CHANGE, change))
+    return _at_size(model, estimate, weight, change)[0]
 
 
-def _resized(
-    known: LinearLandmarks, state: State, weight: Float[Tensor, "views moments points"], deviation: float
-) -> tuple[State, float]:
-    """The most probable state of another size, and the logarithm of its evidence.
+def _at_size(
+    model: LinearModel, estimate: Estimate, weight: Float[Tensor, "views frames points"], change: float
+) -> tuple[Estimate, float]:
+    """The most probable estimate of another size of the face, and its log evidence.
 
     Args:
-        deviation: from the size of `state`, in the population's standard deviations.
+        change: of the log size from that of `estimate`, in standard deviations of the population.
     """
-    log_growth = deviation * known.size_std
-    larger = known.grown(log_growth)
-    identity, displacement = state.shared.tensor_split([known.by_identity.shape[-1]])
-    grown = replace(
-        state,
-        shared=torch.cat((identity + deviation * known.growth, displacement * math.exp(log_growth))),
-        expression=state.expression * math.exp(log_growth),
-        log_scale=state.log_scale - log_growth,
+    log_change = change * model.size_std
+    resized_model = model.resized(log_change)
+    identity, displacement = estimate.shared.tensor_split([model.num_identity])
+    resized = replace(
+        estimate,
+        shared=torch.cat((identity + change * model.size_direction, displacement * math.exp(log_change))),
+        expression=estimate.expression * math.exp(log_change),
+        log_magnification=estimate.log_magnification - log_change,
     )
-    told = (known.confidence > 0).any(-1)
-    for _ in range(ROUNDS_PER_SIZE):
-        grown = gauss_newton_step(larger, grown, weight).state
-        # A head that is as large as is asked for need not be larger in all its landmarks: how much is what the
-        # pictures have shrunk by.
-        larger = known.grown(
-            float(((state.log_scale - grown.log_scale) * told).sum() / told.sum().clamp(min=1))
-        )
-    return grown, gauss_newton_step(larger, grown, weight).log_evidence + larger.log_density()
+    observed = (model.confidence > 0).any(-1)
+    for _ in range(ITERATIONS_PER_SIZE):
+        resized = gauss_newton_step(resized_model, resized, weight).estimate
+        # The size of a face need not be that of its landmarks. The priors therefore follow the mean change of the
+        # cameras' magnification, which is how much the landmarks have really grown.
+        shrunk = (estimate.log_magnification - resized.log_magnification) * observed
+        resized_model = model.resized(float(shrunk.sum() / observed.sum().clamp(min=1)))
+    log_evidence = gauss_newton_step(resized_model, resized, weight).log_evidence
+    return resized, log_evidence + resized_model.log_density()
 
 
-def _with_variances(
-    known: LinearLandmarks, state: State, uncertainty: Float[Tensor, "displacement displacement"]
-) -> State:
-    """The M-step of expectation maximisation: noise, its correlation, and displacement."""
-    miss = known.observed - projected(known, state)[1]
-    views, moments = miss.shape[:2]
-    trust = belief(known, state, miss)
-    seen = 2 * int((known.confidence > 0).sum())
-    free = moments * (POSE * views + min(FREE_EXPRESSION, state.expression.shape[-1]))
-    noise = (trust * miss.square().sum(-1)).sum() / max(seen - free, seen / 4)
+# --- Expectation maximisation
 
-    far = trust.sqrt()[..., None] * miss
-    both = known.neighbours[..., None] * ((trust[:, 1:] > 0) & (trust[:, :-1] > 0))
-    together = (far[:, 1:] * far[:, :-1]).sum(-1) * both
-    each = 0.5 * (far[:, 1:].square() + far[:, :-1].square()).sum(-1) * both
-    correlation = together.sum() / each.sum().clamp(min=1e-9)
 
-    displaced = state.shared[known.by_identity.shape[-1] :]
-    square = displaced @ known.displacement_precision @ displaced
-    square = square + (known.displacement_precision * uncertainty).sum()
+def _em_iteration(model: LinearModel, estimate: Estimate) -> Estimate:
+    """One Gauss-Newton step with the current scales, then the scales of its result."""
+    iteration = gauss_newton_step(model, estimate, inverse_variances(model, estimate))
+    covariance = torch.cholesky_inverse(iteration.factor)
+    return _with_scales(model, iteration.estimate, covariance[model.num_identity :, model.num_identity :])
+
+
+def _with_scales(
+    model: LinearModel, estimate: Estimate, covariance: Float[Tensor, "displacement displacement"]
+) -> Estimate:
+    """The M-step: sigma, rho and s that are most probable given the other unknowns.
+
+    Args:
+        covariance: of the displacements.
+    """
+    residual = model.observed - predict(model, estimate).image
+    weight = robust_weights(model, estimate, residual)
+    correlation = _correlation(model, weight.sqrt()[..., None] * residual)
+    displacement = estimate.shared[model.num_identity :]
+    square = displacement @ model.displacement_precision @ displacement
+    square = square + (model.displacement_precision * covariance).sum()
     return replace(
-        state,
-        noise_mm=max(LEAST_MM, float(noise.sqrt())),
+        estimate,
+        noise_mm=max(LEAST_STD_MM, _noise_mm(model, estimate, residual, weight)),
         correlation=float(correlation.clamp(0.0, LARGEST_CORRELATION)),
-        displacement_mm=max(LEAST_MM, float((square / len(displaced)).sqrt())),
+        displacement_mm=max(LEAST_STD_MM, float((square / len(displacement)).sqrt())),
     )
+
+
+def _noise_mm(
+    model: LinearModel,
+    estimate: Estimate,
+    residual: Float[Tensor, "views frames points 2"],
+    weight: Float[Tensor, "views frames points"],
+) -> float:
+    """Sigma: the root of the weighted squared residuals over their degrees of freedom.
+
+    The per-frame unknowns absorb some of the noise, so their number is subtracted from that of the coordinates, of
+    which at least a quarter is counted.
+    """
+    views, frames = residual.shape[:2]
+    coordinates = 2 * int((model.confidence > 0).sum())
+    absorbed = frames * (POSE_SIZE * views + min(DETERMINED_EXPRESSION, estimate.expression.shape[-1]))
+    variance = (weight * residual.square().sum(-1)).sum() / max(coordinates - absorbed, coordinates / 4)
+    return float(variance.sqrt())
+
+
+def _correlation(model: LinearModel, weighted: Float[Tensor, "views frames points 2"]) -> Float[Tensor, ""]:
+    """Rho: the correlation of weighted residuals of consecutive frames, over landmarks that both frames have."""
+    earlier, later = weighted[:, :-1], weighted[:, 1:]
+    has = model.confidence > 0
+    both = model.consecutive[..., None] * (has[:, 1:] & has[:, :-1])
+    product = (later * earlier).sum(-1) * both
+    square = 0.5 * (later.square() + earlier.square()).sum(-1) * both
+    return product.sum() / square.sum().clamp(min=1e-9)

@@ -1,7 +1,4 @@
-"""Landmarks as a linear function of the head's codes and of lasting displacements, with what is expected of these.
-
-The model that `neuface.fitting.person.estimate` solves; it stands at the top of that file.
-"""
+"""The model of `neuface.fitting.person` as tensors: landmarks that are linear in the unknowns, and the priors."""
 
 from __future__ import annotations
 
@@ -10,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import roma
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from neuface.encoders.calibration import EncoderCalibration
@@ -20,156 +17,215 @@ from neuface.head.model import HeadModel, contour_row
 from neuface.landmarks.schemes import IBUG68, MEDIAPIPE478, MEDIAPIPE_TO_IBUG68, POINTS_BY_SCHEME
 from neuface.structs import HeadParams, Prediction
 
-__all__ = ["LinearLandmarks"]
+__all__ = ["LinearModel", "linear_model"]
 
-# Displacements of points this far apart correlate by 1/e; this share of their variance is every point's own.
-REACH_MM, OWN_SHARE = 20.0, 0.1
-# Points of the contour lie on no feature of the face: their displacement is larger by as much as their noise is on
-# real video (`neuface.synthetic.landmark_noise`).
+MM_PER_METRE = 1000
+DISPLACEMENT_LENGTH_MM = 20.0
+"""Length scale of the prior of displacements, mm: those of landmarks this far apart correlate by 1/e."""
+INDEPENDENT_SHARE = 0.1
+"""Share of a displacement's variance that is independent of all neighbours."""
 CONTOUR_POINTS, CONTOUR_FACTOR = 17, 1.7
-JAW_STD_RAD, JAW_STEP_RAD = 0.1, 1e-4
+JAW_STD_RAD = 0.1
+"""Standard deviation of the prior of the jaw's rotation about the encoder's prediction, radians per axis."""
+JAW_STEP_RAD = 1e-4
+"""Step of the finite difference by the jaw's rotation, radians; landmarks are linear in the other codes."""
+SMALLEST_MAGNIFICATION = 1e-6
+"""Lower bound of a predicted camera's magnification, NDC per metre, which keeps divisions by it finite."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class LinearLandmarks:
-    """What is seen, what moves it, and what is expected of all that does, for the images that are looked at.
+class LinearModel:
+    """The observations of the frames in use, the derivatives of the landmarks, and the priors of the unknowns.
 
-    Lengths are millimetres on the head: those in the pictures are divided by each image's scale at the start.
+    Lengths are millimetres on the head: image positions are divided by the magnification of each image's initial
+    camera. The *shared* unknowns are the identity code and, behind it, the displacements, view by view.
     """
 
-    observed: Float[Tensor, "views moments points 2"]
-    confidence: Float[Tensor, "views moments points"]
-    neighbours: Float[Tensor, "views pairs"]
-    """1 where a moment and the next are of one clip, and no frame between them was left out but for evenness."""
-    rest: Float[Tensor, "views moments points 3"]
-    """Unposed points of the mean head."""
-    by_identity: Float[Tensor, "views moments points 3 identity"]
-    by_expression: Float[Tensor, "views moments points 3 expression"]
-    """The jaw's rotation, where the encoder moves it, is part of the expression."""
-    first_rotation: Float[Tensor, "views moments 3 3"]
-    expected: Float[Tensor, " shared"]
-    """Of the identity and, behind it, the displacements, view by view."""
-    growth: Float[Tensor, " identity"]
-    """Unit vector along which the face grows; zeros if it does not."""
+    observed: Float[Tensor, "views frames points 2"]
+    """Image positions, mm; 0 where the confidence is 0."""
+    confidence: Float[Tensor, "views frames points"]
+    consecutive: Float[Tensor, "views pairs"]
+    """1 where a frame in use and the next one are of one clip, and frames between them were left out for even spacing
+    alone; else 0."""
+    mean: Float[Tensor, "views frames points 3"]
+    """Unposed landmarks of the mean head, mm."""
+    by_identity: Float[Tensor, "views frames points 3 identity"]
+    """Derivative of the unposed landmarks, mm per unit of the code."""
+    by_expression: Float[Tensor, "views frames points 3 expression"]
+    """Likewise. Where the encoder moves the jaw, its rotation vector follows the expression code, mm per radian."""
+    initial_rotation: Float[Tensor, "views frames 3 3"]
+    shared_mean: Float[Tensor, " shared"]
+    """Prior mean of the shared unknowns."""
+    size_direction: Float[Tensor, " identity"]
+    """Unit vector of identity codes along which the size of the face changes; zeros if no code changes it."""
     size_std: float
-    """Standard deviation of the logarithm of the face's size in the population."""
+    """Standard deviation of the log size of the face in the population."""
     identity_precision: Float[Tensor, "identity identity"]
     displacement_precision: Float[Tensor, "displacement displacement"]
-    """Per s^2."""
-    expression_mean: Float[Tensor, "moments expression"]
+    """For displacements with a standard deviation s of 1 mm; to be divided by s^2."""
+    expression_mean: Float[Tensor, "frames expression"]
     expression_precision: Float[Tensor, "expression expression"]
 
-    @staticmethod
-    def of(
-        head: HeadModel,
-        answer: Prediction,
-        problem: Problem,
-        times: Int[Tensor, " moments"],
-        expected: Float[Tensor, " identity"],
-        calibration: EncoderCalibration,
-    ) -> LinearLandmarks:
-        scheme, params = problem.scheme, answer.params
-        points = _points_of(scheme, problem.observed_ndc.shape[2])
-        at_rest = head.landmarks(head.neutral(), scheme)[points] * 1000
-        alike = torch.linalg.inv(_likeness(at_rest)).contiguous()
-        displacement = torch.kron(alike, torch.eye(3).to(alike))
-        displacement = torch.block_diag(*[displacement] * problem.views)
-        by_code = _Derivatives(head, params, scheme, points)
-        by_identity, by_expression = by_code.of("identity"), by_code.of("expression")
-        mean, covariance = expression_moments(head.expression_names)
-        size = params.expression.shape[-1]
-        mean, covariance = mean[:size].to(at_rest), covariance[:size, :size].to(at_rest)
-        rest = (
-            by_code.at
-            - torch.einsum("vtpci, vti -> vtpc", by_identity, params.identity)
-            - torch.einsum("vtpce, vte -> vtpc", by_expression, params.expression)
-        )
-        means = mean.expand(len(times), -1)
-        precision = torch.linalg.inv(covariance)
-        if bool((params.jaw_rotvec != 0).any()):
-            by_jaw, jaw = by_code.of("jaw_rotvec", JAW_STEP_RAD), params.jaw_rotvec
-            by_expression = torch.cat((by_expression, by_jaw), -1)
-            rest = rest - torch.einsum("vtpce, vte -> vtpc", by_jaw, jaw)
-            means = torch.cat((means, jaw.mean(0)), -1)
-            precision = torch.block_diag(precision, torch.eye(3).to(precision) / JAW_STD_RAD**2)
-        growth = head.log_size(torch.eye(len(expected)).to(expected))
-        size_std = float(growth.norm())
-        growth = growth / max(size_std, 1e-12)
-        per_ndc = 1000 / answer.camera.scale.clamp(min=1e-6)
-        confidence = problem.confidence[:, times][..., points].double()
-        observed = problem.observed_ndc[:, times][:, :, points].double() * per_ndc[..., None, None]
-        return LinearLandmarks(
-            observed=torch.where(confidence[..., None] > 0, observed, 0.0),
-            confidence=confidence,
-            neighbours=_consecutive(problem, times).to(confidence).expand(problem.views, -1),
-            rest=rest,
-            by_identity=by_identity,
-            by_expression=by_expression,
-            first_rotation=roma.rotvec_to_rotmat(params.root_rotvec),
-            expected=torch.nn.functional.pad(expected, (0, len(displacement))),
-            growth=growth,
-            size_std=size_std,
-            identity_precision=torch.eye(len(expected)).to(expected)
-            + (calibration.size_precision - 1) * torch.outer(growth, growth),
-            displacement_precision=displacement,
-            expression_mean=means,
-            expression_precision=precision,
-        )
+    @property
+    def num_identity(self) -> int:
+        """How many of the shared unknowns are the identity code."""
+        return self.by_identity.shape[-1]
 
     def log_density(self) -> float:
-        """Logarithm of the density of displacements of zero (s = 1 mm), but for a constant."""
+        """Log of the prior density of displacements of zero with s = 1 mm, up to a constant."""
         return 0.5 * float(torch.logdet(self.displacement_precision))
 
-    def grown(self, log_growth: float) -> LinearLandmarks:
-        """What is expected of a head that is larger by this: its expressions and displacements are larger, too.
+    def resized(self, log_change: float) -> LinearModel:
+        """The priors for a head that is larger by a factor `exp(log_change)`: all its lengths are larger.
 
-        Otherwise somebody who moves little would be taken for a large head far away.
+        Without this, a person who moves little would be taken for a large head far away.
         """
-        shrinks = math.exp(-2 * log_growth)
+        shrinks = math.exp(-2 * log_change)
         return replace(
             self,
-            expression_mean=self.expression_mean * math.exp(log_growth),
+            expression_mean=self.expression_mean * math.exp(log_change),
             expression_precision=self.expression_precision * shrinks,
             displacement_precision=self.displacement_precision * shrinks,
         )
 
 
-def _points_of(scheme: str, count: int) -> list[int]:
-    """The 68 points of a face, or their counterparts: several hundred of a mesh say no more, for they move as one."""
+def linear_model(
+    head: HeadModel,
+    initial: Prediction,
+    problem: Problem,
+    frames: Int[Tensor, " frames"],
+    identity_mean: Float[Tensor, " identity"],
+    calibration: EncoderCalibration,
+) -> LinearModel:
+    """The model of some frames of a clip.
+
+    Args:
+        head: in float64.
+        initial: the encoder's predictions of these frames, float64, batch axes `views frames`: poses and cameras to
+            start from. The unposed landmarks are linearised about them.
+        frames: which frames of the problem these are.
+        identity_mean: prior mean of the identity code.
+        calibration: how wrong this mean is.
+    """
+    points = _used_points(problem.scheme, problem.observed_ndc.shape[2])
+    mean, by_identity, by_expression = _linearised(head, initial.params, problem.scheme, points)
+    at_rest = head.landmarks(head.neutral(), problem.scheme)[points] * MM_PER_METRE
+    displacement_precision = _displacement_precision(at_rest, problem.views)
+    expression_mean, expression_precision = _expression_prior(head, initial.params)
+    size_direction, size_std = _size_direction(head, identity_mean)
+    observed, confidence = _observations(initial, problem, frames, points)
+    return LinearModel(
+        observed=observed,
+        confidence=confidence,
+        consecutive=_consecutive(problem, frames).to(confidence).expand(problem.views, -1),
+        mean=mean,
+        by_identity=by_identity,
+        by_expression=by_expression,
+        initial_rotation=roma.rotvec_to_rotmat(initial.params.root_rotvec),
+        shared_mean=torch.nn.functional.pad(identity_mean, (0, len(displacement_precision))),
+        size_direction=size_direction,
+        size_std=size_std,
+        identity_precision=torch.eye(len(identity_mean)).to(identity_mean)
+        + (calibration.size_precision - 1) * torch.outer(size_direction, size_direction),
+        displacement_precision=displacement_precision,
+        expression_mean=expression_mean,
+        expression_precision=expression_precision,
+    )
+
+
+def _used_points(scheme: str, count: int) -> list[int]:
+    """The 68 points of a face, or their counterparts in a mesh, whose other points move with these."""
     whole_mesh = scheme == MEDIAPIPE478 and count == POINTS_BY_SCHEME[scheme]
     return list(MEDIAPIPE_TO_IBUG68) if whole_mesh else list(range(count))
 
 
+def _observations(
+    initial: Prediction, problem: Problem, frames: Int[Tensor, " frames"], points: list[int]
+) -> tuple[Float[Tensor, "views frames points 2"], Float[Tensor, "views frames points"]]:
+    """Image positions in millimetres on the head, and their confidence.
+
+    Weak perspective is assumed here: one magnification, that at the head frame's origin, holds for all points.
+    """
+    mm_per_ndc = MM_PER_METRE / initial.camera.magnification.clamp(min=SMALLEST_MAGNIFICATION)
+    confidence = problem.confidence[:, frames][..., points].double()
+    observed = problem.observed_ndc[:, frames][:, :, points].double() * mm_per_ndc[..., None, None]
+    return torch.where(confidence[..., None] > 0, observed, 0.0), confidence
+
+
+def _consecutive(problem: Problem, frames: Int[Tensor, " frames"]) -> Bool[Tensor, " pairs"]:
+    starts = torch.tensor(problem.starts, device=frames.device)
+    clip = torch.searchsorted(starts, frames, right=True)
+    # Of a long clip only every second or third frame with landmarks is in use.
+    spacing = math.ceil(int(problem.valid.any(0).sum()) / max(1, len(frames)))
+    return (frames.diff() <= spacing) & (clip[1:] == clip[:-1])
+
+
+# --- Derivatives of the unposed landmarks
+
+
+def _moves_jaw(params: HeadParams) -> bool:
+    return bool((params.jaw_rotvec != 0).any())
+
+
+def _linearised(
+    head: HeadModel, params: HeadParams, scheme: str, points: list[int]
+) -> tuple[
+    Float[Tensor, "views frames points 3"],
+    Float[Tensor, "views frames points 3 identity"],
+    Float[Tensor, "views frames points 3 expression"],
+]:
+    """Unposed landmarks of the mean head (mm), and their derivatives by identity and expression (with jaw)."""
+    derivatives = _Derivatives(head, params, scheme, points)
+    by_identity, by_expression = derivatives.by("identity"), derivatives.by("expression")
+    mean = (
+        derivatives.landmarks
+        - torch.einsum("vtpci, vti -> vtpc", by_identity, params.identity)
+        - torch.einsum("vtpce, vte -> vtpc", by_expression, params.expression)
+    )
+    if _moves_jaw(params):
+        by_jaw = derivatives.by("jaw_rotvec", JAW_STEP_RAD)
+        by_expression = torch.cat((by_expression, by_jaw), -1)
+        mean = mean - torch.einsum("vtpce, vte -> vtpc", by_jaw, params.jaw_rotvec)
+    return mean, by_identity, by_expression
+
+
 class _Derivatives:
-    """How unposed landmarks change with the codes, in which they are linear. The places of sliding points are those
-    of the pose at the start."""
+    """How unposed landmarks change with the codes, in which they are linear.
+
+    Sliding points stay at the positions on the head that they have in the initial pose. Images with the same joint
+    rotations and the same positions of sliding points have the same derivatives, which are computed once.
+    """
 
     def __init__(self, head: HeadModel, params: HeadParams, scheme: str, points: list[int]) -> None:
-        self.head, self.scheme, self.points = head, scheme, points
-        self.at = self._points(params.unposed(), params)
-        first, self.like = _kinds(head, params.flatten_batch(2), scheme)
-        self.facing = params.flatten_batch(2)[first]
-        self.kinds = self.facing.unposed()
-        self.at_kinds = self._points(self.kinds, self.facing)
+        self._head, self._scheme, self._chosen = head, scheme, points
+        self.landmarks = self._landmarks(params.unposed(), params)
+        """Unposed, of every image, mm."""
+        first, self._kind = _kinds(head, params.flatten_batch(2), scheme)
+        self._facing = params.flatten_batch(2)[first]
+        self._unposed = self._facing.unposed()
+        self._at_kinds = self._landmarks(self._unposed, self._facing)
 
-    def _points(self, params: HeadParams, facing: HeadParams) -> Float[Tensor, "*batch points 3"]:
-        return self.head.landmarks(params, self.scheme, facing=facing)[..., self.points, :] * 1000
+    def _landmarks(self, params: HeadParams, facing: HeadParams) -> Float[Tensor, "*batch points 3"]:
+        points = self._head.landmarks(params, self._scheme, facing=facing)
+        return points[..., self._chosen, :] * MM_PER_METRE
 
-    def of(self, name: str, step: float = 1.0) -> Float[Tensor, "views moments points 3 code"]:
-        code = getattr(self.kinds, name)
+    def by(self, code: str, step: float = 1.0) -> Float[Tensor, "views frames points 3 code"]:
+        """The derivative by the field `code` of the parameters, mm per unit, as a difference over `step`."""
+        values = getattr(self._unposed, code)
         columns = []
-        for further in step * torch.eye(code.shape[-1]).to(code):
-            moved = self._points(replace(self.kinds, **{name: code + further}), self.facing)
-            columns.append((moved - self.at_kinds) / step)
-        return torch.stack(columns, -1)[self.like].unflatten(0, self.at.shape[:2])
+        for change in step * torch.eye(values.shape[-1]).to(values):
+            moved = self._landmarks(replace(self._unposed, **{code: values + change}), self._facing)
+            columns.append((moved - self._at_kinds) / step)
+        return torch.stack(columns, -1)[self._kind].unflatten(0, self.landmarks.shape[:2])
 
 
 def _kinds(
     head: HeadModel, params: HeadParams, scheme: str
 ) -> tuple[Int[Tensor, " kinds"], Int[Tensor, " images"]]:
-    """Images whose landmarks change alike with the codes: one of each kind, and the kind of every image.
+    """Groups of images whose landmarks change alike with the codes: the first image of each, and the group of every
+    image.
 
-    They have the same joints behind the root, and their sliding points in the same places.
+    The images of a group have the same joints behind the root, and their sliding points in the same positions.
     """
     embedding = head.embeddings[scheme]
     slides = embedding.contour_yaw_rad.numel() > 0
@@ -182,20 +238,52 @@ def _kinds(
     return first, kind
 
 
-def _likeness(points_mm: Float[Tensor, "points 3"]) -> Float[Tensor, "points points"]:
-    """Covariance of the displacements of landmarks, for s = 1."""
-    near = torch.exp(-torch.cdist(points_mm, points_mm) / REACH_MM)
-    likeness = (1 - OWN_SHARE) * near + OWN_SHARE * torch.eye(len(points_mm)).to(near)
+# --- Priors
+
+
+def _size_direction(
+    head: HeadModel, like: Float[Tensor, " identity"]
+) -> tuple[Float[Tensor, " identity"], float]:
+    """The unit vector along which the size of the face changes, and the population's deviation of log size."""
+    gradient = head.log_size(torch.eye(len(like)).to(like))
+    size_std = float(gradient.norm())
+    return gradient / max(size_std, 1e-12), size_std
+
+
+def _expression_prior(
+    head: HeadModel, params: HeadParams
+) -> tuple[Float[Tensor, "frames expression"], Float[Tensor, "expression expression"]]:
+    """Mean in every frame, and precision, of the expression code, and of the jaw's rotation where the encoder moves
+    it."""
+    size = params.expression.shape[-1]
+    mean, covariance = expression_moments(head.expression_names)
+    mean, covariance = mean[:size].to(params.expression), covariance[:size, :size].to(params.expression)
+    means = mean.expand(params.expression.shape[1], -1)
+    precision = torch.linalg.inv(covariance)
+    if _moves_jaw(params):
+        means = torch.cat((means, params.jaw_rotvec.mean(0)), -1)
+        precision = torch.block_diag(precision, torch.eye(3).to(precision) / JAW_STD_RAD**2)
+    return means, precision
+
+
+def _displacement_precision(
+    points_mm: Float[Tensor, "points 3"], views: int
+) -> Float[Tensor, "displacement displacement"]:
+    """Of the displacements of all landmarks in all views, for s = 1 mm; axes and views are independent."""
+    precision = torch.linalg.inv(_displacement_covariance(points_mm)).contiguous()
+    of_view = torch.kron(precision, torch.eye(3).to(precision))
+    return torch.block_diag(*[of_view] * views)
+
+
+def _displacement_covariance(points_mm: Float[Tensor, "points 3"]) -> Float[Tensor, "points points"]:
+    """Of one coordinate of the displacements of landmarks, for s = 1 mm: exponential in their distance.
+
+    Points of the contour lie on no feature of the face; their bias is larger by the factor of their noise.
+    """
+    near = torch.exp(-torch.cdist(points_mm, points_mm) / DISPLACEMENT_LENGTH_MM)
+    covariance = (1 - INDEPENDENT_SHARE) * near + INDEPENDENT_SHARE * torch.eye(len(points_mm)).to(near)
     if len(points_mm) == POINTS_BY_SCHEME[IBUG68]:
-        size = torch.ones_like(likeness[0])
-        size[:CONTOUR_POINTS] = CONTOUR_FACTOR
-        likeness = likeness * size * size[:, None]
-    return likeness
-
-
-def _consecutive(problem: Problem, times: Int[Tensor, " moments"]) -> Tensor:
-    starts = torch.tensor(problem.starts, device=times.device)
-    clip = torch.searchsorted(starts, times, right=True)
-    # Of a long clip only every second or third frame that has landmarks is looked at.
-    spacing = math.ceil(int(problem.valid.any(0).sum()) / max(1, len(times)))
-    return (times.diff() <= spacing) & (clip[1:] == clip[:-1])
+        std = torch.ones_like(covariance[0])
+        std[:CONTOUR_POINTS] = CONTOUR_FACTOR
+        covariance = covariance * std * std[:, None]
+    return covariance
