@@ -1,8 +1,8 @@
-"""Every error a user can meet, each saying what was wrong, what was expected and what to do."""
+"""The errors that users see. Every message states what was wrong, what was expected and what to do."""
 
 
 class NeufaceError(Exception):
-    """Base of all errors raised on purpose by this package."""
+    """Base class of the errors that this package raises."""
 
 
 class InputError(NeufaceError, ValueError):
@@ -10,8 +10,8 @@ class InputError(NeufaceError, ValueError):
 
 
 class ModelMismatchError(NeufaceError, ValueError):
-    """Parameters, weights or results of one head model met another head model."""
+    """Parameters, weights or results of one head model were used with another."""
 
 
 class MissingDependencyError(NeufaceError, ImportError):
-    """An optional package (or its downloaded weights) is needed for what was asked."""
+    """The request needs an optional package, or its downloaded weights."""

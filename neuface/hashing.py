@@ -1,4 +1,4 @@
-"""What two sets of tensors must have in common to count as the same."""
+"""Content hashes of sets of tensors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,15 @@ from torch import Tensor
 
 
 def tensors_hash(tensors: Mapping[str, Tensor], also: bytes = b"") -> str:
-    """SHA-256 over the names, shapes, dtypes and numbers of all tensors, whatever their order, then `also`."""
+    """SHA-256 over the names, shapes, dtypes and values of all tensors in the order of their names, then `also`.
+
+    Example:
+        >>> import torch
+        >>> tensors_hash({"a": torch.zeros(2), "b": torch.ones(1)}) == tensors_hash(
+        ...     {"b": torch.ones(1), "a": torch.zeros(2)}
+        ... )
+        True
+    """
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())

@@ -1,4 +1,4 @@
-"""A narrow residual network of ResNet-18's form, small enough to be fine-tuned on a CPU."""
+"""A narrow residual network of ResNet-18's form (He et al., 2016), small enough to be fine-tuned on a CPU."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ BLOCKS_PER_STAGE = 2
 
 
 class ResidualBlock(nn.Module):
-    """Two 3 x 3 convolutions beside a shortcut."""
+    """Two 3 x 3 convolutions with a shortcut."""
 
     def __init__(self, channels_in: int, channels_out: int, stride: int) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class ResidualBlock(nn.Module):
 
 
 class ResidualBackbone(nn.Module):
-    """Pictures to a feature map 32 times smaller, with the last stage's number of channels."""
+    """Images to a feature map of 1/32 of their size, with the last stage's number of channels."""
 
     def __init__(self, widths: tuple[int, int, int, int]) -> None:
         super().__init__()
@@ -46,5 +46,5 @@ class ResidualBackbone(nn.Module):
                 channels = width
         self.blocks = nn.Sequential(*blocks)
 
-    def forward(self, pictures: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n channels h32 w32"]:
-        return self.blocks(self.pool(torch.relu(self.norm(self.stem(pictures)))))
+    def forward(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n channels h32 w32"]:
+        return self.blocks(self.pool(torch.relu(self.norm(self.stem(images)))))

@@ -1,6 +1,6 @@
-"""DECA's coarse encoder (Feng et al., SIGGRAPH 2021): a crop to FLAME's parameters and a camera.
+"""DECA's coarse encoder (Feng et al., SIGGRAPH 2021): FLAME's parameters and a camera from a crop.
 
-The texture and light codes that the network also gives are not used here, nor is its detail branch.
+The network's texture and light codes are not used here, nor is its detail branch.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from neuface.encoders.flame_encoder import CodeLayout, FlameEncoder, camera_from
 from neuface.encoders.resnet50 import CodeNetwork
 from neuface.structs import HeadParams, Prediction, WeakPerspective
 
-# Shape, texture, expression, pose (root, jaw), camera, light (9 bands by RGB).
+# Lengths of the parts of the code: shape, texture, expression, pose (root, jaw), camera, light (9 bands by RGB).
 CODE_SIZES = (100, 50, 50, 6, 3, 27)
 FLAME2020 = "flame2020"
 
 
 class DecaEncoder(FlameEncoder):
-    """One network, `E_flame`: 100 shape and 50 expression coefficients, root and jaw rotation, camera."""
+    """The network `E_flame`: 100 shape and 50 expression coefficients, root and jaw rotation, and the camera."""
 
     layout: CodeLayout = CodeLayout(head_version=FLAME2020, identity=CODE_SIZES[0], expression=CODE_SIZES[2])
 
@@ -33,7 +33,7 @@ class DecaEncoder(FlameEncoder):
 
 
 def decode_flame_code(code: Float[Tensor, "n 236"]) -> tuple[HeadParams, WeakPerspective]:
-    """The parts of `E_flame`'s answer that make a head and its camera."""
+    """The head parameters and the camera in the output of `E_flame`."""
     shape, _, expression, pose, cam, _ = code.split(CODE_SIZES, dim=-1)
     params = flame_params(
         identity=shape, expression=expression, root_rotvec=pose[:, :3], jaw_rotvec=pose[:, 3:]

@@ -18,12 +18,13 @@ TRAINABLE = ("both", "coarse", "expression")
 
 
 class EmocaEncoder(FlameEncoder):
-    """`E_flame` gives shape, pose and camera, `E_expression` the expression, in some variants rotations too.
+    """`E_flame` predicts shape, pose and camera, `E_expression` the expression and in some variants rotations.
 
     Args:
-        jaw: the expression network also gives the jaw's rotation.
-        root: the expression network also gives the root's rotation. Released packages have neither.
-        trainable: which networks a fit may change: `both`, `coarse` (E_flame) or `expression` (E_expression).
+        jaw: whether the expression network also predicts the jaw's rotation.
+        root: whether the expression network also predicts the root's rotation. It predicts neither in the released
+            packages.
+        trainable: the networks that a fit may change: `both`, `coarse` (E_flame) or `expression` (E_expression).
 
     Raises InputError for another `trainable`.
     """
@@ -42,13 +43,13 @@ class EmocaEncoder(FlameEncoder):
 
     def forward(self, inputs: Float[Tensor, "n 3 h w"], index: Int[Tensor, " n"] | None = None) -> Prediction:
         """Heads and cameras for prepared crops; `index` is not used."""
-        pictures = self.as_weights(inputs)
-        coarse, camera = decode_flame_code(self.E_flame(pictures))
-        return Prediction(params=self._merged(coarse, self.E_expression(pictures)), camera=camera)
+        images = self.as_weights(inputs)
+        coarse, camera = decode_flame_code(self.E_flame(images))
+        return Prediction(params=self._merged(coarse, self.E_expression(images)), camera=camera)
 
-    def _merged(self, coarse: HeadParams, answer: Float[Tensor, "n outputs"]) -> HeadParams:
-        """The coarse head with everything that the expression network answers put in its place."""
-        expression, pose = answer[:, :EXPRESSION], answer[:, EXPRESSION:]
+    def _merged(self, coarse: HeadParams, code: Float[Tensor, "n outputs"]) -> HeadParams:
+        """The coarse head with the expression network's predictions in place of the coarse ones."""
+        expression, pose = code[:, :EXPRESSION], code[:, EXPRESSION:]
         params = replace(coarse, expression=expression)
         if self.root:
             params = replace(params, root_rotvec=pose[:, :3])
@@ -58,13 +59,17 @@ class EmocaEncoder(FlameEncoder):
 
 
 def pose_parts(outputs: int, *, jaw: bool | None, root: bool | None) -> tuple[bool, bool]:
-    """Whether the expression network gives jaw and root rotation, from its size and what the package says.
+    """Whether the expression network predicts jaw and root rotation, from its size and the package's configuration.
 
     Args:
         outputs: rows of the network's last layer: 50, 53 or 56.
-        jaw, root: what the package's configuration says; None where it says nothing.
+        jaw, root: the values in the package's configuration; None if it has none.
 
-    Raises InputError for another size, or where 53 outputs may mean either.
+    Raises InputError for another size, or if 53 outputs are ambiguous.
+
+    Example:
+        >>> pose_parts(53, jaw=True, root=False)
+        (True, False)
     """
     if outputs == EXPRESSION:
         return False, False

@@ -1,4 +1,4 @@
-"""What DECA, EMOCA and SMIRK share: the crop, the layout of the codes and the camera."""
+"""The common parts of DECA, EMOCA and SMIRK: the crop, the layout of the codes and the camera."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from neuface.errors import InputError
 from neuface.structs import HeadParams, WeakPerspective
 
 CROP_PX = 224
-# These models put the centre of crop pixel 0 at NDC -1; here -1 is that pixel's left (upper) edge.
+# Half a crop pixel in NDC. In these models the centre of crop pixel 0 is at NDC -1; here -1 is its left (upper) edge.
 NDC_PER_HALF_PIXEL = 1.0 / CROP_PX
 
 
@@ -31,13 +31,13 @@ class CodeLayout:
 
 
 class FlameEncoder(Predictor):
-    """A `Predictor` for FLAME whose network sees RGB crops of 224 px, 0 to 1."""
+    """A `Predictor` for FLAME whose network takes RGB crops of 224 px, 0 to 1."""
 
     input_px: int = CROP_PX
     layout: CodeLayout
 
     def prepare(self, crops: Float[Tensor, "n 3 h w"]) -> Tensor:
-        """The crops as they are: half precision would move the codes by up to 3e-4, whole grey steps by 4e-3.
+        """The crops unchanged: half precision would change the codes by up to 3e-4, rounding to 8 bits by 4e-3.
 
         Raises InputError for another size than 224 px.
         """
@@ -45,23 +45,29 @@ class FlameEncoder(Predictor):
         return crops
 
     def check_size(self, crops: Float[Tensor, "n 3 h w"]) -> None:
-        """Raises InputError unless the crops are what the network was made for."""
+        """Raises InputError unless the crops are of the size that the network was trained with."""
         if crops.shape[1:] != (3, CROP_PX, CROP_PX):
             raise InputError(
                 f"{type(self).__name__} takes (n, 3, {CROP_PX}, {CROP_PX}) crops, got {tuple(crops.shape)}"
             )
 
     def as_weights(self, inputs: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 h w"]:
-        """Prepared crops in the number format of the network."""
+        """Prepared crops in the dtype of the network's weights."""
         return inputs.to(next(self.parameters()).dtype)
 
 
 def camera_from_code(cam: Float[Tensor, "*batch 3"]) -> WeakPerspective:
     """The camera of a code `s, tx, ty`.
 
-    Convention: such a code sees a point of the head frame at `s (x + tx), -s (y + ty)`, and its crop pixel is
-    `(ndc / 2 + 1/2) 224` with pixel centres at integers. Crop NDC here measures from the crop's edge, so both
-    numbers grow by half a pixel, 1/224. Example: `(8, 0, 0.01)` is scale 8, offset `(1/224, -0.08 + 1/224)`.
+    Convention:
+        Such a code projects a point of the head frame to `s (x + tx), -s (y + ty)`, and the crop pixel is
+        `(ndc / 2 + 1/2) 224` with pixel centres at integers. Since crop NDC here is measured from the crop's edge,
+        both coordinates are larger by half a pixel, 1/224.
+
+    Example:
+        >>> camera = camera_from_code(torch.tensor([8.0, 0.0, 0.01]))
+        >>> camera.scale, camera.offset - 1 / 224
+        (tensor(8.), tensor([ 0.0000, -0.0800]))
     """
     scale = cam[..., 0]
     shift = cam[..., 1:] * cam.new_tensor((1.0, -1.0))
@@ -81,7 +87,7 @@ def flame_params(
     root_rotvec: Float[Tensor, "*batch 3"],
     jaw_rotvec: Float[Tensor, "*batch 3"],
 ) -> HeadParams:
-    """A head whose neck and eyes are at rest, as all these models have it."""
+    """Head parameters with neck and eyes at rest, since none of these models predicts them."""
     still = torch.zeros_like(root_rotvec)
     return HeadParams(
         identity=identity,

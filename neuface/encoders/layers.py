@@ -1,6 +1,6 @@
-"""Torch's layers, without the work of drawing weights on the meta device, where there are none.
+"""Torch's layers, without random initialisation on the meta device, where weights have no values.
 
-A network whose weights come from a file is built there, in half the time.
+A network whose weights are read from a file is built on that device, in half the time.
 """
 
 from __future__ import annotations
@@ -9,27 +9,27 @@ from torch import nn
 
 
 class Conv2d(nn.Conv2d):
-    """A convolution."""
+    """`torch.nn.Conv2d`."""
 
     def reset_parameters(self) -> None:
-        """Draw the weights, if there are any."""
+        """Draw random weights, unless they have no values."""
         if not self.weight.is_meta:
             super().reset_parameters()
 
 
 class BatchNorm2d(nn.BatchNorm2d):
-    """Batch normalisation."""
+    """`torch.nn.BatchNorm2d`."""
 
     def reset_parameters(self) -> None:
-        """Begin with scale 1 and shift 0, and no statistics, if there are any numbers."""
+        """Set scale 1, shift 0 and empty statistics, unless they have no values."""
         if not self.weight.is_meta:
             super().reset_parameters()
 
 
 class Linear(nn.Linear):
-    """A matrix and a shift."""
+    """`torch.nn.Linear`."""
 
     def reset_parameters(self) -> None:
-        """Draw the weights, if there are any."""
+        """Draw random weights, unless they have no values."""
         if not self.weight.is_meta:
             super().reset_parameters()

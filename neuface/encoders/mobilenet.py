@@ -1,4 +1,4 @@
-"""MobileNetV3 in its minimal form under the names that SMIRK gives its weights, with TensorFlow's padding."""
+"""The minimal MobileNetV3 with SMIRK's names of the weights and TensorFlow's padding (Howard et al., 2019)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ STEM_CHANNELS = 16
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """Blocks of one width; the stride belongs to the first block."""
+    """Blocks of equal width; the first block has the stride."""
 
     stride: int
     channels: int
@@ -31,7 +31,7 @@ def _stage(stride: int, channels: int, *inner: int) -> Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class TrunkSize:
-    """What tells the small network from the large one. The last stage is one 1 x 1 convolution."""
+    """The differences between the small and the large network. The last stage is one 1 x 1 convolution."""
 
     first_stride: int
     stages: tuple[Stage, ...]
@@ -64,8 +64,9 @@ LARGE = TrunkSize(
 class SameConv2d(Conv2d):
     """A convolution whose output is the input's size over the stride, rounded up.
 
-    Convention: TensorFlow's "SAME" padding. What is needed in all is halved, and an odd pixel is added on the
-    right and at the bottom. Example: 224 px, kernel 3, stride 2 need one pixel, so left 0 and right 1.
+    Convention:
+        TensorFlow's "SAME" padding: the padding is split equally between both sides, and an odd pixel is added on
+        the right and at the bottom. A kernel of 3 with stride 2 on 224 px needs one pixel: 0 left, 1 right.
     """
 
     def __init__(
@@ -83,7 +84,7 @@ class SameConv2d(Conv2d):
 
 
 class SeparableBlock(nn.Module):
-    """The first stage: a depthwise and a 1 x 1 convolution."""
+    """A depthwise and a 1 x 1 convolution: the first stage."""
 
     def __init__(self, channels: int, stride: int) -> None:
         super().__init__()
@@ -99,7 +100,7 @@ class SeparableBlock(nn.Module):
 
 
 class InvertedBlock(nn.Module):
-    """Widen, filter every channel on its own, narrow again without a non-linearity."""
+    """An inverted residual: expansion, depthwise convolution, linear projection (Sandler et al., 2018)."""
 
     def __init__(self, channels_in: int, inner: int, channels_out: int, stride: int) -> None:
         super().__init__()
@@ -119,7 +120,7 @@ class InvertedBlock(nn.Module):
 
 
 class LastBlock(nn.Module):
-    """The 1 x 1 convolution that widens to the features."""
+    """The 1 x 1 convolution to the number of features."""
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
         super().__init__()
@@ -131,7 +132,7 @@ class LastBlock(nn.Module):
 
 
 class MobileNetTrunk(nn.Module):
-    """Pictures to features, averaged over the picture: ReLU throughout, no squeeze-and-excite."""
+    """Images to features, averaged over the image; all activations are ReLU, without squeeze-and-excite."""
 
     def __init__(self, size: TrunkSize) -> None:
         super().__init__()
@@ -145,8 +146,8 @@ class MobileNetTrunk(nn.Module):
             channels = stage.channels
         self.blocks = nn.Sequential(*blocks, nn.Sequential(LastBlock(channels, size.features)))
 
-    def forward(self, pictures: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n features"]:
-        return self.blocks(torch.relu(self.bn1(self.conv_stem(pictures)))).mean((-2, -1))
+    def forward(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n features"]:
+        return self.blocks(torch.relu(self.bn1(self.conv_stem(images)))).mean((-2, -1))
 
 
 def _stage_blocks(channels_in: int, stage: Stage) -> Sequence[nn.Module]:

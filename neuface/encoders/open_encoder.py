@@ -1,4 +1,4 @@
-"""The open encoder: a compact network that answers a face crop with parameters of the open head."""
+"""The open encoder: a compact network that predicts parameters of the open head from a face crop."""
 
 from __future__ import annotations
 
@@ -19,12 +19,16 @@ from neuface.head.model import HeadModel
 from neuface.structs import HEAD_TO_IMAGE_SIGNS, HeadParams, Prediction, WeakPerspective
 
 CROP_PX = 224
+# Factor by which crops are reduced before the network.
 SHRINK = 2
+# Side of the backbone's last feature map.
 MAP_SIDE = 4
+# Slope of the leaky rectifier for negative values.
 LEAK = 0.1
-# Mean and spread of RGB values over faces; only their order of magnitude matters.
+# Normalisation of RGB values, 0..1: roughly the mean and standard deviation of faces. The weights were trained with
+# these numbers.
 PIXEL_MEAN, PIXEL_SPREAD = 0.45, 0.25
-# Where the untrained network starts: a face that fills the crop, almost without expression.
+# Prediction of the untrained network: a face that fills the crop (half-widths per metre), almost without expression.
 TYPICAL_SCALE = 9.0
 TYPICAL_EXPRESSION = 0.06
 
@@ -41,12 +45,12 @@ class OpenEncoderConfig:
 
 
 class OpenEncoder(Predictor):
-    """A `Predictor` for the open head (or any head model whose expression units live in 0..1).
+    """A `Predictor` for the open head (or any head model whose expression coefficients are in 0..1).
 
-    Rotation and translation are decoupled: the network says where an anchor, a point of the template between the
-    eyes and the mouth, is seen in the crop, and the camera's offset is computed from it. Neck, jaw and eye
-    rotations are always zero: the head turns as one at the root joint, the jaw opens through the unit `jawOpen`
-    and the eyes look through the `eyeLook` units. All outputs have gradients to the weights.
+    Rotation and translation are decoupled: the network predicts the position in the crop of an anchor, a point of the
+    template between the eyes and the mouth, and the camera's offset is computed from it. Neck, jaw and eye rotations
+    are always zero: the whole head rotates about the root joint, the unit `jawOpen` opens the jaw, and the `eyeLook`
+    units direct the gaze. All outputs are differentiable with respect to the weights.
     """
 
     input_px: int = CROP_PX
@@ -82,8 +86,8 @@ class OpenEncoder(Predictor):
         """Heads and cameras for prepared crops; `index` is not used."""
         pixels = ((inputs - PIXEL_MEAN) / PIXEL_SPREAD).contiguous(memory_format=torch.channels_last)
         features = leaky_relu(self.norm(self.reduce(self.backbone(pixels))), LEAK)
-        answer = self.readout(leaky_relu(self.hidden(features.flatten(1)), LEAK))
-        identity, expression, rotvec, log_scale, centre = answer.split(self.sizes, dim=-1)
+        outputs = self.readout(leaky_relu(self.hidden(features.flatten(1)), LEAK))
+        identity, expression, rotvec, log_scale, centre = outputs.split(self.sizes, dim=-1)
         still = torch.zeros_like(rotvec)
         params = HeadParams(
             identity=identity,
@@ -103,13 +107,13 @@ class OpenEncoder(Predictor):
     def posed_anchor(
         self, identity: Float[Tensor, "n identity"], root_rotvec: Float[Tensor, "n 3"]
     ) -> Float[Tensor, "n 3"]:
-        """The anchor turned about the root joint of each identity, metres in the head frame."""
+        """The anchor rotated about the root joint of each identity, metres in the head frame."""
         joint = self.root_joint + einsum(self.root_basis, identity, "c i, n i -> n c")
         turn = roma.rotvec_to_rotmat(root_rotvec)
         return (turn @ (self.anchor - joint)[..., None])[..., 0] + joint
 
     def _start_at_typical_face(self) -> None:
-        """Near-zero readout weights, and biases at a typical face."""
+        """Initialise the last layer with near-zero weights and the biases of a typical face."""
         identity, expression, *_ = self.sizes
         nn.init.normal_(self.readout.weight, std=1e-3)
         nn.init.zeros_(self.readout.bias)
@@ -120,19 +124,19 @@ class OpenEncoder(Predictor):
 
 
 def shrunk(crops: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 h2 w2"]:
-    """Crops as the network sees them: averaged over squares of SHRINK pixels."""
+    """Crops as inputs of the network: averages over squares of SHRINK pixels."""
     return torch.nn.functional.avg_pool2d(crops, SHRINK)
 
 
 def face_anchor(head: HeadModel) -> Float[Tensor, 3]:
-    """A point of the template between the eyes and the mouth, metres: the network says where it is seen."""
+    """A point of the template between the eyes and the mouth, metres, whose position in the crop is predicted."""
     eyes = head.joint_template[3:5].mean(0)
     lips = head.template[head.regions["lips"]].mean(0)
     return (eyes + lips) / 2
 
 
 def anchor_centre(camera: WeakPerspective, posed_anchor: Float[Tensor, "n 3"]) -> Float[Tensor, "n 2"]:
-    """Where the camera sees the posed anchor, crop NDC: what the network is trained to say."""
+    """The position of the posed anchor in the crop, NDC: the network's training target."""
     return (
         camera.scale[:, None] * (posed_anchor * posed_anchor.new_tensor(HEAD_TO_IMAGE_SIGNS))[:, :2]
         + camera.offset

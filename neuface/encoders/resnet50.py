@@ -1,4 +1,4 @@
-"""ResNet-50 under the names that DECA and EMOCA give its weights, and the two linear layers behind it."""
+"""ResNet-50 (He et al., 2016) with DECA's and EMOCA's names of the weights, and the two linear layers after it."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ FEATURES = 2048
 HIDDEN = 1024
 STAGE_WIDTHS = (64, 128, 256, 512)
 STAGE_BLOCKS = (3, 4, 6, 3)
-WIDENING = 4
+# Channels of a block's output over those of its 3 x 3 convolution.
+EXPANSION = 4
 
 
 class Bottleneck(nn.Module):
-    """1 x 1, 3 x 3 and 1 x 1 convolutions beside a shortcut; the stride belongs to the 3 x 3 convolution."""
+    """1 x 1, 3 x 3 and 1 x 1 convolutions with a shortcut; the 3 x 3 convolution has the stride."""
 
     def __init__(self, channels_in: int, width: int, stride: int) -> None:
         super().__init__()
-        channels_out = width * WIDENING
+        channels_out = width * EXPANSION
         self.conv1 = Conv2d(channels_in, width, 1, bias=False)
         self.bn1 = BatchNorm2d(width)
         self.conv2 = Conv2d(width, width, 3, stride, 1, bias=False)
@@ -40,7 +41,7 @@ class Bottleneck(nn.Module):
 
 
 class ResNet50(nn.Module):
-    """Pictures to 2048 features, averaged over the picture."""
+    """Images to 2048 features, averaged over the image."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,19 +52,19 @@ class ResNet50(nn.Module):
         stages: list[nn.Sequential] = []
         for stage, (width, blocks) in enumerate(zip(STAGE_WIDTHS, STAGE_BLOCKS, strict=True)):
             first = Bottleneck(channels, width, stride=1 if stage == 0 else 2)
-            channels = width * WIDENING
+            channels = width * EXPANSION
             stages.append(
                 nn.Sequential(first, *(Bottleneck(channels, width, stride=1) for _ in range(1, blocks)))
             )
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
 
-    def forward(self, pictures: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 2048"]:
-        features = self.maxpool(torch.relu(self.bn1(self.conv1(pictures))))
+    def forward(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 2048"]:
+        features = self.maxpool(torch.relu(self.bn1(self.conv1(images))))
         return self.layer4(self.layer3(self.layer2(self.layer1(features)))).mean((-2, -1))
 
 
 class CodeNetwork(nn.Module):
-    """ResNet-50 and two linear layers: RGB pictures, 0 to 1 and 224 px, to a code."""
+    """ResNet-50 and two linear layers: RGB images, 0 to 1 and 224 px, to a code."""
 
     def __init__(self, outputs: int) -> None:
         super().__init__()
@@ -71,5 +72,5 @@ class CodeNetwork(nn.Module):
         self.encoder = ResNet50()
         self.layers = nn.Sequential(Linear(FEATURES, HIDDEN), nn.ReLU(), Linear(HIDDEN, outputs))
 
-    def forward(self, pictures: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n code"]:
-        return self.layers(self.encoder(pictures))
+    def forward(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n code"]:
+        return self.layers(self.encoder(images))

@@ -13,16 +13,17 @@ from neuface.encoders.mobilenet import LARGE, SMALL, MobileNetTrunk
 from neuface.structs import Prediction
 
 IDENTITY, EXPRESSION, EYELIDS = 300, 50, 2
-# FLAME's own expression coefficients, behind which a head with eyelids has theirs.
+# Number of FLAME's expression coefficients; those of the eyelids follow them in the code of a head with eyelids.
 HEAD_EXPRESSION = 100
+# Bound of the jaw's rotation about its vertical and forward axes, radians.
 LARGEST_JAW_TURN = 0.2
-# The official program cuts pixel values down to whole numbers. Interpolation leaves a whole number a few millionths
-# short of itself, which must not cost a step.
-WHOLE_NUMBER_SLACK = 1e-3
+# Added to grey values before they are truncated to integers, as in the official program: interpolation can leave an
+# integer smaller by a few millionths, which must not change it by 1.
+TRUNCATION_SLACK = 1e-3
 
 
 class _Branch(nn.Module):
-    """A trunk; the branches add the linear layer under its official name."""
+    """A trunk, to which the branches add a linear layer with its official name."""
 
     def __init__(self, trunk: MobileNetTrunk) -> None:
         super().__init__()
@@ -36,8 +37,8 @@ class PoseBranch(_Branch):
         super().__init__(MobileNetTrunk(SMALL))
         self.pose_cam_layers = nn.Sequential(Linear(SMALL.features, 6))
 
-    def forward(self, pictures: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 6"]:
-        return self.pose_cam_layers(self.encoder(pictures))
+    def forward(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 6"]:
+        return self.pose_cam_layers(self.encoder(images))
 
 
 class ShapeBranch(_Branch):
@@ -47,19 +48,19 @@ class ShapeBranch(_Branch):
         super().__init__(MobileNetTrunk(LARGE))
         self.shape_layers = nn.Sequential(Linear(LARGE.features, IDENTITY))
 
-    def forward(self, pictures: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 300"]:
-        return self.shape_layers(self.encoder(pictures))
+    def forward(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 300"]:
+        return self.shape_layers(self.encoder(images))
 
 
 class ExpressionBranch(_Branch):
-    """50 expression coefficients, two eyelids and the jaw's rotation, before their limits."""
+    """50 expression coefficients, two eyelids and the jaw's rotation, before they are clamped."""
 
     def __init__(self) -> None:
         super().__init__(MobileNetTrunk(LARGE))
         self.expression_layers = nn.Sequential(Linear(LARGE.features, EXPRESSION + EYELIDS + 3))
 
-    def forward(self, pictures: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 55"]:
-        return self.expression_layers(self.encoder(pictures))
+    def forward(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 55"]:
+        return self.expression_layers(self.encoder(images))
 
 
 class SmirkEncoder(FlameEncoder):
@@ -80,23 +81,22 @@ class SmirkEncoder(FlameEncoder):
         self.expression_encoder = ExpressionBranch()
 
     def prepare(self, crops: Float[Tensor, "n 3 h w"]) -> Tensor:
-        """Crops as whole grey steps, 0 to 255, cut down like the official program's; half precision holds them.
+        """Crops truncated to integers 0 to 255, as in the official program; half precision represents them exactly.
 
         Raises InputError for another size than 224 px.
         """
         self.check_size(crops)
-        return (crops * 255 + WHOLE_NUMBER_SLACK).floor().half()
+        return (crops * 255 + TRUNCATION_SLACK).floor().half()
 
     def forward(self, inputs: Float[Tensor, "n 3 h w"], index: Int[Tensor, " n"] | None = None) -> Prediction:
         """Heads and cameras for prepared crops; `index` is not used."""
-        pictures = self.as_weights(inputs) / 255
-        pose, cam = self.pose_encoder(pictures).split((3, 3), dim=-1)
-        answer = self.expression_encoder(pictures)
-        expression, eyelids, jaw = answer.split((EXPRESSION, EYELIDS, 3), dim=-1)
+        images = self.as_weights(inputs) / 255
+        pose, cam = self.pose_encoder(images).split((3, 3), dim=-1)
+        expression, eyelids, jaw = self.expression_encoder(images).split((EXPRESSION, EYELIDS, 3), dim=-1)
         unused = expression.new_zeros(len(expression), HEAD_EXPRESSION - EXPRESSION)
         opening, turn = jaw.split((1, 2), dim=-1)
         params = flame_params(
-            identity=self.shape_encoder(pictures),
+            identity=self.shape_encoder(images),
             expression=torch.cat((expression, unused, eyelids.clamp(0, 1)), -1),
             root_rotvec=pose,
             jaw_rotvec=torch.cat((opening.relu(), turn.clamp(-LARGEST_JAW_TURN, LARGEST_JAW_TURN)), -1),

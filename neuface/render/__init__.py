@@ -1,4 +1,4 @@
-"""Rasterisation behind one small protocol, shading, and finished pictures of meshes."""
+"""Rasterisation behind one small protocol, shading, and rendered images of meshes."""
 
 from neuface.render.rasterize import (
     Fragments,

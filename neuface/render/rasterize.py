@@ -1,8 +1,8 @@
-"""From a mesh to pixels: which triangle each pixel sees, and where in that triangle.
+"""Rasterisation: which triangle each pixel sees, and at which barycentric coordinates.
 
-Finding the triangle is a discrete question and sits behind one small protocol, `Rasterizer`. Everything with
-a gradient (barycentrics, depth, interpolation) is recomputed in torch from the ids, so any rasteriser will
-do.
+The choice of the triangle is discrete and hidden behind one small protocol, `Rasterizer`. Everything that has a
+gradient (barycentrics, depth, interpolation) is computed in torch from the triangles' indices, so that any rasteriser
+can be used.
 
 Coordinates are x, y in pixels (x right, y down, pixel centres at integers) and z, smaller is nearer.
 Attributes are interpolated linearly in the image, which is exact for orthographic cameras.
@@ -26,7 +26,7 @@ __all__ = ["Fragments", "Rasterizer", "TorchRasterizer", "interpolate", "interpo
 
 @runtime_checkable
 class Rasterizer(Protocol):
-    """Answers which triangle each pixel sees."""
+    """A function that finds the triangle that each pixel sees."""
 
     def __call__(
         self, vertices_px: Float[Tensor, "b v 3"], faces: Int[Tensor, "f 3"], size_hw: tuple[int, int]
@@ -37,19 +37,20 @@ class Rasterizer(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class TorchRasterizer:
-    """Exact z-buffer in plain torch: the same code and the same answer on a CPU and on CUDA.
+    """Exact z-buffer in plain torch: the same code and the same result on a CPU and on CUDA.
 
-    A pixel belongs to a triangle when its centre is inside or on the border. The nearest depth (as float32)
-    wins, equal depths go to the lowest face index, so the result does not depend on the order of execution.
-    Triangles without area in the image or with a coordinate that is not finite are never seen.
+    A pixel belongs to a triangle if its centre is inside or on the border. The nearest depth (as float32) wins, and
+    the lowest face index among equal depths, so that the result does not depend on the order of execution.
+    Triangles without area in the image or with a coordinate that is not finite are never visible.
     """
 
     cull_backfaces: bool = False
-    """Leave out triangles whose normal (right-hand rule, x right, y down, z away) points away from the
-    camera. About twice as fast; correct for meshes whose corners go counter-clockwise seen from outside."""
+    """Whether triangles are left out whose normal (right-hand rule, x right, y down, z away) points away from the
+    camera. This is about twice as fast, and correct for closed meshes whose corners are counter-clockwise seen from
+    outside."""
     max_pairs: int | None = None
-    """How many (triangle, pixel) pairs are tested at once, which bounds the memory (about 100 bytes each).
-    None picks a number that suits the device."""
+    """Upper bound of the (triangle, pixel) pairs tested at once, at about 100 bytes each; None is the device's
+    default."""
 
     def __post_init__(self) -> None:
         if self.max_pairs is not None and self.max_pairs < 1:
@@ -71,7 +72,7 @@ class TorchRasterizer:
 
 @dataclass(frozen=True, kw_only=True)
 class Fragments(TensorStruct):
-    """What every pixel of a batch of images sees of a mesh."""
+    """The triangle, barycentric coordinates and depth of the mesh at every pixel of a batch of images."""
 
     triangle_id: Int[Tensor, "b h w"]
     """Index into the faces; -1 is background."""
@@ -92,7 +93,9 @@ def rasterize(
     size_hw: tuple[int, int],
     rasterizer: Rasterizer | None = None,
 ) -> Fragments:
-    """What every pixel sees; barycentrics and depth carry gradients to the vertices, edges do not.
+    """The visible triangle, barycentrics and depth of every pixel.
+
+    Barycentrics and depth are differentiable with respect to the vertices; the visibility at edges is not.
 
     Args:
         vertices_px: x, y in pixels and z, smaller is nearer.
@@ -102,6 +105,11 @@ def rasterize(
 
     Raises:
         InputError: shapes, face indices or the image size cannot be used.
+
+    Example:
+        >>> corners = torch.tensor([[[0.0, 0.0, 5.0], [2.0, 0.0, 5.0], [0.0, 2.0, 5.0]]])
+        >>> rasterize(corners, torch.tensor([[0, 1, 2]]), (2, 3)).triangle_id.tolist()
+        [[[0, 0, 0], [0, 0, -1]]]
     """
     _check_mesh(vertices_px, faces, size_hw)
     finder = TorchRasterizer() if rasterizer is None else rasterizer
@@ -124,7 +132,7 @@ def rasterize(
 def interpolate(
     fragments: Fragments, faces: Int[Tensor, "f 3"], attributes: Float[Tensor, "*batch v c"]
 ) -> Float[Tensor, "b h w c"]:
-    """Values of the vertices at every pixel, 0 in the background.
+    """Vertex attributes interpolated at every pixel, 0 in the background.
 
     Args:
         fragments: from `rasterize` with the same faces.
@@ -148,7 +156,10 @@ def interpolate(
 def interpolate_corners(
     fragments: Fragments, corner_attributes: Float[Tensor, "f 3 c"]
 ) -> Float[Tensor, "b h w c"]:
-    """Values of the faces' corners at every pixel, 0 in the background; for uv, which jumps at seams."""
+    """Attributes of the faces' corners interpolated at every pixel, 0 in the background.
+
+    This is the interpolation for texture coordinates, which are discontinuous at seams.
+    """
     seen = fragments.mask.flatten().nonzero().squeeze(1)
     values = corner_attributes.index_select(0, fragments.triangle_id.flatten()[seen])
     return _blend(fragments, seen, values)
@@ -162,7 +173,7 @@ def _blend(
 
 
 def _weighted_sum(weights: Float[Tensor, "n 3"], values: Float[Tensor, "n 3 c"]) -> Float[Tensor, "n c"]:
-    # Written out, because torch reduces an axis of three far slower than it adds three tensors.
+    # The sum is written out, because torch reduces an axis of three more slowly than it adds three tensors.
     a, b, c = weights.unsqueeze(-1).unbind(1)
     return a * values[:, 0] + b * values[:, 1] + c * values[:, 2]
 
@@ -173,12 +184,12 @@ def _gather_corners(
     faces: Int[Tensor, "f 3"],
     attributes: Float[Tensor, "*batch v c"],
 ) -> Float[Tensor, "n 3 c"]:
-    """The three corners' values for every foreground pixel; `seen` are flat pixel indices."""
+    """Attributes of the triangle's three corners for every foreground pixel; `seen` are flat pixel indices."""
     rows = faces.long().index_select(0, triangle_id.flatten()[seen].long())
     if attributes.dim() == 3:
         image = seen // (triangle_id.shape[1] * triangle_id.shape[2])
         rows = rows + image[:, None] * attributes.shape[1]
-    # index_select, because its backward pass (index_add) is quick and, on a CPU, adds in a fixed order.
+    # The backward pass of index_select (index_add) is fast and, on a CPU, adds in a fixed order.
     flat = attributes.reshape(-1, attributes.shape[-1])
     return flat.index_select(0, rows.flatten()).unflatten(0, (-1, 3))
 
@@ -186,7 +197,7 @@ def _gather_corners(
 def _spread(
     triangle_id: Int[Tensor, "b h w"], seen: Int[Tensor, " n"], values: Float[Tensor, "n c"]
 ) -> Float[Tensor, "b h w c"]:
-    """Foreground values put back into images of zeros."""
+    """Images of zeros with the foreground values at their pixels."""
     images = values.new_zeros(triangle_id.numel(), values.shape[-1]).index_copy(0, seen, values)
     return images.reshape(*triangle_id.shape, values.shape[-1])
 

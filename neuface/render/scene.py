@@ -1,4 +1,4 @@
-"""A finished picture of a mesh."""
+"""Rendered images of meshes."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ def render_mesh(
     shader: Shader = grey_clay,
     rasterizer: Rasterizer | None = None,
 ) -> tuple[Float[Tensor, "b h w 3"], Float[Tensor, "b h w"]]:
-    """Shaded mesh over a background, antialiased by supersampling.
+    """A shaded mesh over a background, antialiased by supersampling.
 
     Args:
         vertices_px: x, y in pixels and z in the same unit, smaller is nearer.
         faces: corner indices, counter-clockwise seen from outside.
-        size_hw: height and width of the pictures.
+        size_hw: height and width of the images, pixels.
         colors: albedo per vertex, 0..1, `b v 3` or shared `v 3`; clay when None.
-        background: pictures 0..1, `b h w 3` or shared `h w 3`; black when None, and the colours are then
-            already multiplied by alpha.
-        supersample: samples per pixel along each side; 1 is without antialiasing.
+        background: images 0..1, `b h w 3` or shared `h w 3`; black when None, and the colours are then
+            premultiplied by alpha.
+        supersample: samples per pixel along each side; 1 disables antialiasing.
         shader: light and material.
         rasterizer: finds the triangles; a `TorchRasterizer` that leaves out back faces when None.
 
@@ -56,7 +56,7 @@ def render_mesh(
             f"({images}, {height}, {width}, 3), got {tuple(background.shape)}"
         )
     finder = TorchRasterizer(cull_backfaces=True) if rasterizer is None else rasterizer
-    # Pixel centres are integers: the picture's corner is at -0.5, and that is the point that stays.
+    # Pixel centres are integers, so that the fixed point of the enlargement is the image's corner at -0.5.
     corner = vertices_px.new_tensor([0.5, 0.5, 0.0])
     fine = (vertices_px + corner) * supersample - corner
     fragments = rasterize(fine, faces, (height * supersample, width * supersample), finder)

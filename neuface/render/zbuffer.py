@@ -1,7 +1,9 @@
-"""The z-buffer behind `TorchRasterizer`: every (triangle, pixel) pair of the bounding boxes, tested at once.
+"""The z-buffer behind `TorchRasterizer`.
 
-Depth and face index are packed into one int64, so that one integer minimum per pixel picks the nearest
-triangle and settles ties by the lowest index, in whatever order the pairs arrive.
+Triangles that cannot be visible are dropped. The bounding boxes of the others are expanded to (triangle, pixel)
+pairs, a bounded number at a time, and three edge functions decide whether a pixel's centre is inside. Depth and face
+index are packed into one int64, so that a single integer minimum per pixel selects the nearest triangle, and among
+equal depths that of lowest index, whatever the order of the pairs.
 """
 
 from __future__ import annotations
@@ -14,18 +16,20 @@ from torch import Tensor
 
 __all__ = ["triangle_ids"]
 
-# Pairs tested at once. On a CPU this keeps the intermediate tensors in the cache and below the 32,768
-# elements from which torch shares an operation among threads, which costs more than it gains here. On CUDA,
-# few kernel launches count.
+# Upper bound of the pairs tested at once. On a CPU their tensors then fit into the cache and stay below the 32,768
+# elements from which torch splits an operation among threads, which costs more than it gains here. On CUDA a large
+# number keeps the kernel launches few.
 CPU_PAIRS = 30_000
 CUDA_PAIRS = 1 << 24
 
+# Value of a pixel without a triangle; every packed depth is smaller.
 EMPTY = torch.iinfo(torch.int64).max
+# Number of low bits that hold the face index; the depth is above them.
 FACE_BITS = 32
 
 
 class _Candidates(NamedTuple):
-    """Triangles that may cover a pixel: one entry per triangle and image, positive area in the image."""
+    """Triangles that may cover a pixel: one entry per triangle and image, oriented to positive area."""
 
     corners: list[tuple[Tensor, Tensor, Tensor]]
     """x, y, z of each of the three corners."""
@@ -66,10 +70,10 @@ def triangle_ids(
 def _find_candidates(
     vertices_px: Float[Tensor, "b v 3"], faces: Int[Tensor, "f 3"], size_hw: tuple[int, int], cull: bool
 ) -> _Candidates:
-    """Drop triangles that cannot be seen, and put the bounding box of the others on the pixel grid."""
+    """The triangles that may be visible, with their bounding boxes in whole pixels."""
     images, count, _ = vertices_px.shape
     height, width = size_hw
-    # Coordinate by coordinate: gathers and arithmetic then run over contiguous memory.
+    # With one tensor per coordinate, gathers and arithmetic run over contiguous memory.
     x, y, z = vertices_px.flatten(0, 1).T.contiguous().unbind(0)
     first_row = torch.arange(images, device=faces.device)[:, None] * count
     corners = [(first_row + corner).flatten() for corner in faces.T.contiguous().unbind(0)]
@@ -80,8 +84,7 @@ def _find_candidates(
     right = torch.maximum(torch.maximum(xa, xb), xc).floor_().clamp_(max=width - 1)
     top = torch.minimum(torch.minimum(ya, yb), yc).ceil_().clamp_(min=0)
     bottom = torch.maximum(torch.maximum(ya, yb), yc).floor_().clamp_(max=height - 1)
-    # The front of a triangle has its normal along -z, towards the camera: a negative area where y points
-    # down.
+    # The normal of a front face points along -z, towards the camera; with y down its signed area is negative.
     usable = (area < 0) if cull else (area != 0)
     # NaN fails every comparison; an infinite coordinate makes the area infinite or NaN.
     usable &= (right >= left) & (bottom >= top) & area.isfinite()
@@ -89,7 +92,7 @@ def _find_candidates(
 
     flip = area[keep] < 0
     a, b, c = (corner[keep] for corner in corners)
-    # Every triangle turns the same way from here on, so that "inside" is one comparison.
+    # From here on all triangles have one orientation, so that a single comparison decides whether a pixel is inside.
     b, c = torch.where(flip, c, b), torch.where(flip, b, c)
     left, right, top, bottom = (edge[keep].long() for edge in (left, right, top, bottom))
     image = keep // faces.shape[0]
@@ -106,7 +109,7 @@ def _find_candidates(
 
 
 def _split(pairs: Int[Tensor, " n"], limit: int) -> list[tuple[int, int, int]]:
-    """Runs (first, last, total pairs) of triangles with about `limit` pairs, over by one triangle at most."""
+    """Ranges (first, last, total pairs) of triangles with about `limit` pairs, exceeded by less than one triangle."""
     ends = pairs.cumsum(0)
     total = int(ends[-1]) if len(ends) else 0
     wanted = torch.arange(limit, total + limit, limit, device=pairs.device)
@@ -139,8 +142,8 @@ def _draw(
     (ax, ay), (bx, by), (cx, cy) = (
         (x[triangle] - pixel_x, y[triangle] - pixel_y) for x, y, _ in some.corners
     )
-    # Relative to the pixel, the two triangles at an edge compute exactly opposite values for it (the same two
-    # products, subtracted the other way round), so no pixel can fall between them.
+    # Coordinates are relative to the pixel: the two triangles at an edge then compute exactly opposite values for it
+    # (the same two products, subtracted the other way round), so that no pixel falls between them.
     weight_a, weight_b, weight_c = bx * cy - by * cx, cx * ay - cy * ax, ax * by - ay * bx
     area = weight_a + weight_b + weight_c
     inside = (torch.minimum(torch.minimum(weight_a, weight_b), weight_c) >= 0) & (area > 0)
@@ -148,7 +151,7 @@ def _draw(
 
     triangle = triangle[hit]
     za, zb, zc = (z[triangle] for _, _, z in some.corners)
-    # Written as steps from one corner: a triangle parallel to the image has exactly its own depth everywhere.
+    # In this form, relative to one corner, a triangle parallel to the image has exactly one depth everywhere.
     depth = za + ((zb - za) * weight_b[hit] + (zc - za) * weight_c[hit]) / area[hit]
     packed = _sortable(depth).bitwise_left_shift_(FACE_BITS).bitwise_or_(some.face[triangle])
     packed.masked_fill_(~depth.isfinite(), EMPTY)
@@ -157,6 +160,6 @@ def _draw(
 
 
 def _sortable(depth: Float[Tensor, " n"]) -> Int[Tensor, " n"]:
-    """int64 values of 32 bits in the order of the depths: the bits of negative floats run backwards."""
+    """Integers (int64, 32 bits used) in the order of the depths: the bits of negative floats are inverted."""
     bits = (depth.float() + 0.0).view(torch.int32)  # + 0.0 makes -0.0 and 0.0 one depth
     return (bits ^ ((bits >> 31) & 0x7FFFFFFF)).long()

@@ -1,4 +1,4 @@
-"""DECA, EMOCA and SMIRK against the official programs' outputs on the same weights and pictures."""
+"""DECA, EMOCA and SMIRK against the official programs' outputs on the same weights and images."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def close(found: Tensor, expected: np.ndarray, atol: float = TOLERANCE) -> None:
 
 
 def bare(make: Callable[[], EncoderT]) -> EncoderT:
-    """Built without numbers."""
+    """An encoder built on the meta device, whose weights have no values."""
     with torch.device("meta"):
         return make()
 
@@ -57,7 +57,7 @@ def emoca(load_formula: LoadFormula, *, jaw: bool = False) -> EmocaEncoder:
 # --- The weights
 
 
-def test_formula_gives_the_listed_numbers(formula_number: Callable[..., tuple[int, np.float32]]) -> None:
+def test_formula_reproduces_the_listed_numbers(formula_number: Callable[..., tuple[int, np.float32]]) -> None:
     shapes = {
         line.split("\t")[0]: tuple(int(n) for n in line.split("\t")[1].split("x") if n != "scalar")
         for name in ("SMIRK", "E_flame", "E_expression", "E_detail", "D_detail")
@@ -86,7 +86,7 @@ def _prefixed(path: Path, name: str) -> list[str]:
         ("smirk_encoder", None, "smirk_encoder"),
     ],
 )
-def test_formula_gives_the_whole_networks(
+def test_formula_reproduces_the_whole_networks(
     formula: Callable[..., dict[str, Tensor]], network: str, outputs: int | None, row: str
 ) -> None:
     lines = (PARITY / "checkpoints" / "formula_sha256.tsv").read_text().splitlines()
@@ -101,7 +101,7 @@ def test_formula_gives_the_whole_networks(
 
 
 @torch.no_grad()
-def test_deca(deca: DecaEncoder, pictures: Tensor, reference: Reference) -> None:
+def test_deca_equals_the_official_encoder(deca: DecaEncoder, pictures: Tensor, reference: Reference) -> None:
     known = reference("deca_encoder")
     features = deca.E_flame.encoder(pictures)
     close(features, known["E_flame_features"], 1e-4)
@@ -112,7 +112,9 @@ def test_deca(deca: DecaEncoder, pictures: Tensor, reference: Reference) -> None
 
 
 @torch.no_grad()
-def test_emoca(pictures: Tensor, reference: Reference, load_formula: LoadFormula) -> None:
+def test_emoca_equals_the_official_encoder(
+    pictures: Tensor, reference: Reference, load_formula: LoadFormula
+) -> None:
     coarse, known = reference("deca_encoder"), reference("emoca_encoder")
     shared = {"shape": coarse["code_shape"], "cam": coarse["code_cam"]}
     encoder = emoca(load_formula)
@@ -125,7 +127,9 @@ def test_emoca(pictures: Tensor, reference: Reference, load_formula: LoadFormula
 
 
 @torch.no_grad()
-def test_smirk(smirk: SmirkEncoder, pictures: Tensor, reference: Reference) -> None:
+def test_smirk_equals_the_official_encoder(
+    smirk: SmirkEncoder, pictures: Tensor, reference: Reference
+) -> None:
     known = reference("smirk_encoder")
     for name, branch in (
         ("pose", smirk.pose_encoder),
@@ -146,9 +150,9 @@ def test_smirk(smirk: SmirkEncoder, pictures: Tensor, reference: Reference) -> N
     close(code_from_camera(prediction.camera), known["cam"])
 
 
-def test_smirk_cuts_grey_values_down(smirk: SmirkEncoder, pictures: Tensor) -> None:
+def test_smirk_truncates_grey_values(smirk: SmirkEncoder, pictures: Tensor) -> None:
     steps = smirk.prepare(pictures)
-    assert torch.equal(steps, (pictures * 255).round().half())  # whole numbers stay what they are
+    assert torch.equal(steps, (pictures * 255).round().half())  # integers are unchanged
     assert torch.equal(smirk.prepare(pictures * 0 + 100.9 / 255), torch.full_like(steps, 100))
 
 
@@ -170,12 +174,12 @@ def _check_common(prediction: Prediction, code: dict[str, np.ndarray]) -> None:
     ("points", "seen"),
     [("landmarks2d", "landmarks2d_ndc"), ("landmarks3d", "landmarks3d_ndc"), ("verts", "verts_ndc")],
 )
-def test_projection(reference: Reference, points: str, seen: str) -> None:
+def test_projection_equals_the_official_one(reference: Reference, points: str, seen: str) -> None:
     known = reference("projection")
     cam = torch.from_numpy(known["cam"]).double()[: len(known[seen])]
     camera = camera_from_code(cam)
     head_frame = torch.from_numpy(reference("flame")[points]).double()[: len(cam)]
-    # Their NDC has the centre of pixel 0 at -1, ours its edge: half a pixel of 224.
+    # The official NDC has the centre of pixel 0 at -1, ours its edge: the difference is half a pixel of 224.
     half_pixel = torch.tensor([1 / 224, 1 / 224, 0.0])
     found = (camera.to_image(head_frame) - half_pixel)[..., : known[seen].shape[-1]]
     close(found, known[seen], 1e-6)
@@ -201,12 +205,12 @@ def test_codes_are_decoded_to_the_same_landmarks(reference: Reference, scheme: s
     ("trainable", "changing"),
     [("both", {"E_flame", "E_expression"}), ("coarse", {"E_flame"}), ("expression", {"E_expression"})],
 )
-def test_emoca_trains_the_branch_asked_for(trainable: str, changing: set[str]) -> None:
+def test_emoca_trains_the_chosen_networks(trainable: str, changing: set[str]) -> None:
     encoder = bare(lambda: EmocaEncoder(trainable=trainable))
     left = {id(parameter) for parameter in freeze_normalisation(encoder)}
     names = {name for name, parameter in encoder.named_parameters() if id(parameter) in left}
     assert {name.split(".")[0] for name in names} == changing
-    # As in the paper's code: statistics and scales of BatchNorm stay, everything else moves.
+    # As in the paper's code, statistics and scales of BatchNorm stay fixed and everything else is optimised.
     assert not any(".bn" in name or "downsample.1" in name for name in names)
     assert len(names) == len(changing) * (53 + 4)
     assert not any(module.training for module in encoder.modules())
@@ -214,7 +218,7 @@ def test_emoca_trains_the_branch_asked_for(trainable: str, changing: set[str]) -
         bare(lambda: EmocaEncoder(trainable="detail"))
 
 
-def test_what_the_expression_network_answers() -> None:
+def test_rotations_of_the_expression_network_follow_from_its_size_and_configuration() -> None:
     assert pose_parts(50, jaw=True, root=None) == (False, False)
     assert pose_parts(53, jaw=True, root=False) == (True, False)
     assert pose_parts(53, jaw=None, root=True) == (False, True)

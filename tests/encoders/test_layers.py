@@ -1,4 +1,4 @@
-"""Layers draw their weights as torch's do, and nothing where there is nothing to draw."""
+"""Layers are initialised as torch's are, and not at all on the meta device."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PAIRS = [(layers.Conv2d, nn.Conv2d, (3, 4, 3)), (layers.BatchNorm2d, nn.BatchNor
 
 
 @pytest.mark.parametrize(("own", "torchs", "sizes"), PAIRS)
-def test_a_layer_begins_as_torchs(
+def test_a_layer_is_initialised_as_torchs(
     own: type[nn.Module], torchs: type[nn.Module], sizes: tuple[int, ...]
 ) -> None:
     states = []
@@ -25,7 +25,7 @@ def test_a_layer_begins_as_torchs(
 
 
 @pytest.mark.parametrize(("own", "torchs", "sizes"), PAIRS)
-def test_without_numbers_nothing_is_drawn(
+def test_nothing_is_drawn_on_the_meta_device(
     own: type[nn.Module], torchs: type[nn.Module], sizes: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[bool] = []

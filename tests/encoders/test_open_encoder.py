@@ -18,7 +18,7 @@ from neuface.head.model import HeadModel
 def encoder(open_head: HeadModel) -> OpenEncoder:
     torch.manual_seed(3)
     made = OpenEncoder(open_head, SMALL_ENCODER)
-    # Answers that differ from picture to picture, as a trained network's do.
+    # With these weights predictions differ between images, as a trained network's do.
     torch.nn.init.normal_(made.readout.weight, std=0.3)
     return made.eval()
 
@@ -37,40 +37,44 @@ def test_refuses_crops_of_another_size(encoder: OpenEncoder) -> None:
         encoder.prepare(torch.rand(2, 3, 256, 256))
 
 
-def test_answers_have_the_heads_shapes_and_units_in_range(encoder: OpenEncoder, open_head: HeadModel) -> None:
-    answer = encoder(torch.rand(3, 3, 112, 112), torch.arange(3))
-    answer = answer.detach()
-    assert answer.params.identity.shape == (3, open_head.num_identity)
-    assert answer.params.expression.shape == (3, open_head.num_expression)
-    assert answer.params.eyes_rotvec.shape == (3, 2, 3)
-    assert (answer.params.expression > 0).all()
-    assert (answer.params.expression < 1).all()
-    assert (answer.camera.scale > 0).all()
-    for still in (answer.params.neck_rotvec, answer.params.jaw_rotvec, answer.params.eyes_rotvec):
+def test_predictions_have_the_heads_shapes_and_expressions_in_range(
+    encoder: OpenEncoder, open_head: HeadModel
+) -> None:
+    prediction = encoder(torch.rand(3, 3, 112, 112), torch.arange(3))
+    prediction = prediction.detach()
+    assert prediction.params.identity.shape == (3, open_head.num_identity)
+    assert prediction.params.expression.shape == (3, open_head.num_expression)
+    assert prediction.params.eyes_rotvec.shape == (3, 2, 3)
+    assert (prediction.params.expression > 0).all()
+    assert (prediction.params.expression < 1).all()
+    assert (prediction.camera.scale > 0).all()
+    for still in (prediction.params.neck_rotvec, prediction.params.jaw_rotvec, prediction.params.eyes_rotvec):
         assert not still.any()
 
 
-def test_same_weights_and_pictures_give_the_same_answer(encoder: OpenEncoder) -> None:
-    pictures = torch.rand(2, 3, 112, 112)
-    first, again = encoder(pictures), encoder(pictures, torch.tensor([7, 8]))
+def test_same_weights_and_images_give_the_same_prediction(encoder: OpenEncoder) -> None:
+    images = torch.rand(2, 3, 112, 112)
+    first, again = encoder(images), encoder(images, torch.tensor([7, 8]))
     assert torch.equal(first.params.identity, again.params.identity)
     assert torch.equal(first.camera.offset, again.camera.offset)
 
 
 def test_untrained_network_starts_at_a_typical_face(open_head: HeadModel) -> None:
     with torch.no_grad():
-        answer = OpenEncoder(open_head, SMALL_ENCODER).eval()(torch.rand(1, 3, 112, 112))
-    assert torch.allclose(answer.camera.scale, torch.tensor(9.0), rtol=0.1)
-    assert float(answer.params.expression.max()) < 0.1
+        prediction = OpenEncoder(open_head, SMALL_ENCODER).eval()(torch.rand(1, 3, 112, 112))
+    assert torch.allclose(prediction.camera.scale, torch.tensor(9.0), rtol=0.1)
+    assert float(prediction.params.expression.max()) < 0.1
 
 
-def test_the_posed_anchor_lands_where_the_network_says(encoder: OpenEncoder, open_head: HeadModel) -> None:
-    pictures = torch.rand(4, 3, 112, 112)
-    said: list[torch.Tensor] = []
-    encoder.readout.register_forward_hook(lambda module, inputs, output: said.append(output.detach()))
+def test_the_posed_anchor_projects_to_the_predicted_position(
+    encoder: OpenEncoder, open_head: HeadModel
+) -> None:
+    images = torch.rand(4, 3, 112, 112)
+    outputs: list[torch.Tensor] = []
+    encoder.readout.register_forward_hook(lambda module, inputs, output: outputs.append(output.detach()))
     with torch.no_grad():
-        answer = encoder(pictures)
-    # The anchor as a vertex of the head that only the root moves, through the ordinary skinning.
+        prediction = encoder(images)
+    # The anchor is the only vertex of a head that only the root moves, posed by the usual skinning.
     rooted = torch.zeros(1, 5)
     rooted[0, 0] = 1
     one_point = replace(
@@ -83,15 +87,15 @@ def test_the_posed_anchor_lands_where_the_network_says(encoder: OpenEncoder, ope
         regions={},
         embeddings={},
     )
-    seen = answer.camera.project(one_point.vertices(answer.params))[:, 0]
-    assert torch.allclose(seen, said[0][:, -2:], atol=1e-4)
-    posed = encoder.posed_anchor(answer.params.identity, answer.params.root_rotvec)
-    assert torch.allclose(anchor_centre(answer.camera, posed), seen, atol=1e-4)
+    seen = prediction.camera.project(one_point.vertices(prediction.params))[:, 0]
+    assert torch.allclose(seen, outputs[0][:, -2:], atol=1e-4)
+    posed = encoder.posed_anchor(prediction.params.identity, prediction.params.root_rotvec)
+    assert torch.allclose(anchor_centre(prediction.camera, posed), seen, atol=1e-4)
 
 
 def test_gradients_reach_every_weight(encoder: OpenEncoder, open_head: HeadModel) -> None:
-    answer = encoder.train()(torch.rand(4, 3, 112, 112))
-    seen = answer.camera.project(open_head.landmarks(answer.params, "ibug68"))
+    prediction = encoder.train()(torch.rand(4, 3, 112, 112))
+    seen = prediction.camera.project(open_head.landmarks(prediction.params, "ibug68"))
     seen.square().sum().backward()
     for name, weight in encoder.named_parameters():
         assert weight.grad is not None, name

@@ -1,4 +1,4 @@
-"""Small meshes for the tests of this room."""
+"""Small meshes for the tests of rendering."""
 
 from __future__ import annotations
 

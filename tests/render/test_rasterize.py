@@ -1,3 +1,5 @@
+"""Rasterisation against a pixel-by-pixel oracle, its invariants and its gradients."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -10,7 +12,7 @@ from neuface.render import Rasterizer, TorchRasterizer, interpolate, interpolate
 
 
 def oracle_ids(vertices: np.ndarray, faces: np.ndarray, size_hw: tuple[int, int], cull: bool) -> np.ndarray:
-    """Pixel by pixel, face by face: the nearest face whose border or inside holds the pixel's centre."""
+    """Pixel by pixel and face by face: the nearest face whose border or inside contains the pixel's centre."""
     ids = np.full(size_hw, -1)
     for row in range(size_hw[0]):
         for column in range(size_hw[1]):
@@ -30,7 +32,7 @@ def oracle_ids(vertices: np.ndarray, faces: np.ndarray, size_hw: tuple[int, int]
 
 
 def random_mesh(seed: int, images: int = 1, reach: float = 6.0) -> tuple[Tensor, Tensor]:
-    """Triangles all over a 16 by 20 picture, and `reach` pixels beyond it."""
+    """Triangles all over a 16 by 20 image and up to `reach` pixels beyond it."""
     random = torch.Generator().manual_seed(seed)
     span = torch.tensor([20 + 2 * reach, 16 + 2 * reach, 4.0], dtype=torch.float64)
     start = torch.tensor([-reach, -reach, -2.0], dtype=torch.float64)
@@ -55,7 +57,7 @@ def test_corners_on_pixel_centres_and_shared_edges_agree_with_the_oracle() -> No
     random = torch.Generator().manual_seed(5)
     vertices = torch.randint(-2, 14, (1, 30, 3), generator=random).double()
     faces = torch.randint(0, 30, (40, 3), generator=random)
-    # Each face has its own whole depth, with many ties.
+    # Each face has a constant integer depth, with many ties.
     flat = vertices[:, faces.flatten()]
     flat[..., 2] = torch.randint(-3, 3, (40,), generator=random).double().repeat_interleave(3)
     own = torch.arange(120).view(40, 3)
@@ -95,7 +97,7 @@ def test_culling_keeps_the_visible_side_of_a_closed_mesh(icosphere: tuple[Tensor
     assert TorchRasterizer(cull_backfaces=True)(vertices, faces.flip(1), (48, 48)).ne(every).any()
 
 
-def test_off_screen_degenerate_and_broken_triangles_are_never_seen() -> None:
+def test_off_screen_degenerate_and_non_finite_triangles_are_never_visible() -> None:
     nan, inf = float("nan"), float("inf")
     points = [[-9.0, 2, 0], [-3, 2, 0], [-3, 8, 0], [2, 2, 0], [4, 4, 0], [6, 6, 0]]
     points += [[nan, 2, 0], [2, nan, 0], [inf, 3, 0], [1, 9, 0], [9, 1, nan], [1e30, 1e30, 0]]
@@ -108,7 +110,7 @@ def test_off_screen_degenerate_and_broken_triangles_are_never_seen() -> None:
     assert fragments.depth.eq(0).all()
 
 
-def test_a_mesh_without_faces_and_a_batch_without_images() -> None:
+def test_a_mesh_without_faces_and_an_empty_batch_are_accepted() -> None:
     none = torch.zeros(0, 3, dtype=torch.long)
     assert rasterize(torch.zeros(2, 0, 3), none, (3, 4)).triangle_id.tolist() == [[[-1] * 4] * 3] * 2
     assert rasterize(torch.zeros(0, 3, 3), torch.tensor([[0, 1, 2]]), (3, 4)).depth.shape == (0, 3, 4)
@@ -123,19 +125,19 @@ def test_a_batch_equals_a_loop_and_chunks_change_nothing() -> None:
         assert torch.equal(TorchRasterizer(max_pairs=pairs)(vertices, faces, (16, 20)), whole)
 
 
-def test_barycentrics_place_the_pixel_and_depth_is_on_the_plane() -> None:
+def test_barycentrics_reproduce_the_pixel_and_the_depth() -> None:
     vertices, faces = random_mesh(3, images=2)
     fragments = rasterize(vertices, faces, (16, 20))
-    places = interpolate(fragments, faces, vertices)
+    positions = interpolate(fragments, faces, vertices)
     image, row, column = fragments.mask.nonzero().unbind(1)
     assert len(image) > 200
     expected = torch.stack([column.double(), row.double(), fragments.depth[image, row, column]], -1)
-    assert torch.allclose(places[fragments.mask], expected, atol=1e-9)
+    assert torch.allclose(positions[fragments.mask], expected, atol=1e-9)
     assert torch.allclose(fragments.barycentrics.sum(-1), fragments.mask.double())
     assert fragments.barycentrics.min() > -1e-12
 
 
-def test_linear_functions_are_reproduced_by_every_kind_of_attribute() -> None:
+def test_every_kind_of_attribute_reproduces_linear_functions() -> None:
     vertices, faces = random_mesh(11)
     vertices[..., 2] = 0.25 * vertices[..., 0] - 0.5 * vertices[..., 1] + 3
     fragments = rasterize(vertices, faces, (16, 20))
@@ -177,7 +179,7 @@ def test_any_callable_can_find_the_triangles() -> None:
     assert torch.allclose(fragments.depth, torch.full((1, 3, 3), 2.0))
 
 
-def test_errors_say_what_was_expected() -> None:
+def test_errors_state_what_was_expected() -> None:
     vertices, faces = random_mesh(0)
     fragments = rasterize(vertices, faces, (4, 4))
     with pytest.raises(InputError, match=r"expected indices 0 to 23, got 0 to 99"):

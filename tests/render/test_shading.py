@@ -1,3 +1,5 @@
+"""Shading: spherical harmonics, Lambert and Blinn terms, and rendered images."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -28,7 +30,7 @@ def ball(icosphere: tuple[Tensor, Tensor], size: int = 40) -> tuple[Tensor, Tens
 
 
 def test_the_harmonics_are_orthonormal() -> None:
-    # Gauss-Legendre in z and equal steps in angle integrate products of degree 4 exactly.
+    # Gauss-Legendre nodes in z and equal steps in angle integrate products of degree 4 exactly.
     nodes, weights = np.polynomial.legendre.leggauss(5)
     angle = torch.arange(8, dtype=torch.float64) * (2 * torch.pi / 8)
     z = torch.from_numpy(nodes)[:, None].expand(-1, 8)
@@ -55,7 +57,7 @@ def test_constant_harmonic_light_is_the_same_everywhere() -> None:
     assert torch.allclose(sh_light(normals, coefficients.expand(7, -1, -1)), light)
 
 
-def test_lambert_and_blinn() -> None:
+def test_lambert_and_blinn_by_hand() -> None:
     light = torch.tensor([0.0, 0, -1])
     normals = torch.tensor([[0.0, 0, -1], [0.6, 0, -0.8], [1, 0, 0], [0, 0, 1]])
     assert torch.allclose(lambert(normals, light), torch.tensor([1, 0.8, 0, 0]))
@@ -104,7 +106,7 @@ def test_render_mesh_is_antialiased_and_composed(icosphere: tuple[Tensor, Tensor
     rgb, alpha = render_mesh(vertices, faces, (40, 40), background=background, supersample=4)
     assert rgb[alpha == 0].eq(0.25).all()
     assert ((alpha > 0) & (alpha < 1)).sum() > 40
-    # The covered area is that of the disc, and it is where the disc is.
+    # The covered area is that of the disc, and symmetric about its centre.
     assert alpha.sum().item() == pytest.approx(torch.pi * (0.35 * 40) ** 2, rel=0.01)
     assert torch.allclose(alpha, alpha.flip(1, 2), atol=0.25)
     assert rgb.min() >= 0
@@ -126,7 +128,7 @@ def test_render_mesh_colours_and_gradient(icosphere: tuple[Tensor, Tensor]) -> N
     assert red.grad.abs().sum() > 0
 
 
-def test_render_mesh_errors(icosphere: tuple[Tensor, Tensor]) -> None:
+def test_render_mesh_refuses_wrong_arguments(icosphere: tuple[Tensor, Tensor]) -> None:
     vertices, faces = ball(icosphere)
     with pytest.raises(InputError, match="supersample"):
         render_mesh(vertices, faces, (8, 8), supersample=0)

@@ -1,4 +1,4 @@
-"""Self-occlusion: a slow ray test, plates, a sphere, and the head's nose before its far cheek."""
+"""Self-occlusion against a slow ray test, and on plates, a sphere and the open head."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from neuface.structs import HEAD_TO_IMAGE_SIGNS, WeakPerspective
 
 
 def slow_visible(vertices: Tensor, faces: Tensor, tolerance: float) -> list[bool]:
-    """One ray per vertex towards the camera against one triangle after the other, in double precision."""
+    """The slow twin: one ray per vertex towards the camera against one triangle after the other, in float64."""
     points = [[float(value) for value in row] for row in vertices.double()]
     result = []
     for number, (x, y, z) in enumerate(points):
@@ -81,8 +81,8 @@ def test_a_head_of_a_few_vertices_equals_the_slow_twin(tiny_head, random_params,
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("tolerance", [0.0, 0.1])
-def test_triangles_thrown_about_equal_the_slow_twin(tolerance: float, dtype: torch.dtype) -> None:
-    """Triangles as large as the whole, which cross each other, and vertices of no triangle."""
+def test_random_triangles_equal_the_slow_twin(tolerance: float, dtype: torch.dtype) -> None:
+    """The triangles are as large as the mesh and intersect each other, and some vertices belong to no triangle."""
     generator = torch.Generator().manual_seed(5)
     vertices = torch.randn(60, 3, generator=generator, dtype=dtype)
     faces = torch.randint(50, (40, 3), generator=generator)
@@ -92,7 +92,7 @@ def test_triangles_thrown_about_equal_the_slow_twin(tolerance: float, dtype: tor
 
 
 @pytest.mark.parametrize("pairs", [13, 40, 700])
-def test_pieces_and_batches_do_not_matter(
+def test_number_of_pairs_at_once_and_batching_do_not_matter(
     tiny_head, random_params, monkeypatch: pytest.MonkeyPatch, pairs: int
 ) -> None:
     head = tiny_head()
@@ -103,7 +103,7 @@ def test_pieces_and_batches_do_not_matter(
     assert torch.equal(vertex_visible(vertices[1, 2], head.faces), whole[1, 2])
 
 
-# --- Shapes whose answer is known
+# --- Shapes of known visibility
 
 
 def test_a_plate_hides_what_is_behind_it() -> None:
@@ -116,7 +116,7 @@ def test_a_plate_hides_what_is_behind_it() -> None:
 
 
 def test_smaller_depth_is_nearer() -> None:
-    """The same two plates, the large one in front, hide all of the small one."""
+    """With the depths exchanged, the large plate hides all of the small one."""
     vertices, faces = two_plates(near_depth=1.0, far_depth=-3.0)
     found = vertex_visible(vertices, faces)
     assert not bool(found[:49].any())
@@ -158,7 +158,7 @@ def test_a_sphere_shows_its_front_half(icosphere: tuple[Tensor, Tensor], turn: f
     assert not bool(found[turned[:, 2] > edge].any())
 
 
-def test_unit_place_and_mirror_do_not_matter(open_head: HeadModel) -> None:
+def test_unit_position_and_mirroring_do_not_matter(open_head: HeadModel) -> None:
     vertices = turned_head(open_head, 35)
     found = vertex_visible(vertices, open_head.faces)
     camera = WeakPerspective(scale=torch.tensor(6.0), offset=torch.tensor([0.2, -0.4]))
@@ -172,7 +172,7 @@ def test_unit_place_and_mirror_do_not_matter(open_head: HeadModel) -> None:
 
 
 def test_the_nose_hides_part_of_the_far_side(open_head: HeadModel) -> None:
-    """At 45 degrees, with their left side away from the camera: vertices that face the camera and are not seen."""
+    """At 45 degrees, the subject's left side away from the camera, the nose hides vertices that face the camera."""
     vertices = turned_head(open_head, 45)
     visible = vertex_visible(vertices, open_head.faces)
     facing = vertex_normals(vertices, open_head.faces)[:, 2] < -math.cos(math.radians(72))
@@ -209,7 +209,7 @@ def test_left_and_right_mirror_each_other(open_head: HeadModel) -> None:
     assert float((left == right).double().mean()) < 0.8
 
 
-# --- Odd and wrong input
+# --- Degenerate and wrong input
 
 
 def test_nothing_hides_without_triangles_or_area() -> None:
