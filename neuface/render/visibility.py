@@ -103,12 +103,12 @@ def _hidden(
     size = (meshes[..., :2].amax(1) - low).amax(-1).clamp(min=torch.finfo(meshes.dtype).tiny)[:, None]
     first_vertex = torch.arange(meshes.shape[0], device=meshes.device)[:, None, None] * meshes.shape[1]
     corners = (faces + first_vertex).flatten(0, 1).T.contiguous()
-    coordinates = meshes.flatten(0, 1).T.contiguous().unbind(0)
+    x, y, z = meshes.flatten(0, 1).T.contiguous().unbind(0)
     # A triangle hides the vertex if its depth at the vertex is below this.
     hiding_depth = (meshes[..., 2] - relative_tolerance * size).flatten()
 
     spans = _find_spans(meshes, low, size, corners)
-    nearest_corner = coordinates[2][corners].amin(0)[spans.triangle]
+    nearest_corner = z[corners].amin(0)[spans.triangle]
     hidden = torch.zeros_like(hiding_depth, dtype=torch.bool)
     for begin, end in pairwise(_cuts(spans.length, max_pairs)):
         span, position = _expand(spans.length[begin:end])
@@ -116,7 +116,7 @@ def _hidden(
         possible = (nearest_corner[begin:end][span] < hiding_depth[vertex]).nonzero().squeeze(1)
         vertex = vertex[possible]
         triangle_corners = corners[:, spans.triangle[begin:end][span[possible]]]
-        hidden[_hidden_of_pairs(coordinates, hiding_depth, vertex, triangle_corners)] = True
+        hidden[_hidden_of_pairs((x, y, z), hiding_depth, vertex, triangle_corners)] = True
     return hidden.reshape(meshes.shape[:2])
 
 
