@@ -1,6 +1,9 @@
-"""The device that the user chose, checked before anything is computed."""
+"""Torch's device, checked before anything is computed; its number of threads and random seed for a limited time."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -30,3 +33,44 @@ def checked_device(device: str | torch.device | None) -> torch.device:
             f"device {str(checked)!r} was asked for, but this machine or torch build has no CUDA"
         )
     return checked
+
+
+@contextmanager
+def cpu_threads(count: int) -> Iterator[None]:
+    """Use `count` threads for torch's CPU operations; the caller's number is restored at the end.
+
+    Example:
+        >>> before = torch.get_num_threads()
+        >>> with cpu_threads(1):
+        ...     torch.get_num_threads()
+        1
+        >>> torch.get_num_threads() == before
+        True
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def cpu_seed(seed: int) -> Iterator[None]:
+    """Seed torch's global CPU generator; the caller's random state is restored at the end.
+
+    For code that cannot be given a generator, such as the initialisation of torch's layers.
+
+    Example:
+        >>> state = torch.get_rng_state()
+        >>> with cpu_seed(0):
+        ...     first = torch.rand(3)
+        >>> with cpu_seed(0):
+        ...     bool((torch.rand(3) == first).all())
+        True
+        >>> bool((torch.get_rng_state() == state).all())
+        True
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield

@@ -1,7 +1,8 @@
-"""The yardsticks on one page, with their units.
+"""All metrics on one page, with their units.
 
-Points are metres unless a name says pixels. `valid` tells the frames that count. A figure is NaN where there is
-nothing to take it from. Less is better, but for the stability index (more) and the kept shares (1 is best).
+Points are in metres unless a name contains pixels (`_px`). Only frames that are `valid` are used. A metric is NaN if
+it is undefined for its input. Lower is better, except for the stability index (higher) and the kept shares (1 is
+best).
 """
 
 from __future__ import annotations
@@ -25,12 +26,13 @@ Spread = Literal["variance", "std"]
 LengthUnit = Literal["mm", "m"]
 Alignment = Literal["none", "rigid", "similarity"]
 
-# Accelerations below a micrometre per frame^2 are rounding, not motion; they bound the stability index.
+# Lower bound of the standard deviation of acceleration, mm per frame^2; smaller values are rounding. It bounds the
+# stability index from above.
 MSI_FLOOR_MM = 1e-3
-# Millimetres or degrees per frame below which a truth stands still, so that there is no motion to keep.
+# Root mean square speed of the truth, in millimetres or degrees per frame, below which the kept shares are undefined.
 STILL_PER_FRAME = 1e-3
 
-# iBUG-68: the points of the inner upper lip, right to left, and those of the lower lip below them.
+# Points of the inner upper lip in iBUG-68, from the subject's right to left, and those of the lower lip below them.
 UPPER_LIP_IBUG68 = (61, 62, 63)
 LOWER_LIP_IBUG68 = (67, 66, 65)
 
@@ -44,13 +46,18 @@ def nme_percent(
     confidence: Float[Tensor, "*batch points"],
     normaliser_px: Float[Tensor, "*batch"],
 ) -> Float[Tensor, "*batch"]:
-    """Normalised mean error of each image, in percent of a length in that image.
+    """Normalised mean error (NME) of each image, in percent of a length in that image.
 
-    The mean is over points with positive confidence. NaN where there is no point or no length.
+    The mean is over points with positive confidence. NaN if there is no such point or no length.
 
     Args:
-        normaliser_px: the distance of the outer eye corners (Sagonas et al., 2016, whom the paper cites), or
-            `box_length_px`, which does not shrink to nothing in profiles. 0 where it is not known.
+        normaliser_px: the distance of the outer eye corners (Sagonas et al., 2016, cited in the paper), or
+            `box_length_px`, which does not vanish in profiles. 0 where it is unknown.
+
+    Example:
+        >>> points = torch.tensor([[3.0, 4.0], [0.0, 0.0]])
+        >>> nme_percent(points, torch.zeros(2, 2), torch.ones(2), torch.tensor(50.0))  # distances 5 and 0 px
+        tensor(5.)
     """
     distance = torch.linalg.vector_norm(points_px - observed_px, dim=-1)
     seen = (confidence > 0).to(distance.dtype)
@@ -61,9 +68,9 @@ def nme_percent(
 def box_length_px(
     observed_px: Float[Tensor, "*batch points 2"], confidence: Float[Tensor, "*batch points"]
 ) -> Float[Tensor, "*batch"]:
-    """sqrt(width * height) of the box around the points with positive confidence; 0 where there is none.
+    """sqrt(width * height) of the bounding box of the points with positive confidence; 0 if there is none.
 
-    The other usual length for `nme_percent` (Bulat & Tzimiropoulos, ICCV 2017).
+    This is the other common normaliser of `nme_percent` (Bulat & Tzimiropoulos, ICCV 2017).
     """
     seen = (confidence > 0)[..., None]
     lowest = torch.where(seen, observed_px, torch.inf).amin(-2)
@@ -83,9 +90,10 @@ def msi3d(
 ) -> Float[Tensor, ""]:
     """Motion stability index MSI3D (paper, Sec. 4): the mean over points of 1 / spread of acceleration over time.
 
-    Accelerations are second differences; the variance is that of the vector (summed over its axes), its root is the
-    standard deviation. A motionless point counts as MSI_FLOOR_MM of noise per frame^2, in every unit. Mean over
-    views. NaN for fewer than four frames. The paper tells no unit: its values compare with none of these.
+    Accelerations are second differences. The variance is that of the vector (summed over its axes), the standard
+    deviation its root. The standard deviation of a motionless point is taken as MSI_FLOOR_MM per frame^2, whatever
+    the unit. The index is averaged over views; it is NaN for fewer than four frames. The paper does not state a
+    unit, so that its values cannot be compared with these.
 
     | spread                            | unit="mm"      | unit="m"      |
     |-----------------------------------|----------------|---------------|
@@ -93,8 +101,8 @@ def msi3d(
     | "std"                             | frame^2 / mm   | frame^2 / m   |
 
     Args:
-        fps: frames per second; accelerations are then per s^2, and s is in the place of frame in every unit. Without
-            it, compare runs on one clip only.
+        fps: frames per second. If given, accelerations are per s^2, and s replaces frame in every unit. Without it,
+            only results on the same clip are comparable.
 
     Raises:
         InputError: another `spread` or `unit`, or `fps` is not a positive number.
@@ -112,9 +120,9 @@ def msi3d(
 def jitter_mm(
     points: Float[Tensor, "*views time points 3"], valid: Bool[Tensor, "*views time"]
 ) -> Float[Tensor, ""]:
-    """Mean length of the second difference over time of points in space (metres), in mm per frame^2.
+    """Mean length of the second difference over time of 3D points (metres), in mm per frame^2.
 
-    Over points and over all frames that are valid and have valid neighbours. NaN when there is none.
+    The mean is over points and over the valid frames whose neighbours are valid; NaN if there is none.
     """
     return 1000 * _jitter(points, valid)
 
@@ -122,7 +130,7 @@ def jitter_mm(
 def jitter_px(
     points_px: Float[Tensor, "*views time points 2"], valid: Bool[Tensor, "*views time"]
 ) -> Float[Tensor, ""]:
-    """`jitter_mm` for points in the image: pixels per frame^2."""
+    """`jitter_mm` for points in the image, in pixels per frame^2."""
     return _jitter(points_px, valid)
 
 
@@ -136,10 +144,10 @@ def angular_velocity_error_deg(
     *,
     fps: float | None = None,
 ) -> Float[Tensor, ""]:
-    """Error of the head's turning: degrees per frame, or per second when `fps` is given.
+    """Error of the head's angular velocity, in degrees per frame, or per second if `fps` is given.
 
-    The angle between the predicted and the true rotation from each frame to the next, mean over pairs of valid
-    frames. It is taken in camera axes: another neutral pose, the same in every frame, costs nothing.
+    It is the angle between the predicted and the true rotation from each frame to the next, averaged over pairs of
+    valid frames. Rotations are in camera axes, so that a constant difference of the neutral pose has no effect.
 
     Args:
         root_rotvec, truth_rotvec: orientation of the head, radians.
@@ -147,7 +155,9 @@ def angular_velocity_error_deg(
     Raises:
         InputError: `fps` is not a positive number.
     """
-    error = rotation_angle_rad(_turns_rad(root_rotvec), _turns_rad(truth_rotvec)).rad2deg()
+    error = rotation_angle_rad(
+        _frame_rotations_rad(root_rotvec), _frame_rotations_rad(truth_rotvec)
+    ).rad2deg()
     return (error[_pairs(valid)].mean() * _frames_per_unit(fps)).to(root_rotvec.dtype)
 
 
@@ -156,17 +166,18 @@ def turning_kept_share(
     truth_rotvec: Float[Tensor, "*views time 3"],
     valid: Bool[Tensor, "*views time"],
 ) -> Float[Tensor, ""]:
-    """How much of the head's true turning is in the prediction: 1 all, 0.5 half as fast, 0 none.
+    """Share of the head's true rotational motion in the prediction: 1 is all of it, 0.5 half the speed, 0 none.
 
-    The slope of the least-squares line through the origin of predicted on true angular velocity. Velocities are
-    vectors: noise of the prediction adds to speeds, not to the share. NaN when the truth stands still.
+    It is the slope of the least-squares line through the origin of predicted against true angular velocity.
+    Velocities are vectors, so that noise of the prediction increases its speed but not the share. NaN if the truth
+    does not move.
     """
-    found, true = _turns_rad(root_rotvec).rad2deg(), _turns_rad(truth_rotvec).rad2deg()
+    found, true = _frame_rotations_rad(root_rotvec).rad2deg(), _frame_rotations_rad(truth_rotvec).rad2deg()
     return _kept_share(found, true, _pairs(valid)).to(root_rotvec.dtype)
 
 
 def lip_opening_mm(points: Float[Tensor, "*batch 68 3"]) -> Float[Tensor, "*batch"]:
-    """How far the mouth is open: mean distance of the three middle pairs of inner-lip points (iBUG-68), mm."""
+    """Opening of the mouth: mean distance of the three middle pairs of inner-lip points (iBUG-68), mm."""
     upper, lower = points[..., list(UPPER_LIP_IBUG68), :], points[..., list(LOWER_LIP_IBUG68), :]
     return 1000 * torch.linalg.vector_norm(upper - lower, dim=-1).mean(-1)
 
@@ -176,7 +187,7 @@ def lip_opening_error_mm(
     truth: Float[Tensor, "*views time 68 3"],
     valid: Bool[Tensor, "*views time"],
 ) -> Float[Tensor, ""]:
-    """Mean absolute difference of the lip opening to the true one, over valid frames, mm."""
+    """Mean absolute error of the lip opening over valid frames, mm."""
     return (lip_opening_mm(points) - lip_opening_mm(truth)).abs()[valid].mean()
 
 
@@ -187,7 +198,7 @@ def lip_motion_kept_share(
 ) -> Float[Tensor, ""]:
     """`turning_kept_share` for the change of the lip opening from frame to frame.
 
-    Lips that are always too far apart cost nothing. NaN when the true lips stand still.
+    A constant error of the opening has no effect. NaN if the true lips do not move.
     """
     found, true = (lip_opening_mm(item.double()).diff(dim=-1)[..., None] for item in (points, truth))
     return _kept_share(found, true, _pairs(valid)).to(points.dtype)
@@ -199,10 +210,11 @@ def lip_motion_kept_share(
 def cvd_matrix_mm(
     vertices: Float[Tensor, "views time vertices 3"], valid: Bool[Tensor, "views time"]
 ) -> Float[Tensor, "views views"]:
-    """Cross-view vertex distance of every pair of views, in millimetres.
+    """Cross-view vertex distance (CVD) of every pair of views, in millimetres.
 
-    Mean Euclidean distance between the unposed meshes (root rotation zeroed) of two views at one time, over vertices
-    and the times at which both see the face; NaN when there is none. 0 on the diagonal. (The paper's norm is L1.)
+    It is the mean Euclidean distance between the unposed meshes (root rotation zeroed) of two views, over vertices
+    and over the frames that are valid in both; NaN if there is none, 0 on the diagonal. (The paper uses the L1
+    norm.)
     """
     totals, counts = _view_distances_mm(vertices, valid)
     return (totals / counts).fill_diagonal_(0.0).to(vertices.dtype)
@@ -213,7 +225,7 @@ def cvd_mm(
 ) -> Float[Tensor, ""]:
     """Cross-view vertex distance (paper, Sec. 4), in millimetres: mean of `cvd_matrix_mm` over pairs of views.
 
-    Pairs of views count by the number of times they share. NaN when none shares any.
+    Pairs of views are weighted by the number of frames that are valid in both. NaN if there is none.
     """
     totals, counts = _view_distances_mm(vertices, valid)
     return (totals.triu().sum() / counts.triu().sum()).to(vertices.dtype)
@@ -222,28 +234,28 @@ def cvd_mm(
 def cvd_per_view_mm(
     vertices: Float[Tensor, "views time vertices 3"], valid: Bool[Tensor, "views time"]
 ) -> Float[Tensor, " views"]:
-    """Cross-view vertex distance of each view to all the others (paper, Fig. S3), in millimetres.
+    """Cross-view vertex distance of each view to all others (paper, Fig. S3), in millimetres.
 
-    Weighted as `cvd_mm`. NaN for a view that shares no time with another.
+    The weights are those of `cvd_mm`. NaN for a view that shares no valid frame with another.
     """
     totals, counts = _view_distances_mm(vertices, valid)
     return (totals.sum(1) / counts.sum(1)).to(vertices.dtype)
 
 
 def identity_drift_mm(vertices: Float[Tensor, "images vertices 3"]) -> Float[Tensor, ""]:
-    """How far the images of one clip disagree about the person: mean distance to the mean mesh, mm, unaligned.
+    """Disagreement of the images of a clip about the identity: mean distance to the mean mesh, mm, not aligned.
 
     Args:
-        vertices: each image's neutral mesh: its identity, unposed, without expression.
+        vertices: each image's neutral mesh: the head of its identity code, unposed and without expression.
     """
     away = vertices.double() - vertices.double().mean(0)
     return 1000 * torch.linalg.vector_norm(away, dim=-1).mean().to(vertices.dtype)
 
 
 def identity_code_std(identity: Float[Tensor, "images identity"]) -> Float[Tensor, ""]:
-    """Standard deviation over the images of one clip of each identity coefficient, mean over coefficients.
+    """Standard deviation of each identity coefficient over the images of a clip, averaged over coefficients.
 
-    In units of the head model's coefficients. The paper plots it over the iterations of a fit (Table S3b).
+    It is in units of the head model's coefficients. The paper plots it over the iterations of a fit (Table S3b).
     """
     return identity.double().std(dim=0, correction=0).mean().to(identity.dtype)
 
@@ -258,14 +270,21 @@ def mpve_mm(
     *,
     alignment: Alignment = "rigid",
 ) -> Float[Tensor, ""]:
-    """Mean per-vertex error, in millimetres of the truth.
+    """Mean per-vertex error (MPVE), in millimetres of the truth.
 
     Args:
-        where: the vertices that are aligned and counted; all when None.
-        alignment: of each mesh to its truth by least squares; after a "similarity" size does not count.
+        where: the vertices that are aligned and measured; all when None.
+        alignment: least-squares alignment of each mesh to its truth. A "similarity" removes errors of size.
 
     Raises:
-        InputError: an `alignment` that is not one of these.
+        InputError: an unknown `alignment`.
+
+    Example:
+        >>> cross = 0.1 * torch.cat((torch.eye(3), -torch.eye(3)))  # six points at 100 mm from their centre
+        >>> round(float(mpve_mm(1.1 * cross, cross)), 3)
+        10.0
+        >>> round(float(mpve_mm(1.1 * cross, cross, alignment="similarity")), 3)
+        0.0
     """
     _check_option("alignment", alignment, Alignment)
     if where is not None:
@@ -282,13 +301,13 @@ def landmark_distances_mm(
 ) -> Float[Tensor, "*images points"]:
     """Distance of every 3D landmark to the true one after one similarity for the whole clip, mm of the truth.
 
-    One rotation, shift and scale for all images together, by least squares over the known points: neither jitter
-    nor motion is aligned away. Take the median and the mean over what is not NaN.
+    A single rotation, translation and scale, by least squares over the known points, aligns all images, so that
+    neither jitter nor motion is removed. Summarise the result by the median or mean of the values that are not NaN.
 
     Args:
-        points: in axes that stay the same through the clip.
+        points: in axes that are constant over the clip.
         truth: such as triangulated points, with any value where `known` is False.
-        known: the points that are aligned and measured; the others are NaN.
+        known: the points that are aligned and measured; the distances of the others are NaN.
 
     Raises:
         InputError: fewer than 3 known points, or a known coordinate that is not finite.
@@ -315,27 +334,30 @@ def scan_to_mesh_mm(
 ) -> Float[Tensor, " points"]:
     """Distance of every scan point to the surface of a predicted mesh, in millimetres.
 
-    As in the NoW benchmark (Sanyal et al., CVPR 2019): the mesh is aligned to the scan by a few landmarks, then by
-    all scan points (iterative closest points), then the exact distance from each point to the nearest triangle
-    is taken. The mesh moves, not the scan, so the millimetres are the scan's.
+    As in the NoW benchmark (Sanyal et al., CVPR 2019), the mesh is aligned to the scan by a few landmarks and then by
+    all scan points (iterative closest points); the exact distance from each point to the nearest triangle follows.
+    The mesh is moved and not the scan, so that the millimetres are the scan's.
 
     Args:
-        scan_points: metres; the part of the scan that counts, such as the face.
-        scan_landmarks, mesh_landmarks: metres, the same points in the same order on both; NoW takes the corners of
+        scan_points: metres; the part of the scan that is measured, such as the face.
+        scan_landmarks, mesh_landmarks: metres, the same points in the same order on both; NoW uses the corners of
             both eyes, the base of the nose and the corners of the mouth.
         vertices: metres, in any position.
         faces: corner indices.
-        with_scale: also find the mesh's size, in both steps; else it counts as it is, as in "metrical" comparisons.
+        with_scale: whether both steps also estimate the mesh's size. Otherwise the predicted size is measured, as in
+            "metrical" comparisons.
 
     Raises:
         InputError: fewer than 7 scan points, no triangles, or a coordinate that is not finite.
     """
     source = torch.cat((mesh_landmarks, vertices)).double()
     target = torch.cat((scan_landmarks, torch.zeros_like(vertices))).double()
-    deciding = (torch.arange(len(source), device=source.device) < len(mesh_landmarks)).double()
-    started = align_points(source, target, with_scale=with_scale, fit_on=deciding)[len(mesh_landmarks) :]
-    near = align_mesh_to_points(started, faces, scan_points.double(), with_scale=with_scale)
-    return 1000 * closest_on_mesh(scan_points.double(), near, faces).distance.to(scan_points)
+    on_landmarks = (torch.arange(len(source), device=source.device) < len(mesh_landmarks)).double()
+    by_landmarks = align_points(source, target, with_scale=with_scale, fit_on=on_landmarks)[
+        len(mesh_landmarks) :
+    ]
+    aligned = align_mesh_to_points(by_landmarks, faces, scan_points.double(), with_scale=with_scale)
+    return 1000 * closest_on_mesh(scan_points.double(), aligned, faces).distance.to(scan_points)
 
 
 # --- Shared
@@ -353,11 +375,11 @@ def _jitter(
 
 
 def _pairs(valid: Bool[Tensor, "*views time"]) -> Bool[Tensor, "*views pairs"]:
-    """Which neighbours in time are both valid; applied twice, which three."""
+    """Whether two neighbouring frames are both valid; applied twice, whether three are."""
     return valid[..., 1:] & valid[..., :-1]
 
 
-def _turns_rad(rotvec: Float[Tensor, "*views time 3"]) -> Float[Tensor, "*views pairs 3"]:
+def _frame_rotations_rad(rotvec: Float[Tensor, "*views time 3"]) -> Float[Tensor, "*views pairs 3"]:
     """The rotation from each frame to the next, as a rotation vector in the outer (camera) axes."""
     return roma.rotvec_composition((rotvec[..., 1:, :].double(), -rotvec[..., :-1, :].double()))
 
@@ -374,7 +396,7 @@ def _kept_share(
 def _view_distances_mm(
     vertices: Float[Tensor, "views time vertices 3"], valid: Bool[Tensor, "views time"]
 ) -> tuple[Float[Tensor, "views views"], Float[Tensor, "views views"]]:
-    """Of every two views: the sum over shared times of the mean vertex distance, and the number of such times."""
+    """For every two views, the sum of the mean vertex distance over their shared frames, and the number of those."""
     totals = vertices.new_zeros((len(vertices), len(vertices)), dtype=torch.float64)
     counts = torch.zeros_like(totals)
     for first, second in combinations(range(len(vertices)), 2):

@@ -1,4 +1,4 @@
-"""Every yardstick on examples worked out by hand, with its unit."""
+"""Every metric on examples worked out by hand, in its unit."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def random_turns(count: int, seed: int) -> Rotation:
 def test_nme_of_a_worked_example() -> None:
     points = torch.tensor([[3.0, 4.0], [0.0, 0.0], [100.0, 100.0], [6.0, 8.0]])
     confidence = torch.tensor([1.0, 0.2, 0.0, 0.9])
-    # Distances 5, 0, (missing), 10 px: mean 5 px; eyes 50 px apart.
+    # The distances are 5, 0, (missing) and 10 px, their mean 5 px; the eyes are 50 px apart.
     found = metrics.nme_percent(points, torch.zeros(4, 2), confidence, torch.tensor(50.0))
     assert float(found) == pytest.approx(10.0)
 
@@ -47,10 +47,10 @@ def test_nme_is_nan_without_points_or_eyes() -> None:
 def test_nme_of_a_box() -> None:
     points = torch.tensor([[10.0, 20.0], [30.0, 100.0], [15.0, 40.0], [0.0, 0.0]])
     confidence = torch.tensor([1.0, 0.5, 1.0, 0.0])
-    # The missing point at the origin does not count: 20 px by 80 px, a length of 40 px.
+    # Without the missing point at the origin the box is 20 px by 80 px, its length 40 px.
     length = metrics.box_length_px(points, confidence)
     assert float(length) == pytest.approx(40.0)
-    # All points off by (3, 4) px: 5 px of 40.
+    # Every point has an error of (3, 4) px, that is 5 px of 40.
     off = points + torch.tensor([3.0, 4.0])
     assert float(metrics.nme_percent(off, points, confidence, length)) == pytest.approx(12.5)
     assert float(metrics.box_length_px(off, confidence)) == pytest.approx(40.0)
@@ -67,8 +67,8 @@ def test_a_box_without_points_has_no_nme() -> None:
 # --- MSI3D
 
 
-def shaken_m(*amplitudes_mm: float, frames: int = 8) -> Tensor:
-    """Points that go to and fro between 0 and their amplitude, along x: accelerations of twice the amplitude."""
+def oscillating_m(*amplitudes_mm: float, frames: int = 8) -> Tensor:
+    """Points that alternate between 0 and their amplitude along x: the acceleration is twice the amplitude."""
     moved = torch.zeros(frames, len(amplitudes_mm), 3, dtype=torch.float64)
     moved[1::2, :, 0] = torch.tensor(amplitudes_mm, dtype=torch.float64) / 1000
     return moved
@@ -91,28 +91,28 @@ def shaken_m(*amplitudes_mm: float, frames: int = 8) -> Tensor:
     ],
 )
 def test_msi_in_every_unit(options: dict[str, Any], expected: float) -> None:
-    points = shaken_m(1.0)
+    points = oscillating_m(1.0)
     assert float(metrics.msi3d(points, **options)) == pytest.approx(expected)
     turned = points @ torch.from_numpy(random_turns(1, seed=5).as_matrix()[0]).mT
     assert float(metrics.msi3d(turned, **options)) == pytest.approx(expected)
 
 
 def test_msi_is_the_mean_of_reciprocals() -> None:
-    two = shaken_m(1.0, 2.0)
+    two = oscillating_m(1.0, 2.0)
     assert float(metrics.msi3d(two)) == pytest.approx((1 / 4 + 1 / 16) / 2)
     assert float(metrics.msi3d(two, spread="std")) == pytest.approx((1 / 2 + 1 / 4) / 2)
 
 
-def test_msi_of_a_motionless_point_is_that_of_a_micrometre() -> None:
+def test_msi_of_a_motionless_point_is_that_of_one_micrometre_of_noise() -> None:
     still = torch.zeros(6, 2, 3, dtype=torch.float64)
     assert float(metrics.msi3d(still, spread="std")) == pytest.approx(1000.0)
     # 1 micrometre per frame^2 at 10 frames per second: 1e-4 m / s^2.
     assert float(metrics.msi3d(still, spread="std", unit="m", fps=10.0)) == pytest.approx(1e4)
 
 
-def test_options_that_do_not_exist_are_refused() -> None:
-    points, truth = shaken_m(1.0), torch.rand(4, 3)
-    # Without the type checks that only the tests have.
+def test_unknown_options_are_refused() -> None:
+    points, truth = oscillating_m(1.0), torch.rand(4, 3)
+    # Unwrapping removes the type checks, which are active only in tests.
     msi3d, mpve_mm = (cast(Any, inspect.unwrap(item)) for item in (metrics.msi3d, metrics.mpve_mm))
     with pytest.raises(InputError, match="spread must be one of 'variance', 'std', got 'range'"):
         msi3d(points, spread="range")
@@ -160,7 +160,7 @@ def test_msi_of_perfectly_steady_motion_is_bounded() -> None:
         assert float(metrics.msi3d(motion)) == pytest.approx(1 / metrics.MSI_FLOOR_MM**2)
 
 
-def test_msi_knows_jitter_and_short_clips() -> None:
+def test_msi_falls_with_jitter_and_is_nan_for_short_clips() -> None:
     jitter = torch.randn(50, 4, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     assert float(metrics.msi3d(1e-3 * jitter)) < float(metrics.msi3d(1e-4 * jitter))
     assert math.isnan(float(metrics.msi3d(jitter[:3])))
@@ -171,16 +171,16 @@ def test_msi_knows_jitter_and_short_clips() -> None:
 
 
 def path_m(*steps_mm: tuple[float, float, float]) -> Tensor:
-    """One point at the places given, in millimetres."""
+    """One point at the given positions, in millimetres."""
     return torch.tensor(steps_mm, dtype=torch.float64)[:, None] / 1000
 
 
 def test_jitter_of_worked_examples() -> None:
     everything = torch.ones(3, dtype=torch.bool)
     bent = path_m((0, 0, 0), (1, 1, 1), (5, 5, 2))
-    # Steps (1, 1, 1) and (4, 4, 1): they differ by (3, 3, 0).
+    # The steps (1, 1, 1) and (4, 4, 1) differ by (3, 3, 0).
     assert float(metrics.jitter_mm(bent, everything)) == pytest.approx(math.sqrt(18))
-    # With a point at rest beside it.
+    # A second point is at rest.
     two = torch.cat((bent, torch.zeros_like(bent)), dim=1)
     assert float(metrics.jitter_mm(two, everything)) == pytest.approx(math.sqrt(18) / 2)
     turned = bent @ torch.from_numpy(random_turns(1, seed=2).as_matrix()[0]).mT + 7
@@ -189,9 +189,9 @@ def test_jitter_of_worked_examples() -> None:
     assert float(metrics.jitter_px(pixels, everything)) == pytest.approx(5.0)
 
 
-def test_jitter_counts_three_valid_frames_in_a_row() -> None:
+def test_jitter_needs_three_consecutive_valid_frames() -> None:
     points = path_m((0, 0, 0), (0, 0, 0), (5, 0, 0), (0, 0, 0), (900, 0, 0))
-    # Second differences of 5, 10, and one with the last frame, which is not valid.
+    # The second differences are 5 and 10, and one that involves the last frame, which is not valid.
     valid = torch.tensor([True, True, True, True, False])
     assert float(metrics.jitter_mm(points, valid)) == pytest.approx(7.5)
     views = torch.stack((points, 0 * points))
@@ -202,7 +202,7 @@ def test_jitter_counts_three_valid_frames_in_a_row() -> None:
     assert math.isnan(float(metrics.jitter_mm(points[:2], valid[:2])))
 
 
-# --- The head's turning
+# --- The head's rotation over time
 
 
 def about(axis: str, *angles_deg: float) -> Tensor:
@@ -213,19 +213,19 @@ def about(axis: str, *angles_deg: float) -> Tensor:
 def test_angular_velocity_error_of_worked_examples() -> None:
     valid = torch.ones(3, dtype=torch.bool)
     truth, found = about("y", 0, 10, 20), about("y", 5, 15, 31)
-    # Steps of 10 and 16 degrees where 10 and 10 are true: errors of 0 and 6.
+    # The steps are 10 and 16 degrees, the true ones 10 and 10, the errors 0 and 6.
     assert float(metrics.angular_velocity_error_deg(found, truth, valid)) == pytest.approx(3.0)
     assert float(metrics.angular_velocity_error_deg(found, truth, valid, fps=25.0)) == pytest.approx(75.0)
     # A quarter turn about x and one about y are a third of a turn apart.
     x, y = about("x", 0, 90), about("y", 0, 90)
     assert float(metrics.angular_velocity_error_deg(x, y, valid[:2])) == pytest.approx(120.0)
-    # Past half a turn, where the rotation vector jumps.
+    # The rotation vector jumps at half a turn; the velocity must not.
     assert float(metrics.angular_velocity_error_deg(about("z", 175, 185), x[:1].expand(2, 3), valid[:2])) == (
         pytest.approx(10.0)
     )
 
 
-def test_frames_that_are_not_valid_have_no_velocity() -> None:
+def test_frames_that_are_not_valid_are_ignored() -> None:
     truth, found = about("y", 0, 10, 20, 30), about("y", 0, 12, 90, 50)
     valid = torch.tensor([True, True, False, True])
     assert float(metrics.angular_velocity_error_deg(found, truth, valid)) == pytest.approx(2.0)
@@ -250,17 +250,17 @@ def test_another_neutral_pose_or_camera_changes_no_velocity() -> None:
     assert figures(camera * found, camera * truth) == pytest.approx(figures(found, truth))
 
 
-def test_share_of_turning_that_is_kept() -> None:
+def test_kept_share_of_the_heads_rotation() -> None:
     valid = torch.ones(4, dtype=torch.bool)
     truth = about("y", 0, 10, 0, 10)
     assert float(metrics.turning_kept_share(truth, truth, valid)) == pytest.approx(1.0)
     assert float(metrics.turning_kept_share(about("y", 3, 8, 3, 8), truth, valid)) == pytest.approx(0.5)
     assert float(metrics.turning_kept_share(about("y", 5, 5, 5, 5), truth, valid)) == pytest.approx(0.0)
-    # Turns of 10, 0, -10; predicted 10, 5, -10: a twitch while the head is at rest is an error, not motion.
+    # True steps are 10, 0, -10, predicted ones 10, 5, -10: motion of a head at rest is an error and not a kept share.
     pausing, twitching = about("y", 0, 10, 10, 0), about("y", 0, 10, 15, 5)
     assert float(metrics.turning_kept_share(twitching, pausing, valid)) == pytest.approx(1.0)
     assert float(metrics.angular_velocity_error_deg(twitching, pausing, valid)) == pytest.approx(5 / 3)
-    # A truth that trembles by less than a thousandth of a degree has no motion to keep.
+    # A truth that moves by less than a thousandth of a degree per frame has no motion.
     assert math.isnan(float(metrics.turning_kept_share(truth, about("y", 7, 7.0001, 7, 7.0001), valid)))
 
 
@@ -268,7 +268,7 @@ def test_share_of_turning_that_is_kept() -> None:
 
 
 def lips_m(*openings_mm: float) -> Tensor:
-    """Faces whose inner lips are apart by so much, a little more and a little less beside the middle."""
+    """Faces with the given mean lip opening; the pairs beside the middle one differ from it by half a millimetre."""
     points = torch.zeros(len(openings_mm), 68, 3, dtype=torch.float64)
     half = torch.tensor(openings_mm, dtype=torch.float64)[:, None] / 2000
     away = half + torch.tensor([1.0, 0.0, -1.0], dtype=torch.float64) / 4000
@@ -287,13 +287,13 @@ def test_lip_opening_of_worked_examples() -> None:
     assert float(metrics.lip_opening_error_mm(points, truth, first)) == pytest.approx(1.0)
 
 
-def test_share_of_lip_motion_that_is_kept() -> None:
+def test_kept_share_of_lip_motion() -> None:
     truth, valid = lips_m(4, 7, 10, 7, 4), torch.ones(5, dtype=torch.bool)
     assert float(metrics.lip_motion_kept_share(lips_m(6, 9, 12, 9, 6), truth, valid)) == pytest.approx(1.0)
-    # The true opening averaged over three frames: it changes by 1 mm instead of 3.
+    # The true opening averaged over three frames changes by 1 mm instead of 3.
     assert float(metrics.lip_motion_kept_share(lips_m(6, 7, 8, 7, 6), truth, valid)) == pytest.approx(1 / 3)
     assert float(metrics.lip_motion_kept_share(lips_m(7, 7, 7, 7, 7), truth, valid)) == pytest.approx(0.0)
-    # Changes of 1.5 and -3 where 3 and -3 are true.
+    # The changes are 1.5 and -3, the true ones 3 and -3.
     gap = torch.tensor([True, True, False, True, True])
     assert float(metrics.lip_motion_kept_share(lips_m(4, 5.5, 90, 10, 7), truth, gap)) == pytest.approx(0.75)
     assert math.isnan(float(metrics.lip_motion_kept_share(truth, lips_m(4, 4, 4, 4, 4), valid)))
@@ -307,7 +307,7 @@ def test_an_open_jaw_opens_the_lips(open_head: HeadModel) -> None:
     closed, wide = metrics.lip_opening_mm(points).tolist()
     assert closed < 5
     assert wide > closed + 10
-    # One point of each pair is above the other, so their distance is the opening.
+    # In each pair one point is above the other, so that their distance is the opening.
     for upper, lower in zip(metrics.UPPER_LIP_IBUG68, metrics.LOWER_LIP_IBUG68, strict=True):
         sideways, down, _ = (points[1, upper] - points[1, lower]).abs().tolist()
         assert sideways < 0.1 * down
@@ -321,12 +321,12 @@ def test_cvd_of_shifted_meshes_is_the_shift() -> None:
     shift = torch.tensor([[0.0, 0.0, 0.0], [3e-3, 0.0, 4e-3], [0.0, 12e-3, 0.0]])[:, None, None]
     views = mesh + shift
     everything = torch.ones(3, 3, dtype=torch.bool)
-    # Pairs: 5 mm, 12 mm, 13 mm.
+    # The distances of the three pairs are 5, 12 and 13 mm.
     assert float(metrics.cvd_mm(views, everything)) == pytest.approx(10.0, rel=1e-4)
     assert float(metrics.cvd_mm(views[:2], everything[:2])) == pytest.approx(5.0, rel=1e-4)
 
 
-def test_cvd_counts_frames_that_both_views_see() -> None:
+def test_cvd_uses_frames_that_are_valid_in_both_views() -> None:
     views = torch.zeros(2, 3, 4, 3)
     views[1, :, :, 0] = torch.tensor([1e-3, 2e-3, 50e-3])[:, None]
     valid = torch.tensor([[True, True, True], [True, True, False]])
@@ -343,13 +343,13 @@ def test_cvd_of_every_pair_and_every_view() -> None:
     expected = [[0, 1, 4, nan], [1, 0, nan, nan], [4, nan, 0, nan], [nan, nan, nan, 0]]
     matrix = metrics.cvd_matrix_mm(views, valid)
     torch.testing.assert_close(matrix, torch.tensor(expected, dtype=torch.float32), equal_nan=True)
-    # View 0 meets view 1 twice and view 2 once: (1 + 1 + 4) / 3. No other views meet.
+    # View 0 shares two frames with view 1 and one with view 2: (1 + 1 + 4) / 3. Other views share none.
     per_view = metrics.cvd_per_view_mm(views, valid)
     torch.testing.assert_close(per_view, torch.tensor([2.0, 1.0, 4.0, nan]), equal_nan=True)
     assert float(metrics.cvd_mm(views, valid)) == pytest.approx(2.0)
 
 
-def test_cvd_is_the_mean_of_the_views_and_knows_no_position() -> None:
+def test_cvd_is_the_mean_over_views_and_invariant_to_rigid_motion() -> None:
     views = 0.1 * torch.randn(4, 3, 20, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     everything = torch.ones(4, 3, dtype=torch.bool)
     matrix = metrics.cvd_matrix_mm(views, everything)
@@ -374,8 +374,8 @@ def test_identity_drift_of_worked_examples() -> None:
     assert float(metrics.identity_drift_mm(mesh)) == 0
 
 
-def test_spread_of_identity_codes() -> None:
-    # Standard deviations of 1, 0 and 2.
+def test_standard_deviation_of_identity_codes() -> None:
+    # The standard deviations are 1, 0 and 2.
     codes = torch.tensor([[1.0, 5.0, -2.0], [-1.0, 5.0, 2.0]])
     assert float(metrics.identity_code_std(codes)) == pytest.approx(1.0)
     assert float(metrics.identity_code_std(codes + 3)) == pytest.approx(1.0)
@@ -391,11 +391,11 @@ def test_mpve_ignores_rigid_motion_but_not_scale() -> None:
     turn = torch.from_numpy(random_turns(2, seed=1).as_matrix())
     moved = truth @ turn.mT + torch.tensor([1.0, 2.0, 3.0])
     assert float(metrics.mpve_mm(moved, truth)) == pytest.approx(0, abs=1e-9)
-    assert float(metrics.mpve_mm(1.1 * truth, truth)) > 50, "scale is an error"
+    assert float(metrics.mpve_mm(1.1 * truth, truth)) > 50, "an error of scale must count"
 
 
 def test_mpve_of_a_bump() -> None:
-    """A bump in the middle of a symmetric cloud turns nothing; the best shift spreads it over all 401 points."""
+    """A bump at the centre of a symmetric cloud causes no rotation; the best translation is the mean displacement."""
     half = torch.randn(200, 3, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     truth = torch.cat((half, -half, torch.zeros(1, 3)))
     bump = truth.clone()
@@ -406,15 +406,15 @@ def test_mpve_of_a_bump() -> None:
 
 def test_mpve_of_chosen_vertices() -> None:
     truth = torch.randn(1, 50, 3, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-    spoilt = truth.clone()
-    spoilt[:, :10] += 5
+    corrupted = truth.clone()
+    corrupted[:, :10] += 5
     where = torch.ones(50, dtype=torch.bool)
     where[:10] = False
-    assert float(metrics.mpve_mm(spoilt, truth, where)) == pytest.approx(0, abs=1e-9)
+    assert float(metrics.mpve_mm(corrupted, truth, where)) == pytest.approx(0, abs=1e-9)
 
 
 def test_mpve_of_two_opposite_shifts_is_their_size() -> None:
-    """Stretched by 1 mm at both ends, which no rigid motion explains: each of two points is off by 1 mm."""
+    """No rigid motion compensates a stretch by 1 mm at both ends of each axis: the error of every point is 1 mm."""
     axes = 0.1 * torch.cat((torch.eye(3), -torch.eye(3))).double()
     longer = axes * (1 + 0.001 / 0.1)
     assert float(metrics.mpve_mm(longer, axes)) == pytest.approx(1.0)

@@ -1,4 +1,4 @@
-"""Shape against truth on examples worked out by hand: scan to mesh, the alignments of MPVE, 3D landmarks."""
+"""Metrics of shape on examples worked out by hand: scan to mesh, the alignments of MPVE, 3D landmarks."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_concentric_balls_are_apart_by_the_difference_of_their_radii(ball: Ball)
     scan = 0.052 * vertices
     marks = torch.arange(0, 1750, 250)
     found = scan_to_mesh_mm(scan, scan[marks], 0.050 * vertices, faces, 0.050 * vertices[marks])
-    # A ball of triangles lies up to 50 mm * (1 - cos(4.2 degrees)) = 0.14 mm under its circumscribed ball.
+    # The triangles lie up to 50 mm * (1 - cos(4.2 degrees)) = 0.14 mm below the sphere through their corners.
     torch.testing.assert_close(found, torch.full_like(found, 2.0), rtol=0, atol=0.14)
     scaled = scan_to_mesh_mm(
         scan, scan[marks], 0.050 * vertices, faces, 0.050 * vertices[marks], with_scale=True
@@ -40,7 +40,7 @@ def test_concentric_balls_are_apart_by_the_difference_of_their_radii(ball: Ball)
     torch.testing.assert_close(scaled, torch.zeros_like(scaled), rtol=0, atol=1e-6)
 
 
-def test_neither_the_scans_nor_the_meshs_position_counts(ball: Ball) -> None:
+def test_the_positions_of_scan_and_mesh_do_not_matter(ball: Ball) -> None:
     vertices, faces, marks = potato(ball)
     noise = 0.002 * torch.randn(vertices.shape, generator=torch.Generator().manual_seed(0)).double()
     scan = vertices + noise
@@ -67,22 +67,22 @@ def test_millimetres_are_the_scans(ball: Ball) -> None:
     torch.testing.assert_close(large, 2 * small, rtol=1e-3, atol=1e-3)
 
 
-def test_landmarks_off_their_place_do_not_decide_the_result(ball: Ball) -> None:
-    """They only start the alignment; the surface finishes it."""
+def test_errors_of_the_landmarks_do_not_change_the_result(ball: Ball) -> None:
+    """The landmarks only initialise the alignment; all points of the scan determine it."""
     vertices, faces, marks = potato(ball)
     wrong = vertices[marks] + 0.004 * torch.randn(7, 3, generator=torch.Generator().manual_seed(1)).double()
     found = scan_to_mesh_mm(vertices, vertices[marks], turned(vertices), faces, turned(wrong))
     assert float(found.max()) < 0.01
 
 
-def test_a_hole_in_the_scan_costs_nothing(ball: Ball) -> None:
+def test_a_hole_in_the_scan_adds_no_error(ball: Ball) -> None:
     vertices, faces, marks = potato(ball)
     part = vertices[vertices[:, 2] > 0]
     found = scan_to_mesh_mm(part, vertices[marks], turned(vertices), faces, turned(vertices[marks]))
     assert float(found.max()) < 1e-3
 
 
-def test_single_precision_is_enough_for_the_caller(ball: Ball) -> None:
+def test_single_precision_is_accepted(ball: Ball) -> None:
     vertices, faces, marks = (item.float() if item.is_floating_point() else item for item in potato(ball))
     found = scan_to_mesh_mm(vertices, vertices[marks], vertices, faces, vertices[marks])
     assert found.dtype == torch.float32
@@ -96,16 +96,16 @@ def test_a_scan_of_too_few_points_is_refused(ball: Ball) -> None:
 
 
 def cross(dtype: torch.dtype = torch.float64) -> Tensor:
-    """Six points, each 100 mm from their middle."""
+    """Six points, each 100 mm from their centre."""
     return 0.1 * torch.cat((torch.eye(3), -torch.eye(3))).to(dtype)
 
 
-def test_mpve_after_similarity_does_not_see_size() -> None:
+def test_mpve_after_similarity_ignores_size() -> None:
     truth = cross()
-    # 10 % larger, each point is off by 10 mm.
+    # If the cross is 10 % larger, every point has an error of 10 mm.
     assert float(mpve_mm(1.1 * truth, truth)) == pytest.approx(10.0)
     assert float(mpve_mm(1.1 * truth, truth, alignment="similarity")) == pytest.approx(0.0, abs=1e-9)
-    # In the truth's millimetres: the prediction's size makes no difference.
+    # The millimetres are the truth's: the size of the prediction does not matter.
     bent = truth.clone()
     bent[0, 0] = 0.15
     small = mpve_mm(bent, truth, alignment="similarity")
@@ -113,12 +113,12 @@ def test_mpve_after_similarity_does_not_see_size() -> None:
     assert float(small) > 1
 
 
-def test_mpve_without_alignment_sees_where_the_mesh_is() -> None:
+def test_mpve_without_alignment_depends_on_position_and_rotation() -> None:
     truth = cross()
     shifted = truth + torch.tensor([3e-3, 0.0, 4e-3])
     assert float(mpve_mm(shifted, truth, alignment="none")) == pytest.approx(5.0)
     assert float(mpve_mm(shifted, truth, alignment="rigid")) == pytest.approx(0.0, abs=1e-9)
-    # Half a turn about z: four points move to the other side, 200 mm, two stay.
+    # Half a turn about z moves four points by 200 mm and leaves two in place.
     flipped = truth * torch.tensor([-1.0, -1.0, 1.0])
     assert float(mpve_mm(flipped, truth, alignment="none")) == pytest.approx(800 / 6)
     assert float(mpve_mm(flipped, truth, alignment="rigid")) == pytest.approx(0.0, abs=1e-9)
@@ -126,8 +126,8 @@ def test_mpve_without_alignment_sees_where_the_mesh_is() -> None:
     assert float(mpve_mm(flipped, truth, only_top, alignment="none")) == pytest.approx(0.0)
 
 
-def test_landmarks_of_a_clip_are_moved_as_one() -> None:
-    """The true head sways 5 mm to both sides of a predicted head at rest, which no one similarity explains."""
+def test_landmarks_of_a_clip_share_one_similarity() -> None:
+    """The true head moves 5 mm to both sides of a predicted head at rest, which no single similarity compensates."""
     points = cross().expand(2, 6, 3)
     sway = torch.tensor([[3e-3, 4e-3, 0.0], [-3e-3, -4e-3, 0.0]], dtype=torch.float64)[:, None]
     everything = torch.ones(2, 6, dtype=torch.bool)
@@ -136,12 +136,12 @@ def test_landmarks_of_a_clip_are_moved_as_one() -> None:
         torch.testing.assert_close(found, torch.full_like(found, 5.0))
         still = landmark_distances_mm(predicted, points, everything)
         torch.testing.assert_close(still, torch.zeros_like(still), rtol=0, atol=1e-9)
-    # Millimetres are the truth's.
+    # The millimetres are the truth's.
     larger = landmark_distances_mm(points, turned(points + sway, 2.0), everything)
     torch.testing.assert_close(larger, torch.full_like(larger, 10.0))
 
 
-def test_landmarks_that_are_not_known_count_for_nothing() -> None:
+def test_unknown_landmarks_are_ignored() -> None:
     points = cross().expand(2, 6, 3)
     known = torch.ones(2, 6, dtype=torch.bool)
     known[1, 2] = known[0, 5] = False
@@ -152,7 +152,7 @@ def test_landmarks_that_are_not_known_count_for_nothing() -> None:
     assert float(found[known].max()) == pytest.approx(0.0, abs=1e-9)
 
 
-def test_landmarks_without_a_similarity_are_refused() -> None:
+def test_too_few_or_non_finite_landmarks_are_refused() -> None:
     points, known = cross(), torch.zeros(6, dtype=torch.bool)
     known[:2] = True
     with pytest.raises(InputError, match="at least 3 points known in both, got 2"):

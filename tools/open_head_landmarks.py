@@ -31,7 +31,7 @@ from neuface.render.rasterize import rasterize
 from neuface.structs import HeadParams, WeakPerspective
 from neuface.synthetic.appearance import Painter, random_appearance
 from neuface.synthetic.scenes import paint_heads, random_lighting
-from neuface.training.footage import mirror_order
+from neuface.training.recordings import mirror_order
 
 PICTURE_PX = 480
 CONTOUR_MAX_DEG, CONTOUR_STEP_DEG = 70, 2

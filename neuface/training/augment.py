@@ -1,4 +1,4 @@
-"""Crop jitter that moves pictures and what is known about them alike, and changes of exposure."""
+"""Data augmentation: random similarities of the crop, applied to images and their truth, and changes of exposure."""
 
 from __future__ import annotations
 
@@ -12,55 +12,59 @@ from torch import Tensor
 from neuface.head.model import HeadModel
 from neuface.structs import HEAD_TO_IMAGE_SIGNS, Prediction, TensorStruct, WeakPerspective
 
-TURN_RAD = 0.15
+# Standard deviation of the in-plane rotation, radians.
+ROTATION_RAD = 0.15
+# Largest translation along each axis, crop half-widths.
 SHIFT = 0.06
+# Bounds of the scale.
 SMALLEST, LARGEST = 0.9, 1.12
+# Share of the batches whose images continue in black outside of the crop, and not with the border's pixels.
 BLACK_BORDER_SHARE = 0.3
+# Standard deviations of a full-strength change of exposure: gain, gain of each channel, and black level.
+GAIN_DEVIATION, CAST_DEVIATION, LIFT_DEVIATION = 0.15, 0.06, 0.08
 
 
 @dataclass(frozen=True, kw_only=True)
-class CropMoves(TensorStruct):
-    """One similarity of the crop plane per picture: turn, grow, then shift."""
+class CropJitter(TensorStruct):
+    """One similarity of the crop plane per image: rotation, then scale, then translation."""
 
     angle_rad: Float[Tensor, " n"]
-    """From x towards y, which is clockwise as seen."""
-    growth: Float[Tensor, " n"]
+    """From x towards y, which is clockwise in the image."""
+    scale: Float[Tensor, " n"]
     shift: Float[Tensor, "n 2"]
     """Crop half-widths."""
 
     @property
-    def turn(self) -> Float[Tensor, "n 2 2"]:
+    def rotation(self) -> Float[Tensor, "n 2 2"]:
         """The rotation matrices."""
         cosine, sine = self.angle_rad.cos(), self.angle_rad.sin()
         return torch.stack((cosine, -sine, sine, cosine), dim=-1).unflatten(-1, (2, 2))
 
     def points(self, points_ndc: Float[Tensor, "n points 2"]) -> Float[Tensor, "n points 2"]:
-        """Where points of the crop go."""
-        return (points_ndc @ self.turn.mT) * self.growth[:, None, None] + self.shift[:, None]
+        """The transformed points, crop NDC."""
+        return (points_ndc @ self.rotation.mT) * self.scale[:, None, None] + self.shift[:, None]
 
-    def pictures(
-        self, pictures: Float[Tensor, "n 3 s s"], padding: str = "border"
-    ) -> Float[Tensor, "n 3 s s"]:
-        """The moved pictures, bilinear; `padding` as `torch.nn.functional.grid_sample` names it."""
-        # grid_sample asks where each new pixel comes from.
-        back = self.turn.mT / self.growth[:, None, None]
-        source = torch.cat((back, -(back @ self.shift[..., None])), dim=-1)
-        grid = torch.nn.functional.affine_grid(source, list(pictures.shape), align_corners=False)
-        return torch.nn.functional.grid_sample(pictures, grid, padding_mode=padding, align_corners=False)
+    def images(self, images: Float[Tensor, "n 3 s s"], padding: str = "border") -> Float[Tensor, "n 3 s s"]:
+        """The transformed images, bilinear; `padding` is that of `torch.nn.functional.grid_sample`."""
+        # grid_sample takes the source position of every new pixel, hence the inverse similarity.
+        inverse = self.rotation.mT / self.scale[:, None, None]
+        source = torch.cat((inverse, -(inverse @ self.shift[..., None])), dim=-1)
+        grid = torch.nn.functional.affine_grid(source, list(images.shape), align_corners=False)
+        return torch.nn.functional.grid_sample(images, grid, padding_mode=padding, align_corners=False)
 
     def truth(self, truth: Prediction, head: HeadModel) -> Prediction:
-        """The heads and cameras of the moved pictures.
+        """The heads and cameras of the transformed images.
 
-        Turning an orthographic picture in its plane is turning the head about the line of sight. The head turns
-        about its root joint, so it is that joint's image that the camera has to follow.
+        An in-plane rotation of an orthographic image is a rotation of the head about the line of sight. The head
+        rotates about its root joint, so that the camera's offset follows the image of that joint.
         """
         joint = (head.joints(truth.params)[..., 0, :] * head.template.new_tensor(HEAD_TO_IMAGE_SIGNS))[
             ..., :2
         ]
         pivot = truth.camera.scale[:, None] * joint + truth.camera.offset
-        scale = truth.camera.scale * self.growth
+        scale = truth.camera.scale * self.scale
         zero = torch.zeros_like(self.angle_rad)
-        # The image's y points down and the head frame's up, so the same turn has the opposite sign.
+        # The image's y axis points down and the head frame's up, which reverses the sign of the rotation.
         roll = torch.stack((zero, zero, -self.angle_rad), dim=-1)
         return Prediction(
             params=replace(
@@ -72,26 +76,26 @@ class CropMoves(TensorStruct):
         )
 
 
-def random_moves(count: int, generator: torch.Generator) -> CropMoves:
-    """Small turns, shifts and changes of size: new pictures at a fraction of a render's cost."""
-    return CropMoves(
-        angle_rad=TURN_RAD * torch.randn(count, generator=generator),
-        growth=SMALLEST + (LARGEST - SMALLEST) * torch.rand(count, generator=generator),
+def random_jitter(count: int, generator: torch.Generator) -> CropJitter:
+    """Random small rotations, scales and translations."""
+    return CropJitter(
+        angle_rad=ROTATION_RAD * torch.randn(count, generator=generator),
+        scale=SMALLEST + (LARGEST - SMALLEST) * torch.rand(count, generator=generator),
         shift=SHIFT * (2 * torch.rand(count, 2, generator=generator) - 1),
     )
 
 
 def random_padding(generator: torch.Generator) -> str:
-    """Outside the video frame crops are black; a repeated border stands for more of the scene."""
+    """A random padding: black, as outside of the video frame, or a repeated border, as if the scene went on."""
     return "zeros" if float(torch.rand((), generator=generator)) < BLACK_BORDER_SHARE else "border"
 
 
 def reexpose(
-    pictures: Float[Tensor, "n 3 s s"], generator: torch.Generator, strength: float = 1.0
+    images: Float[Tensor, "n 3 s s"], generator: torch.Generator, strength: float = 1.0
 ) -> Float[Tensor, "n 3 s s"]:
-    """Pictures with another gain, colour cast and black level; values stay in 0..1."""
-    count = len(pictures)
-    gain = 1 + strength * 0.15 * torch.randn(count, 1, 1, 1, generator=generator)
-    cast = 1 + strength * 0.06 * torch.randn(count, 3, 1, 1, generator=generator)
-    lift = strength * 0.08 * torch.randn(count, 1, 1, 1, generator=generator)
-    return (pictures * (gain * cast) + lift).clamp(0, 1)
+    """Images with a random gain, colour cast and black level; values stay in 0..1."""
+    count = len(images)
+    gain = 1 + strength * GAIN_DEVIATION * torch.randn(count, 1, 1, 1, generator=generator)
+    cast = 1 + strength * CAST_DEVIATION * torch.randn(count, 3, 1, 1, generator=generator)
+    lift = strength * LIFT_DEVIATION * torch.randn(count, 1, 1, 1, generator=generator)
+    return (images * (gain * cast) + lift).clamp(0, 1)

@@ -1,4 +1,4 @@
-"""Undoing the shrinkage of regression: predicted identities as varied as people are, at almost no cost in error."""
+"""Compensation of regression to the mean: predicted identities with the variance of the population."""
 
 from __future__ import annotations
 
@@ -12,48 +12,51 @@ from torch import Tensor
 from neuface.encoders.open_encoder import OpenEncoder
 from neuface.head.model import HeadModel
 from neuface.synthetic.training_pictures import TrainingPictures
-from neuface.training.validation import PICTURES_AT_ONCE, face_shapes_mm, shape_variance_mm2
+from neuface.training.validation import IMAGES_PER_BATCH, face_shapes_mm, shape_variance_mm2
 
-# The size keeps a part of the variance out of the gain's reach, so that the gain is found by iteration.
-ROUNDS = 8
+# Number of fixed-point iterations. The gain does not act on the size, which has a share of the variance, so that
+# there is no closed form.
+ITERATIONS = 8
 
 
 @torch.no_grad()
-def widened(
+def widen_identity(
     head: HeadModel, encoder: OpenEncoder, pictures: TrainingPictures, variance_share: float
 ) -> tuple[OpenEncoder, float]:
     """A copy whose predicted face shapes have at least `variance_share` of the true variance over people.
 
-    A network trained to least error answers with the mean of all faces that a picture allows, so its answers vary
-    less than faces do (a share R^2 of the variance for least squares). The deviation of the answered identity codes
-    from their mean is multiplied by one gain, written into the last layer: one for all directions, because the error
-    that a gain adds per variance that it adds depends on the gain alone. Only the size is left as it is, which no
-    picture shows. The encoder's other answers stay.
+    A network trained for the least error predicts the mean of all faces that are consistent with an image. Its
+    predictions therefore vary less than faces do (by the factor R^2 of the variance for least squares). The deviation
+    of the predicted identity codes from their mean is multiplied by a gain, which is written into the last layer. The
+    gain is the same for all directions, because the error it adds per variance it adds depends on the gain alone. The
+    direction of the face's size is excepted, because an image does not determine it. The encoder's other predictions
+    do not change.
 
     Args:
-        pictures: of many people; those of the training will do.
+        pictures: images of many people, such as those of the training.
+        variance_share: share of the true variance of the face shape over people, positive.
 
     Returns:
-        The widened encoder, in evaluation mode, and the gain; 1 for an encoder that needs none.
+        The calibrated encoder, in evaluation mode, and the gain; 1 if the variance is already large enough.
     """
     wide = copy.deepcopy(encoder).eval()
     codes = torch.cat(
         [
-            wide(pictures[start : start + PICTURES_AT_ONCE].pictures.to(head.template) / 255).params.identity
-            for start in range(0, len(pictures.pictures), PICTURES_AT_ONCE)
+            wide(pictures[start : start + IMAGES_PER_BATCH].pictures.to(head.template) / 255).params.identity
+            for start in range(0, len(pictures.pictures), IMAGES_PER_BATCH)
         ]
     )
     mean = codes.mean(0)
     size = head.log_size(torch.eye(head.num_identity).to(head.template))
-    keep_size = torch.outer(size, size) / size.square().sum()
+    onto_size = torch.outer(size, size) / size.square().sum()
     unit = torch.eye(head.num_identity).to(head.template)
     true = _variance_mm2(head, pictures.identity)
     gain = 1.0
     change = unit
-    for _ in range(ROUNDS):
+    for _ in range(ITERATIONS):
         predicted = _variance_mm2(head, mean + (codes - mean) @ change.mT)
         gain = max(1.0, gain * float((variance_share * true / predicted).sqrt()))
-        change = gain * unit + (1 - gain) * keep_size
+        change = gain * unit + (1 - gain) * onto_size
     rows = slice(0, head.num_identity)
     wide.readout.weight[rows] = change @ wide.readout.weight[rows]
     wide.readout.bias[rows] = change @ (wide.readout.bias[rows] - mean) + mean

@@ -1,9 +1,9 @@
 """The optimiser that trains the open encoder: Muon for kernels and matrices, AdamW for everything else.
 
-Muon steps along the nearest orthogonal matrix to the averaged gradient (Jordan et al. 2024,
+Muon's step is the orthogonal matrix nearest to the averaged gradient (Jordan et al. 2024,
 https://kellerjordan.github.io/posts/muon). At equal computing time the encoder's held-out error fell about twice as
-fast as with AdamW alone (docs/open_encoder.md). torch's own Muon takes no convolution kernels and iterates
-in bfloat16, which on a CPU took a fifth of a training step; this one takes a twentieth.
+fast as with AdamW alone (docs/open_encoder.md). torch's own Muon does not accept convolution kernels and iterates in
+bfloat16, which took a fifth of a training step on a CPU; this implementation takes a twentieth.
 """
 
 from __future__ import annotations
@@ -15,19 +15,22 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+# Decoupled weight decay of both optimisers, per step and unit of the learning rate.
 MATRIX_WEIGHT_DECAY = 0.01
+# Decay of Muon's moving average of the gradient, per step.
 MOMENTUM = 0.95
-# Jordan's quintic a + b s^2 + c s^4: five rounds bring every singular value that matters to 0.7 to 1.2.
+# Coefficients a, b, c of Jordan's quintic a s + b s^3 + c s^5 on singular values s, and its number of iterations.
+# They bring all singular values, except for very small ones, into 0.7 to 1.2.
 QUINTIC = (3.4445, -4.7750, 2.0315)
-ROUNDS = 5
-# Makes a step's root mean square that of a typical step of AdamW.
+ITERATIONS = 5
+# Root mean square of a typical step of AdamW, to which a step of Muon is scaled.
 ADAMW_STEP_SIZE = 0.2
 
 
 def orthogonalized(matrix: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows columns"]:
-    """Nearly the orthogonal factor of the matrix: its singular values become 0.7 to 1.2.
+    """An approximation of the matrix's orthogonal (polar) factor, with singular values of 0.7 to 1.2.
 
-    The polynomial is iterated on the smaller Gram matrix and applied to the matrix once, which is the same in exact
+    The polynomial is iterated on the smaller Gram matrix and applied to the matrix once. This is equal in exact
     arithmetic and, for matrices nine times as wide as high, 2.5 times less work.
     """
     wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.mT
@@ -35,17 +38,17 @@ def orthogonalized(matrix: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows
     gram = scaled @ scaled.mT
     unit = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
     product = unit
-    for done in range(ROUNDS):
+    for done in range(ITERATIONS):
         factor = QUINTIC[0] * unit + QUINTIC[1] * gram + QUINTIC[2] * (gram @ gram)
         product = factor @ product if done else factor
-        if done < ROUNDS - 1:
+        if done < ITERATIONS - 1:
             gram = factor @ gram @ factor
     result = product @ scaled
     return result if wide is matrix else result.mT
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum, then an orthogonal step; kernels count as matrices with one row per output channel."""
+    """Momentum, then an orthogonal step. Kernels are treated as matrices with one row per output channel."""
 
     def __init__(self, kernels: Iterable[nn.Parameter]) -> None:
         super().__init__(kernels, {"lr": 1e-3})
@@ -68,9 +71,9 @@ class Muon(torch.optim.Optimizer):
 
 
 class TrainingOptimizer:
-    """Two optimisers as one.
+    """Muon for the kernels and matrices of a network, AdamW for its other parameters and its last layer.
 
-    The last layer is left to AdamW, as Muon's authors advise: its rows are outputs in units of their own.
+    The last layer is excepted, as Muon's authors advise, because its rows are outputs in different units.
     """
 
     def __init__(self, network: nn.Module, last_layer: nn.Module) -> None:
@@ -89,7 +92,7 @@ class TrainingOptimizer:
                 group["lr"] = rate
 
     def zero_grad(self) -> None:
-        """Forget the gradients of the last step."""
+        """Discard the gradients of the last step."""
         self.muon.zero_grad(set_to_none=True)
         self.adamw.zero_grad(set_to_none=True)
 
@@ -103,6 +106,6 @@ class TrainingOptimizer:
         return {"muon": self.muon.state_dict(), "adamw": self.adamw.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` gave."""
+        """Restore the result of `state_dict`."""
         self.muon.load_state_dict(state["muon"])
         self.adamw.load_state_dict(state["adamw"])

@@ -1,4 +1,4 @@
-"""How the open encoder is trained."""
+"""Options of the open encoder's training."""
 
 from __future__ import annotations
 
@@ -8,49 +8,50 @@ from typing import Any
 
 from neuface.encoders.open_encoder import OpenEncoderConfig
 from neuface.errors import InputError
-from neuface.training.pictures import HELD_OUT_SHARD
+from neuface.training.shards import HELD_OUT_SHARD
 
-# What may change between a run and its continuation: how it is computed, and when it is to end.
+# Upper bound of the seed's absolute value.
 LARGEST_SEED = 2**63 - 1
+# Options that may differ between a run and its continuation: they do not influence the steps already taken.
 FREE_TO_CHANGE = ("steps", "identity_variance", "workers", "threads", "device", "steps_per_check", "compiled")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingOptions:
-    """How to train; the defaults are those of the shipped weights' first run."""
+    """Options of a training; the defaults are those of the shipped weights' first run."""
 
     widths: tuple[int, int, int, int] = OpenEncoderConfig.widths
     """Channels of the network's four stages."""
     shards: int = 24
-    """Files of rendered pictures to train on."""
+    """Number of files of rendered pictures to train on."""
     shard_pictures: int = 2000
-    """Pictures in each, every one of another person."""
+    """Number of pictures in each file; every picture shows another person."""
     workers: int = 2
-    """Processes that draw pictures, one thread each."""
+    """Number of processes that render pictures, each with one thread."""
     threads: int = 2
-    """Threads that train."""
+    """Number of threads for training."""
     device: str = "cpu"
-    """Where to train, such as cuda."""
+    """Torch device for training, such as cuda."""
     compiled: bool = False
-    """Compile the backbone first; faster, but needs a C++ compiler."""
+    """Whether the backbone is compiled, which is faster but needs a C++ compiler."""
     steps: int = 8_800
     batch: int = 64
-    """Rendered pictures per step."""
+    """Number of rendered pictures per step."""
     footage_batch: int = 16
-    """Real frames per step, if there are any."""
+    """Number of real frames per step, if footage is given."""
     footage_weight: float = 0.3
-    """Weight of the loss on real frames, whose landmarks say less than a render's truth."""
+    """Weight of the loss on real frames, whose landmarks constrain a head less than a render's truth."""
     matrix_learning_rate: float = 5e-3
     """Step size for kernels and matrices (Muon), in the units of AdamW's."""
     learning_rate: float = 4e-3
     """Step size for all other weights (AdamW)."""
     warm_up_steps: int = 300
     ema_decay: float = 0.998
-    """The weights that are measured and kept are a moving average of the trained ones."""
+    """Decay per step of the moving average of the weights, which is measured and stored."""
     identity_variance: float = 0.63
-    """Share of the true variance of face shapes over training people that the finished encoder answers with."""
+    """Share of the true variance of face shapes over the training's people in the finished encoder's predictions."""
     steps_per_check: int = 1000
-    """Steps between measurements on held-out people; each one also writes a checkpoint."""
+    """Number of steps between measurements on held-out people; each measurement also writes a checkpoint."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -77,11 +78,11 @@ class TrainingOptions:
             raise InputError("learning rates must be positive and ema_decay in [0, 1)")
 
     def plain(self) -> dict[str, Any]:
-        """The options as a checkpoint keeps them."""
+        """The options in the form in which a checkpoint stores them."""
         return {name: list(item) if isinstance(item, tuple) else item for name, item in asdict(self).items()}
 
     def differences(self, kept: dict[str, Any]) -> list[str]:
-        """What a checkpoint's options differ in, of what may not change in a continuation."""
+        """Differences to a checkpoint's options, among those that may not change in a continuation."""
         return [
             f"{name} {kept.get(name)} (now {wanted})"
             for name, wanted in self.plain().items()
@@ -89,6 +90,6 @@ class TrainingOptions:
         ]
 
     def learning_rate_share(self, step: int) -> float:
-        """Linear warm-up, then half a cosine down to zero."""
+        """Share of the full learning rate: linear warm-up, then half a cosine to zero."""
         warm = min(1.0, (step + 1) / max(1, self.warm_up_steps))
         return warm * 0.5 * (1 + math.cos(math.pi * min(1.0, step / self.steps)))

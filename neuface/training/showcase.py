@@ -1,4 +1,4 @@
-"""What an encoder answers, as pictures: evenly chosen cases and the worst ones."""
+"""An image of an encoder's predictions: typical cases and the worst ones."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from neuface.training.validation import rendered_nme_percent
 from neuface.viz.draw import draw_label
 from neuface.viz.overlay import contact_sheet, overlay_mesh, side_by_side
 
+# Factor by which the pictures are enlarged.
 ENLARGED = 2
 
 
@@ -31,9 +32,9 @@ def typical_and_worst(
 def showcase(
     head: HeadModel, encoder: Predictor, pictures: TrainingPictures, count: int = 8
 ) -> UInt8[Tensor, "h w 3"]:
-    """Two rows of typical cases above two rows of the worst, each picture beside the answer's mesh.
+    """Two rows of typical cases above two rows of the worst, each picture beside the predicted mesh.
 
-    The label is the error in percent of the outer-eye distance. Blue dots are answered landmarks, red true ones.
+    The label is the error in percent of the outer-eye distance. Blue dots are predicted landmarks, red true ones.
     """
     errors = rendered_nme_percent(head, encoder, pictures)
     typical, worst = typical_and_worst(errors, count)
@@ -48,15 +49,15 @@ def _pair(
     head: HeadModel, encoder: Predictor, pictures: TrainingPictures, index: int, error_percent: float
 ) -> UInt8[Tensor, "h w 3"]:
     shown = pictures[index : index + 1]
-    answer, truth = encoder(shown.pictures.to(head.template) / 255), shown.truth(head)
+    prediction, truth = encoder(shown.pictures.to(head.template) / 255), shown.truth(head)
     frame = shown.pictures[0].permute(1, 2, 0).repeat_interleave(ENLARGED, 0).repeat_interleave(ENLARGED, 1)
     half = frame.shape[0] / 2
     to_px = half * torch.tensor([1.0, 1.0, 1.0])
-    vertices = answer.camera.to_image(head.vertices(answer.params))[0] * to_px
+    vertices = prediction.camera.to_image(head.vertices(prediction.params))[0] * to_px
     vertices = vertices + vertices.new_tensor([half - 0.5, half - 0.5, 0.0])
     points, true_points = (
         (item.camera.project(head.landmarks(item.params, IBUG68))[0] + 1) * half - 0.5
-        for item in (answer, truth)
+        for item in (prediction, truth)
     )
     drawn = overlay_mesh(frame, vertices, head.faces, 0.7, points, true_points)
     return side_by_side([("", draw_label(frame, f"{error_percent:.1f} %")), ("", drawn)])

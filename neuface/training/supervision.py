@@ -1,4 +1,4 @@
-"""What the open encoder learns from: pictures with known truth, and real frames with landmarks only."""
+"""The training loss of the open encoder: on pictures with known truth, and on real frames with landmarks only."""
 
 from __future__ import annotations
 
@@ -15,24 +15,27 @@ from neuface.geometry.rotations import rotation_angle_rad
 from neuface.head.model import HeadModel
 from neuface.landmarks.schemes import IBUG68, MEDIAPIPE_TO_IBUG68
 from neuface.structs import HeadParams, Prediction
-from neuface.training.footage import Footage
+from neuface.training.recordings import RecordedFrames
 
 DENSE_SCHEME = "mediapipe478"
+# Number of skin vertices that are compared besides the landmarks, and the seed of their choice.
 EXTRA_VERTICES = 200
 VERTEX_SEED = 7
 
-# Balanced so that every part is of order one half late in training. Identity and expression are compared by
-# squares: most units are at rest in most faces, and their median, zero, is where a sigmoid stops learning.
+# Weights of the parts of the loss on renders, chosen so that each weighted part is about one half late in training.
+# Identity and expression are compared by squares: most expression units are at rest in most faces, so that an L1 loss
+# would draw them to their median, zero, where the gradient of a sigmoid vanishes.
 LOSS_WEIGHTS = {
     "image": 10.0,
     "shape_mm": 1.0,
-    "turn_rad": 1.0,
+    "rotation_rad": 1.0,
     "centre": 2.0,
     "log_scale": 1.0,
     "identity_squared": 1.0,
     "expression_squared": 60.0,
 }
-# For real frames. The two priors hold what landmarks leave open near the population of the renders.
+# Weights of the parts of the loss on real frames. The two priors keep what landmarks do not determine near the
+# population of the renders.
 FOOTAGE_WEIGHTS = {
     "footage_image": 10.0,
     "footage_closure": 10.0,
@@ -63,7 +66,7 @@ class Supervision:
         )
 
     def points(self, params: HeadParams) -> Float[Tensor, "n points 3"]:
-        """The compared points of unposed heads, metres; landmarks lie where they do in the front view."""
+        """The compared points of unposed heads, metres; sliding landmarks are those of the frontal view."""
         unposed = params.unposed()
         return torch.cat((self.head.landmarks(unposed, DENSE_SCHEME), self.sparse.vertices(unposed)), dim=-2)
 
@@ -78,22 +81,22 @@ class Supervision:
             anchor_centre(item.camera, encoder.posed_anchor(item.params.identity, item.params.root_rotvec))
             for item in (prediction, truth)
         )
-        turn = prediction.params.root_rotvec, truth.params.root_rotvec
+        rotvecs = prediction.params.root_rotvec, truth.params.root_rotvec
         return {
             "image": (seen - truly_seen).abs().mean(),
             "shape_mm": 1000 * (points - true_points).abs().mean(),
-            "turn_rad": rotation_angle_rad(*turn).mean(),
+            "rotation_rad": rotation_angle_rad(*rotvecs).mean(),
             "centre": (centre - true_centre).abs().mean(),
             "log_scale": (prediction.camera.scale / truth.camera.scale).log().abs().mean(),
             "identity_squared": (prediction.params.identity - truth.params.identity).square().mean(),
             "expression_squared": (prediction.params.expression - truth.params.expression).square().mean(),
         }
 
-    def footage_parts(self, prediction: Prediction, frames: Footage) -> dict[str, Float[Tensor, ""]]:
-        """The parts of the loss for real frames, whose landmarks are all that is known (as DECA's coarse stage).
+    def footage_parts(self, prediction: Prediction, frames: RecordedFrames) -> dict[str, Float[Tensor, ""]]:
+        """The parts of the loss for real frames, of which only landmarks are known (as in DECA's coarse stage).
 
-        Landmarks; the opening of eyes and lips, which depends on no pose; one identity per person; and two weak
-        priors. Image distances are in crop NDC.
+        They are the landmarks; the opening of eyes and lips, which does not depend on the head's position; agreement
+        of the identity within each person; and two weak priors. Image distances are in crop NDC.
         """
         seen = prediction.camera.project(self.head.landmarks(prediction.params, frames.scheme))
         observed = frames.points_ndc, frames.confidence

@@ -1,4 +1,4 @@
-"""The state of a training, and one step of it."""
+"""The state of the open encoder's training, and one step of it."""
 
 from __future__ import annotations
 
@@ -11,44 +11,45 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neuface.devices import checked_device
+from neuface.devices import checked_device, cpu_seed
 from neuface.encoders.open_encoder import OpenEncoder, OpenEncoderConfig
 from neuface.errors import InputError
 from neuface.hashing import tensors_hash
 from neuface.head.model import HeadModel
 from neuface.structs import Prediction
 from neuface.synthetic.training_pictures import TrainingPictures
-from neuface.training.augment import random_moves, random_padding, reexpose
-from neuface.training.footage import Footage, draw_frames, mirror_order, mirror_some
+from neuface.training.augment import random_jitter, random_padding, reexpose
 from neuface.training.optimizer import TrainingOptimizer
 from neuface.training.options import TrainingOptions
+from neuface.training.recordings import RecordedFrames, draw_frames, mirror_order, mirror_some
 from neuface.training.supervision import Supervision, total_loss
 from neuface.training.validation import figures
 
+# Upper bound of the gradient's norm; larger gradients are scaled down.
 GRADIENT_NORM_LIMIT = 5.0
+# Distance of the seeds of two runs; it bounds the number of steps with seeds of their own.
 SEEDS_PER_RUN = 1_000_003
 
 
 class Trainer:
-    """The state of a training and one step of it."""
+    """The state of a training: network, optimiser, moving average, and measurements so far."""
 
     def __init__(
         self,
         head: HeadModel,
         training: TrainingPictures,
-        footage: Sequence[Footage],
+        footage: Sequence[RecordedFrames],
         options: TrainingOptions,
         start: OpenEncoder | None = None,
     ) -> None:
-        """Raises InputError when `start` is a network of another size than the options ask for."""
+        """Raises InputError if the size of the network `start` differs from that in the options."""
         self.head, self.training, self.footage, self.options = head, training, footage, options
         self.device = checked_device(options.device)
-        torch.manual_seed(options.seed)
-        self.encoder = OpenEncoder(head, OpenEncoderConfig(widths=options.widths)).train().to(self.device)
+        self.encoder = self._initial_encoder().train().to(self.device)
         if start is not None:
             if start.config != self.encoder.config:
                 raise InputError(
-                    f"the weights to begin with are of a network with {start.config}, the options ask for "
+                    f"the initial weights are of a network with {start.config}, the options ask for "
                     f"{self.encoder.config}"
                 )
             self.encoder.load_state_dict(start.state_dict())
@@ -71,18 +72,18 @@ class Trainer:
         self.optimizer.set_learning_rate(
             matrices=share * options.matrix_learning_rate, others=share * options.learning_rate
         )
-        # The step is the seed, so that a continued run sees what an unbroken one would have seen.
+        # The step determines the seed, so that a continued run draws the same batches as an uninterrupted one.
         generator = torch.Generator().manual_seed(options.seed * SEEDS_PER_RUN + self.step)
-        pictures, truth = draw_rendered(self.head, self.training, options.batch, generator)
-        frames: Footage | None = None
+        images, truth = draw_rendered(self.head, self.training, options.batch, generator)
+        frames: RecordedFrames | None = None
         if self.footage and options.footage_batch:
-            real_pictures, frames = draw_real(self.footage, self.mirrors, options.footage_batch, generator)
-            pictures = torch.cat((pictures, real_pictures))
-        answer = self.encoder(pictures.to(self.device))
-        parts = self.supervision.parts(self.encoder, answer[: options.batch], truth.to(self.device))
+            real_images, frames = draw_real(self.footage, self.mirrors, options.footage_batch, generator)
+            images = torch.cat((images, real_images))
+        prediction = self.encoder(images.to(self.device))
+        parts = self.supervision.parts(self.encoder, prediction[: options.batch], truth.to(self.device))
         loss = total_loss(parts)
         if frames is not None:
-            real = self.supervision.footage_parts(answer[options.batch :], frames.to(self.device))
+            real = self.supervision.footage_parts(prediction[options.batch :], frames.to(self.device))
             loss = loss + options.footage_weight * total_loss(real)
             parts |= real
         self.optimizer.zero_grad()
@@ -95,7 +96,7 @@ class Trainer:
 
     @torch.no_grad()
     def _update_average(self) -> None:
-        # A short memory at first, so that the untrained weights are soon forgotten.
+        # The average is short at first, so that the untrained weights lose their influence.
         decay = min(self.options.ema_decay, (1 + self.step) / (10 + self.step))
         for name, value in self.encoder.state_dict().items():
             if value.is_floating_point():
@@ -104,19 +105,24 @@ class Trainer:
                 self.average[name].copy_(value)
 
     def averaged(self) -> OpenEncoder:
-        """The averaged weights as an encoder of its own, on the CPU, in evaluation mode."""
-        encoder = OpenEncoder(self.head, OpenEncoderConfig(widths=self.options.widths))
+        """A new encoder with the averaged weights, on the CPU, in evaluation mode."""
+        encoder = self._initial_encoder()
         encoder.load_state_dict(self.average)
         return encoder.eval()
+
+    def _initial_encoder(self) -> OpenEncoder:
+        """An untrained encoder on the CPU, whose weights depend on the seed alone."""
+        with cpu_seed(self.options.seed):
+            return OpenEncoder(self.head, OpenEncoderConfig(widths=self.options.widths))
 
     def record(
         self,
         parts: dict[str, Tensor],
         averaged: OpenEncoder,
         held_out: TrainingPictures,
-        measured_on: Sequence[Footage],
+        measured_on: Sequence[RecordedFrames],
     ) -> dict[str, Any]:
-        """Measure on held-out people and remember the figures."""
+        """Measure the averaged weights on held-out people; the result is appended to `rows`."""
         earlier = self.rows[-1]["minutes"] if self.rows else 0.0
         minutes = earlier + (time.monotonic() - self._began) / 60
         row = {"step": self.step, "minutes": round(minutes, 2)}
@@ -127,7 +133,7 @@ class Trainer:
         return row
 
     def state(self) -> dict[str, Any]:
-        """Everything a continuation needs."""
+        """The state from which a training can be continued."""
         return {
             "options": self.options.plain(),
             "footage": self._footage_names(),
@@ -140,22 +146,22 @@ class Trainer:
         }
 
     def load(self, state: dict[str, Any]) -> None:
-        """Go on from `state`. Raises InputError when it was made with other options."""
+        """Continue from `state`. Raises InputError if it belongs to other options, initial weights or footage."""
         other = self.options.differences(state.get("options", {}))
         if other:
             raise InputError(
-                "the folder holds a training with other options: " + ", ".join(other) + ". Take the same "
+                "the folder contains a training with other options: " + ", ".join(other) + ". Use the same "
                 "options to continue it, or another folder to begin anew"
             )
         if state["start"] != self.start:
             raise InputError(
-                "the folder holds a training that began with other weights. Begin with the same to continue it, or "
-                "take another folder"
+                "the folder contains a training that began with other weights. Begin with the same to continue it, "
+                "or use another folder"
             )
         if state["footage"] != self._footage_names():
             raise InputError(
-                f"the folder holds a training with the footage {', '.join(state['footage']) or '(none)'}, now it is "
-                f"{', '.join(self._footage_names()) or '(none)'}. Take the same, or another folder to begin anew"
+                f"the folder contains a training with the footage {', '.join(state['footage']) or '(none)'}, now it "
+                f"is {', '.join(self._footage_names()) or '(none)'}. Use the same, or another folder to begin anew"
             )
         self.encoder.load_state_dict(state["encoder"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -172,32 +178,35 @@ class Trainer:
 def draw_rendered(
     head: HeadModel, training: TrainingPictures, count: int, generator: torch.Generator
 ) -> tuple[Tensor, Prediction]:
-    """Random rendered pictures, moved in their crops and re-exposed, with their truth."""
+    """Random rendered pictures with random crops and exposures, and their truth."""
     batch = training[torch.randint(len(training.identity), (count,), generator=generator)]
-    moves = random_moves(count, generator)
-    pictures = moves.pictures(batch.pictures.float() / 255, random_padding(generator))
-    return reexpose(pictures, generator), moves.truth(batch.truth(head), head)
+    jitter = random_jitter(count, generator)
+    images = jitter.images(batch.pictures.float() / 255, random_padding(generator))
+    return reexpose(images, generator), jitter.truth(batch.truth(head), head)
 
 
 @torch.no_grad()
 def draw_real(
-    footage: Sequence[Footage], mirrors: Mapping[str, Tensor], count: int, generator: torch.Generator
-) -> tuple[Tensor, Footage]:
-    """Random real frames, some mirrored, moved in their crops and re-exposed, and what was observed in them."""
+    footage: Sequence[RecordedFrames], mirrors: Mapping[str, Tensor], count: int, generator: torch.Generator
+) -> tuple[Tensor, RecordedFrames]:
+    """Random real frames, some mirrored, with random crops and exposures, and their landmarks."""
     drawn = draw_frames(footage, count, generator)
     drawn = mirror_some(drawn, mirrors[drawn.scheme], generator)
-    moves = random_moves(count, generator)
-    pictures = moves.pictures(drawn.pictures.float() / 255, random_padding(generator))
-    return reexpose(pictures, generator), replace(drawn, points_ndc=moves.points(drawn.points_ndc))
+    jitter = random_jitter(count, generator)
+    images = jitter.images(drawn.pictures.float() / 255, random_padding(generator))
+    return reexpose(images, generator), replace(drawn, points_ndc=jitter.points(drawn.points_ndc))
 
 
 def mean_encoder(encoders: Sequence[OpenEncoder]) -> OpenEncoder:
-    """The encoder whose weights are the mean of others', such as continuations of one training (a "model soup",
-    Wortsman et al. 2022). Raises InputError when they differ in size.
+    """The encoder with the mean of several encoders' weights (a "model soup", Wortsman et al. 2022).
+
+    They should be continuations of one training. Raises InputError if they differ in size.
     """
     first = encoders[0]
     if any(item.config != first.config for item in encoders):
-        raise InputError(f"weights of different networks have no mean: {[item.config for item in encoders]}")
+        raise InputError(
+            f"weights of different networks cannot be averaged: {[item.config for item in encoders]}"
+        )
     states = [item.state_dict() for item in encoders]
     mean = copy.deepcopy(first)
     mean.load_state_dict(

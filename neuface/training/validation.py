@@ -1,4 +1,4 @@
-"""How good an encoder is on its own: on rendered people with exact truth, and on real clips with landmarks."""
+"""Accuracy of an encoder without any fit: on rendered people with exact truth, and on real clips with landmarks."""
 
 from __future__ import annotations
 
@@ -18,38 +18,39 @@ from neuface.landmarks.schemes import IBUG68, MEDIAPIPE_TO_IBUG68, OUTER_EYES_IB
 from neuface.metrics import mpve_mm, nme_percent
 from neuface.structs import HeadParams, Prediction
 from neuface.synthetic.training_pictures import TrainingPictures
-from neuface.training.footage import Footage
+from neuface.training.recordings import RecordedFrames
 
-PICTURES_AT_ONCE = 100
+# Upper bound of the images that are encoded at once.
+IMAGES_PER_BATCH = 100
 
-BatchT = TypeVar("BatchT", TrainingPictures, Footage)
+BatchT = TypeVar("BatchT", TrainingPictures, RecordedFrames)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SyntheticFigures:
-    """An encoder on rendered people it was not trained on."""
+    """Figures of an encoder on rendered people that it was not trained on."""
 
     nme68_percent: float
-    """Mean over pictures; of the outer-eye distance without foreshortening, which in a profile is close to 0."""
+    """Mean over pictures, in percent of the outer-eye distance without foreshortening."""
     rotation_median_deg: float
     mpve_face_mm: float
     """Face vertices of the unposed heads with expression, after rigid alignment."""
     mean_face_mpve_mm: float
-    """The same for the mean face at rest: what knowing nothing but the population gives."""
+    """The same for the mean face at rest, the best prediction without an image."""
     identity_variance_share: float
     """Variance over people of the predicted face shape over that of the true one; see `shape_variance_mm2`."""
     identity_error_share: float
-    """Mean squared error of the face shape over its true variance: 0 is perfect, 1 the mean face."""
+    """Mean squared error of the face shape over its true variance: 0 is perfect, 1 is the mean face."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClipFigures:
-    """An encoder on one real clip."""
+    """Figures of an encoder on one real clip."""
 
     name: str
     nme68_percent: float
     mean_face_nme68_percent: float
-    """The same pose and camera with the mean face at rest."""
+    """The error with the same pose and camera and the mean face at rest."""
 
 
 @torch.inference_mode()
@@ -57,14 +58,14 @@ def measure_synthetic(head: HeadModel, encoder: Predictor, held_out: TrainingPic
     """Figures on rendered pictures, one per person."""
     angle, mpve, mean_face, shapes, true_shapes = [], [], [], [], []
     for batch in _batches(held_out):
-        truth, answer = batch.truth(head), encoder(batch.pictures.to(head.template) / 255)
-        angle.append(rotation_angle_rad(answer.params.root_rotvec, truth.params.root_rotvec).rad2deg())
+        truth, prediction = batch.truth(head), encoder(batch.pictures.to(head.template) / 255)
+        angle.append(rotation_angle_rad(prediction.params.root_rotvec, truth.params.root_rotvec).rad2deg())
         true_vertices = head.vertices(truth.params.unposed())
-        answered = head.vertices(answer.params.unposed())
-        mpve.append(mpve_mm(answered, true_vertices, where=head.regions["face"]))
+        vertices = head.vertices(prediction.params.unposed())
+        mpve.append(mpve_mm(vertices, true_vertices, where=head.regions["face"]))
         neutral = head.template.expand_as(true_vertices)
         mean_face.append(mpve_mm(neutral, true_vertices, where=head.regions["face"]))
-        shapes.append(face_shapes_mm(head, answer.params))
+        shapes.append(face_shapes_mm(head, prediction.params))
         true_shapes.append(face_shapes_mm(head, truth.params))
     shape, true_shape = torch.cat(shapes), torch.cat(true_shapes)
     true_variance = shape_variance_mm2(true_shape)
@@ -83,22 +84,23 @@ def measure_synthetic(head: HeadModel, encoder: Predictor, held_out: TrainingPic
 def rendered_nme_percent(
     head: HeadModel, encoder: Predictor, pictures: TrainingPictures
 ) -> Float[Tensor, " n"]:
-    """Error of the 68 landmarks of every picture over the outer-eye distance without foreshortening."""
+    """Error of the 68 landmarks of every picture, in percent of the outer-eye distance without foreshortening."""
     errors = []
     for batch in _batches(pictures):
-        truth, answer = batch.truth(head), encoder(batch.pictures.to(head.template) / 255)
+        truth, prediction = batch.truth(head), encoder(batch.pictures.to(head.template) / 255)
         points = head.landmarks(truth.params, IBUG68)
-        seen = answer.camera.project(head.landmarks(answer.params, IBUG68))
+        projected = prediction.camera.project(head.landmarks(prediction.params, IBUG68))
         right, left = OUTER_EYES_IBUG68
         eyes = torch.linalg.vector_norm(points[:, right] - points[:, left], dim=-1) * truth.camera.scale
-        errors.append(nme_percent(seen, truth.camera.project(points), torch.ones_like(seen[..., 0]), eyes))
+        confidence = torch.ones_like(projected[..., 0])
+        errors.append(nme_percent(projected, truth.camera.project(points), confidence, eyes))
     return torch.cat(errors)
 
 
 def face_shapes_mm(head: HeadModel, params: HeadParams) -> Float[Tensor, "n vertices 3"]:
-    """Face vertices of the identities at rest, brought to the mean face by a similarity, millimetres.
+    """Face vertices of the identities at rest, aligned to the mean face by a similarity, millimetres.
 
-    A similarity, because a weak-perspective picture says nothing about a head's size.
+    The alignment includes scale, because a weak-perspective image does not determine a head's size.
     """
     at_rest = replace(head.neutral(len(params.identity)), identity=params.identity)
     face = head.vertices(at_rest)[:, head.regions["face"]]
@@ -112,17 +114,19 @@ def shape_variance_mm2(shapes_mm: Float[Tensor, "n vertices 3"]) -> Float[Tensor
 
 
 @torch.inference_mode()
-def measure_footage(head: HeadModel, encoder: Predictor, footage: Sequence[Footage]) -> list[ClipFigures]:
-    """Landmark errors of real clips, each next to what its own pose gives with the mean face."""
+def measure_footage(
+    head: HeadModel, encoder: Predictor, footage: Sequence[RecordedFrames]
+) -> list[ClipFigures]:
+    """Landmark errors of real clips, and those of the mean face with the same pose and camera."""
     figures = []
     for item in footage:
         for number, name in enumerate(item.clip_names):
             clip = item[item.clip == number]
             errors, mean_face_errors = [], []
             for batch in _batches(clip):
-                answer = encoder(batch.pictures.to(head.template) / 255)
-                errors.append(footage_nme_percent(head, answer, batch))
-                mean_face_errors.append(footage_nme_percent(head, with_mean_face(head, answer), batch))
+                prediction = encoder(batch.pictures.to(head.template) / 255)
+                errors.append(footage_nme_percent(head, prediction, batch))
+                mean_face_errors.append(footage_nme_percent(head, with_mean_face(head, prediction), batch))
             figures.append(
                 ClipFigures(
                     name=name,
@@ -139,8 +143,10 @@ def with_mean_face(head: HeadModel, prediction: Prediction) -> Prediction:
     return replace(prediction, params=replace(neutral, root_rotvec=prediction.params.root_rotvec))
 
 
-def footage_nme_percent(head: HeadModel, prediction: Prediction, frames: Footage) -> Float[Tensor, " n"]:
-    """Error of the 68 landmarks (or their dense counterparts) over the seen distance of the outer eye corners."""
+def footage_nme_percent(
+    head: HeadModel, prediction: Prediction, frames: RecordedFrames
+) -> Float[Tensor, " n"]:
+    """Error of the 68 landmarks (or their counterparts), in percent of the observed outer-eye distance."""
     chosen = list(range(68)) if frames.scheme == IBUG68 else list(MEDIAPIPE_TO_IBUG68)
     seen = prediction.camera.project(head.landmarks(prediction.params, frames.scheme))[:, chosen]
     observed, confidence = frames.points_ndc[:, chosen], frames.confidence[:, chosen]
@@ -151,14 +157,14 @@ def footage_nme_percent(head: HeadModel, prediction: Prediction, frames: Footage
 
 
 def _batches(items: BatchT) -> Iterator[BatchT]:
-    for start in range(0, len(items.pictures), PICTURES_AT_ONCE):
-        yield items[start : start + PICTURES_AT_ONCE]
+    for start in range(0, len(items.pictures), IMAGES_PER_BATCH):
+        yield items[start : start + IMAGES_PER_BATCH]
 
 
 def figures(
-    head: HeadModel, encoder: Predictor, held_out: TrainingPictures, measured_on: Sequence[Footage]
+    head: HeadModel, encoder: Predictor, held_out: TrainingPictures, measured_on: Sequence[RecordedFrames]
 ) -> dict[str, float]:
-    """All figures of one encoder by name."""
+    """All figures of an encoder by name, rounded to three decimals."""
     found = asdict(measure_synthetic(head, encoder, held_out))
     for clip in measure_footage(head, encoder, measured_on):
         found[f"{clip.name} nme68_percent"] = clip.nme68_percent

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from neuface.devices import cpu_threads
 from neuface.errors import InputError
 from neuface.evaluation.held_out_view import HeldOut, leave_one_view_out, view_means
 from neuface.evaluation.landmarks_3d import triangulate_inner51
@@ -408,12 +409,8 @@ def _held_out_json(job: _Job, found: HeldOut) -> Json:
 def _pool(workers: int) -> Iterator[Callable[[_Job], Json]]:
     """How a job is computed, with one thread: here, or in one of several processes."""
     if workers == 1:
-        before = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
+        with cpu_threads(1):
             yield _compute
-        finally:
-            torch.set_num_threads(before)
         return
     pool: Executor
     with ProcessPoolExecutor(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from neuface.head.model import HeadModel
 from neuface.landmarks.schemes import MEDIAPIPE_TO_IBUG68
-from neuface.training.footage import mirror_order
+from neuface.training.recordings import mirror_order
 
 MIRROR = torch.tensor([-1.0, 1.0, 1.0])
 

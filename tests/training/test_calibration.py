@@ -1,4 +1,4 @@
-"""Widening gives the asked-for variance, keeps size and everything but identity, and leaves wide encoders alone."""
+"""Widening reaches the requested variance and changes neither the size nor anything but the identity."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from small_encoder import SMALL_ENCODER
 from neuface.encoders.open_encoder import OpenEncoder
 from neuface.head.model import HeadModel
 from neuface.synthetic.training_pictures import TrainingPictures
-from neuface.training.calibration import widened
+from neuface.training.calibration import widen_identity
 from neuface.training.validation import face_shapes_mm, shape_variance_mm2
 
 COUNT = 40
@@ -19,7 +19,7 @@ COUNT = 40
 
 @pytest.fixture
 def encoder(open_head: HeadModel) -> OpenEncoder:
-    """Answers that differ from picture to picture, but little."""
+    """An encoder whose predictions differ little between images."""
     torch.manual_seed(0)
     network = OpenEncoder(open_head, SMALL_ENCODER).eval()
     torch.nn.init.normal_(network.readout.weight, std=0.3)
@@ -44,13 +44,13 @@ def variance(head: HeadModel, identity: torch.Tensor) -> float:
     return float(shape_variance_mm2(face_shapes_mm(head, replace(head.neutral(COUNT), identity=identity))))
 
 
-def test_the_variance_asked_for_is_reached_and_the_rest_stays(
+def test_the_requested_variance_is_reached_and_other_predictions_are_unchanged(
     open_head: HeadModel, encoder: OpenEncoder, pictures: TrainingPictures
 ) -> None:
     before = encoder(pictures.pictures / 255)
     true = variance(open_head, pictures.identity)
     assert variance(open_head, before.params.identity) < 0.5 * true
-    wide, gain = widened(open_head, encoder, pictures, 0.6)
+    wide, gain = widen_identity(open_head, encoder, pictures, 0.6)
     after = wide(pictures.pictures / 255)
     assert gain > 1
     assert variance(open_head, after.params.identity) / true == pytest.approx(0.6, abs=0.01)
@@ -62,10 +62,10 @@ def test_the_variance_asked_for_is_reached_and_the_rest_stays(
     assert torch.allclose(before.params.identity.mean(0), after.params.identity.mean(0), atol=1e-4)
 
 
-def test_an_encoder_that_is_wide_enough_is_left_alone(
+def test_an_encoder_of_sufficient_variance_is_unchanged(
     open_head: HeadModel, encoder: OpenEncoder, pictures: TrainingPictures
 ) -> None:
-    same, gain = widened(open_head, encoder, pictures, 0.0)
+    same, gain = widen_identity(open_head, encoder, pictures, 0.0)
     assert gain == 1
     for one, other in zip(same.parameters(), encoder.parameters(), strict=True):
         assert torch.allclose(one, other, atol=1e-6)

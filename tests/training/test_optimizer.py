@@ -1,4 +1,4 @@
-"""Muon on kernels through shared memory: it moves the network's own weights, orthogonally."""
+"""Muon takes orthogonal steps on kernels, AdamW the others; both states can be restored."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ def test_kernels_take_orthogonal_steps_and_the_rest_take_adams() -> None:
     optimizer.step()
     moves = [after.detach() - was for after, was in zip(model.parameters(), before, strict=True)]
     for kernel in (moves[0].flatten(1), moves[4]):
-        # All singular values alike, within the looseness of Muon's five iterations and the weight decay.
+        # All singular values are equal up to the tolerance of Muon's five iterations and the weight decay.
         size = torch.linalg.svdvals(kernel) / (0.1 * 0.2 * max(kernel.shape) ** 0.5)
         assert size.min() > 0.6
         assert size.max() < 1.3
     for other in (moves[1], moves[2], moves[3], moves[5], moves[6], moves[7]):
-        # Adam's first step is the step size in every coordinate, but for the weight decay.
+        # Adam's first step is the learning rate in every coordinate, except for the weight decay.
         assert torch.allclose(other.abs(), torch.full_like(other, 0.01), atol=3e-4)
 
 
-def test_gradients_are_forgotten() -> None:
+def test_gradients_are_discarded() -> None:
     model = network()
     optimizer = TrainingOptimizer(model, model[4])
     model(torch.rand(2, 3, 3, 3)).sum().backward()
@@ -46,8 +46,8 @@ def test_gradients_are_forgotten() -> None:
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def test_state_survives() -> None:
-    """Two steps in a row are one step, saved, restored into a fresh optimiser, and another."""
+def test_state_can_be_saved_and_restored() -> None:
+    """Two steps in a row equal one step, its state restored into a new optimiser, and a second step."""
 
     def take_step(model: nn.Module, optimizer: TrainingOptimizer, seed: int) -> None:
         generator = torch.Generator().manual_seed(seed)
@@ -69,8 +69,8 @@ def test_state_survives() -> None:
         assert torch.equal(one, other)
 
 
-def test_orthogonalized_is_the_orthogonal_factor_loosely() -> None:
-    """The polynomial written out on the matrix itself, and the singular vectors left alone."""
+def test_orthogonalized_approximates_the_orthogonal_factor() -> None:
+    """The result equals the polynomial on the matrix itself, with unchanged singular vectors."""
     for shape in ((6, 20), (20, 6)):
         matrix = torch.randn(shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
         stretched = matrix / torch.linalg.matrix_norm(matrix)

@@ -11,7 +11,7 @@ from small_encoder import SMALL_ENCODER
 from neuface.encoders.open_encoder import OpenEncoder
 from neuface.head.model import HeadModel
 from neuface.structs import Prediction, WeakPerspective
-from neuface.training.footage import Footage
+from neuface.training.recordings import RecordedFrames
 from neuface.training.supervision import FOOTAGE_WEIGHTS, LOSS_WEIGHTS, Supervision, total_loss
 
 COUNT, SIZE = 5, 112
@@ -36,10 +36,10 @@ def test_compared_points_are_where_the_head_puts_them(open_head: HeadModel, trut
     assert torch.allclose(posed[:, :478], held, atol=1e-5)
 
 
-def observed_as(head: HeadModel, answer: Prediction, scheme: str) -> Footage:
+def observed_as(head: HeadModel, answer: Prediction, scheme: str) -> RecordedFrames:
     """Frames in which exactly the answer was observed, two of each person."""
     points = answer.camera.project(head.landmarks(answer.params, scheme))
-    return Footage(
+    return RecordedFrames(
         pictures=torch.zeros(COUNT, 3, 8, 8, dtype=torch.uint8),
         points_ndc=points,
         confidence=torch.ones(points.shape[:2]),

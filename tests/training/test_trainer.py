@@ -1,4 +1,4 @@
-"""Training: learns, goes on where it stopped, gives the same weights for the same seed, refuses bad input."""
+"""Training lowers the error, continues from checkpoints, is determined by its seed, and refuses wrong input."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from neuface.io.training_folder import TrainingFolder
 from neuface.structs import Prediction
 from neuface.synthetic.training_pictures import TrainingPictures
 from neuface.training.options import TrainingOptions
-from neuface.training.pictures import HELD_OUT_SHARD, draw_shards, read_shards
 from neuface.training.run import train_encoder
+from neuface.training.shards import HELD_OUT_SHARD, draw_shards, read_shards
 from neuface.training.trainer import Trainer
 from neuface.training.validation import face_shapes_mm, measure_synthetic, shape_variance_mm2
 
@@ -69,7 +69,7 @@ def test_a_run_leaves_weights_log_and_curves(folder: Path, open_head: HeadModel)
         assert json.loads(archive.metadata()["training"])["nme68_percent"] == best
 
 
-def test_a_continued_run_is_the_unbroken_one(folder: Path, tmp_path: Path) -> None:
+def test_a_continued_run_equals_an_uninterrupted_one(folder: Path, tmp_path: Path) -> None:
     unbroken = train_encoder(folder, OPTIONS, progress=False)
     broken = tmp_path / "broken"
     broken.mkdir()
@@ -90,8 +90,33 @@ def test_a_continued_run_is_the_unbroken_one(folder: Path, tmp_path: Path) -> No
             train_encoder(broken, OPTIONS, progress=False)
     continued = train_encoder(broken, OPTIONS, progress=False)
     assert torch.equal(weights(continued), weights(unbroken))
-    other = train_encoder(broken, OPTIONS, progress=False)  # finished: nothing left to do
+    other = train_encoder(broken, OPTIONS, progress=False)  # all steps are done
     assert torch.equal(weights(other), weights(unbroken))
+
+
+def test_torchs_global_state_is_restored(folder: Path) -> None:
+    """Another number of threads in the caller changes neither the result nor the caller's setting afterwards."""
+    before = torch.get_num_threads()
+    torch.manual_seed(11)
+    state = torch.get_rng_state()
+    torch.set_num_threads(2)
+    try:
+        first = train_encoder(folder, replace(OPTIONS, steps=3, threads=1), progress=False)
+        assert torch.get_num_threads() == 2
+        assert torch.equal(torch.get_rng_state(), state)
+        torch.rand(5)
+        (folder / "checkpoint.pt").unlink()
+        second = train_encoder(folder, replace(OPTIONS, steps=3, threads=1), progress=False)
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(weights(first), weights(second))
+
+
+def test_threads_are_restored_after_an_error(folder: Path) -> None:
+    before = torch.get_num_threads()
+    with pytest.raises(InputError, match="expected 30 each"):
+        train_encoder(folder, replace(OPTIONS, shard_pictures=30, threads=before + 1), progress=False)
+    assert torch.get_num_threads() == before
 
 
 def test_another_seed_gives_other_weights(folder: Path) -> None:
@@ -107,7 +132,7 @@ def test_a_folder_of_another_run_is_not_continued(folder: Path) -> None:
         train_encoder(folder, replace(OPTIONS, steps=3, learning_rate=0.1), progress=False)
 
 
-def test_a_damaged_checkpoint_is_an_error_that_says_what_to_do(folder: Path) -> None:
+def test_the_error_for_a_damaged_checkpoint_states_what_to_do(folder: Path) -> None:
     (folder / "checkpoint.pt").write_bytes(b"PK\x03\x04 nothing useful")
     with pytest.raises(InputError, match="delete it to begin anew"):
         train_encoder(folder, OPTIONS, progress=False)
@@ -143,7 +168,7 @@ def test_begins_with_given_weights(folder: Path, tmp_path: Path, open_head: Head
         train_encoder(folder, replace(still, widths=(8, 8, 16, 32)), start=[path], progress=False)
 
 
-def test_several_weights_begin_as_their_mean_and_are_only_widened_without_steps(
+def test_training_begins_with_the_mean_of_several_weights(
     folder: Path, tmp_path: Path, open_head: HeadModel
 ) -> None:
     torch.manual_seed(0)
@@ -177,7 +202,7 @@ def test_a_checkpoint_of_other_footage_or_another_version_is_not_continued(folde
         train_encoder(folder, short, progress=False)
 
 
-def test_a_training_that_diverges_says_so_and_keeps_its_checkpoint(folder: Path) -> None:
+def test_a_training_that_diverges_is_reported_and_keeps_its_checkpoint(folder: Path) -> None:
     train_encoder(folder, replace(OPTIONS, steps=3), progress=False)
     before = (folder / "checkpoint.pt").read_bytes()
 
@@ -193,7 +218,7 @@ def test_a_training_that_diverges_says_so_and_keeps_its_checkpoint(folder: Path)
 
 
 def test_training_lowers_the_error(folder: Path, open_head: HeadModel) -> None:
-    """On the pictures it learns by heart: that gradients reach every part and point the right way."""
+    """Measured on the training pictures: the gradients of all parts have the right sign."""
     longer = replace(OPTIONS, steps=60, batch=24, widths=(8, 8, 16, 32), ema_decay=0.5, steps_per_check=60)
     encoder = train_encoder(folder, longer, progress=False)
     training = read_shards(TrainingFolder(folder), [0], 24)
@@ -226,24 +251,24 @@ def test_the_learning_rate_warms_up_and_ends_at_zero() -> None:
         ({"widths": (0, 4, 8, 8)}, "widths must be at least 1"),
     ],
 )
-def test_senseless_options_are_refused(change: dict[str, Any], message: str) -> None:
+def test_options_out_of_range_are_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         replace(OPTIONS, **change)
 
 
 class Oracle(Predictor):
-    """Answers every batch with the truth, or with the mean face in the true pose."""
+    """Predicts the truth for every batch, with the identity scaled towards the mean face."""
 
     def __init__(self, truth: Prediction, identity_share: float) -> None:
         super().__init__()
         shrunk = replace(truth.params, identity=identity_share * truth.params.identity)
-        self.answer = replace(truth, params=shrunk)
+        self.prediction = replace(truth, params=shrunk)
 
     def prepare(self, crops: torch.Tensor) -> torch.Tensor:
         return crops
 
     def forward(self, inputs: torch.Tensor, index: torch.Tensor | None = None) -> Prediction:
-        return self.answer[: len(inputs)]
+        return self.prediction[: len(inputs)]
 
 
 def test_figures_of_perfect_and_of_collapsed_encoders(drawn: Path, open_head: HeadModel) -> None:
@@ -260,7 +285,7 @@ def test_figures_of_perfect_and_of_collapsed_encoders(drawn: Path, open_head: He
     assert 0 < collapsed.mpve_face_mm < collapsed.mean_face_mpve_mm
 
 
-def test_shape_variance_counts_shape_and_not_size(open_head: HeadModel) -> None:
+def test_shape_variance_depends_on_shape_and_not_on_size(open_head: HeadModel) -> None:
     identity = torch.randn(40, 100, generator=torch.Generator().manual_seed(0))
     params = replace(open_head.neutral(40), identity=identity)
     variance = shape_variance_mm2(face_shapes_mm(open_head, params))

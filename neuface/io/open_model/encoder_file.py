@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from neuface.devices import cpu_seed
 from neuface.encoders.open_encoder import OpenEncoder, OpenEncoderConfig
 from neuface.errors import InputError, ModelMismatchError
 from neuface.head.model import HeadModel
@@ -58,7 +59,9 @@ def read_encoder(path: str | os.PathLike[str], head: HeadModel) -> OpenEncoder:
         raise InputError(f"{path} is not a readable safetensors file ({error})") from error
     if metadata.get("format") != ENCODER_FORMAT:
         raise InputError(f"{path} holds no encoder of this package (expected format {ENCODER_FORMAT!r})")
-    encoder = OpenEncoder(head, _config(path, metadata))
+    # The random initial weights are replaced below; the caller's random state must not depend on them.
+    with cpu_seed(0):
+        encoder = OpenEncoder(head, _config(path, metadata))
     if metadata.get("head_hash") != encoder.head_hash:
         raise ModelMismatchError(
             f"{path} was trained for head model {metadata.get('head_name')!r} with hash "

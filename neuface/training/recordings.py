@@ -1,4 +1,4 @@
-"""Real frames as training material: their crops and landmarks, by person. Nothing else is known of them."""
+"""Recordings of real people as training data: crops and landmarks by person, without any 3D truth."""
 
 from __future__ import annotations
 
@@ -19,16 +19,18 @@ from neuface.io.training_folder import FootageFile
 from neuface.landmarks.schemes import IBUG68, MIRROR_IBUG68
 from neuface.structs import TensorStruct
 
+# Number of frames of one person in a row in a batch; their identity codes are compared.
 FRAMES_OF_A_PERSON = 4
+# Share of the frames that are mirrored.
 MIRRORED_SHARE = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Footage(TensorStruct):
+class RecordedFrames(TensorStruct):
     """Frames with landmarks of one scheme; frames without usable landmarks are left out."""
 
     pictures: UInt8[Tensor, "n 3 s s"]
-    """As the open encoder keeps crops."""
+    """Crops at the size of the open encoder's inputs."""
     points_ndc: Float[Tensor, "n points 2"]
     confidence: Float[Tensor, "n points"]
     clip: Int[Tensor, " n"]
@@ -40,22 +42,22 @@ class Footage(TensorStruct):
     persons: tuple[str, ...]
 
 
-def read_footage(files: Sequence[FootageFile], max_frames: int | None = None) -> list[Footage]:
-    """Crops and landmarks of clips, one `Footage` per landmark scheme.
+def read_recordings(files: Sequence[FootageFile], max_frames: int | None = None) -> list[RecordedFrames]:
+    """Crops and landmarks of clips, one `RecordedFrames` per landmark scheme.
 
     Args:
-        max_frames: Use only the first so many frames of each clip.
+        max_frames: number of frames at the start of each clip that are used; None for all.
 
     Raises:
-        InputError: A clip that `read_clip` refuses, or one without any usable frame.
+        InputError: `read_clip` refuses a clip, or a clip has no frame with usable landmarks.
     """
     persons = tuple(sorted({file.person for file in files}))
-    by_scheme: dict[str, list[tuple[FootageFile, Footage]]] = {}
+    by_scheme: dict[str, list[tuple[FootageFile, RecordedFrames]]] = {}
     for file in files:
         piece = _read_clip(file, persons, max_frames)
         by_scheme.setdefault(piece.scheme, []).append((file, piece))
     return [
-        Footage(
+        RecordedFrames(
             pictures=torch.cat([piece.pictures for _, piece in pieces]),
             points_ndc=torch.cat([piece.points_ndc for _, piece in pieces]),
             confidence=torch.cat([piece.confidence for _, piece in pieces]),
@@ -69,7 +71,7 @@ def read_footage(files: Sequence[FootageFile], max_frames: int | None = None) ->
     ]
 
 
-def _read_clip(file: FootageFile, persons: tuple[str, ...], max_frames: int | None) -> Footage:
+def _read_clip(file: FootageFile, persons: tuple[str, ...], max_frames: int | None) -> RecordedFrames:
     clip = read_clip(file.video, file.landmarks, max_frames=max_frames)
     if not bool(clip.valid.any()):
         raise InputError(f"{file.video}: no frame has usable landmarks")
@@ -78,7 +80,7 @@ def _read_clip(file: FootageFile, persons: tuple[str, ...], max_frames: int | No
     )
     usable = clip.valid.flatten()
     person = persons.index(file.person)
-    return Footage(
+    return RecordedFrames(
         pictures=pictures[usable],
         points_ndc=clip.crops.frame_to_ndc(clip.landmarks.points_px).flatten(0, 1)[usable],
         confidence=clip.landmarks.confidence.flatten(0, 1)[usable],
@@ -90,8 +92,11 @@ def _read_clip(file: FootageFile, persons: tuple[str, ...], max_frames: int | No
     )
 
 
-def draw_frames(footage: Sequence[Footage], count: int, generator: torch.Generator) -> Footage:
-    """Random frames of one scheme, four of each drawn person, so that few people with long clips do not win."""
+def draw_frames(footage: Sequence[RecordedFrames], count: int, generator: torch.Generator) -> RecordedFrames:
+    """Random frames of one scheme, four of each drawn person.
+
+    Drawing people first gives people with long clips no larger weight.
+    """
     sizes = torch.tensor([float(len(item.person.unique())) for item in footage])
     chosen = footage[int(torch.multinomial(sizes, 1, generator=generator))]
     people = chosen.person.unique()
@@ -104,10 +109,12 @@ def draw_frames(footage: Sequence[Footage], count: int, generator: torch.Generat
     return chosen[torch.cat(drawn)]
 
 
-def mirror_some(footage: Footage, order: Int[Tensor, " points"], generator: torch.Generator) -> Footage:
-    """Half of the frames as seen in a mirror; `order` from `mirror_order`.
+def mirror_some(
+    footage: RecordedFrames, order: Int[Tensor, " points"], generator: torch.Generator
+) -> RecordedFrames:
+    """The frames with a random half of them mirrored; `order` is that of `mirror_order`.
 
-    A person's mirrored face is another face, so these frames count as another person's.
+    The mirrored face of a person has another shape, so that these frames are labelled as another person's.
     """
     flipped = torch.rand(len(footage.person), generator=generator) < MIRRORED_SHARE
     points = footage.points_ndc[:, order] * footage.points_ndc.new_tensor((-1.0, 1.0))
@@ -121,7 +128,7 @@ def mirror_some(footage: Footage, order: Int[Tensor, " points"], generator: torc
 
 
 def mirror_order(head: HeadModel, scheme: str) -> Int[Tensor, " points"]:
-    """For every landmark the one that takes its place in a mirror, by one-to-one matching on the template."""
+    """For every landmark, its counterpart in the mirror image, by one-to-one matching on the template."""
     if scheme == IBUG68:
         return torch.tensor(MIRROR_IBUG68)
     points = head.landmarks(head.neutral(), scheme)

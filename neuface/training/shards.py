@@ -1,4 +1,4 @@
-"""Shards of training pictures: drawn once by several processes, kept in the training's folder, read back."""
+"""Shards of training pictures: rendered once by several processes and stored in the training's folder."""
 
 from __future__ import annotations
 
@@ -21,27 +21,31 @@ from neuface.synthetic.people import sample_identities
 from neuface.synthetic.training_pictures import TrainingPictures, make_training_pictures
 
 FIELDS = ("pictures", "identity", "expression", "root_rotvec", "scale", "offset")
-PICTURES_AT_ONCE = 16
+# Upper bound of the pictures rendered at once.
+PICTURES_PER_BATCH = 16
+# Number of the shard with held-out people; shards to train on have lower numbers.
 HELD_OUT_SHARD = 900
+# Seed of the identities in shard 0; later shards have the following seeds.
 IDENTITY_SEED = 1000
+# Distance of the seeds of two shards; it bounds the number of pictures in a shard.
 SEEDS_PER_SHARD = 100_000
 
 
 def draw_shards(
     folder: TrainingFolder, numbers: Sequence[int], count: int, workers: int, *, progress: bool = True
 ) -> None:
-    """Draw the shards that are not there yet, each of `count` new people, in several processes."""
+    """Render the shards that do not exist yet, each with `count` new people, in several processes."""
     missing = [number for number in numbers if not folder.has_shard(number)]
     if not missing:
         return
-    load_head("open")  # Built once here rather than in every process.
+    load_head("open")  # The head is built and cached here, and not in every process.
     with tqdm(total=len(missing), desc="drawing", unit="shard", disable=not progress) as bar:
         if workers == 1:
             for number in missing:
                 draw_shard(os.fspath(folder.path), number, count)
                 bar.update()
             return
-        # One thread each: two processes draw faster than two threads.
+        # Every process has one thread: two processes render faster than two threads.
         context = get_context("spawn")
         with ProcessPoolExecutor(workers, context, torch.set_num_threads, (1,)) as pool:
             jobs = [pool.submit(draw_shard, os.fspath(folder.path), number, count) for number in missing]
@@ -51,7 +55,7 @@ def draw_shards(
 
 
 def draw_shard(folder: str, number: int, count: int) -> None:
-    """Draw one shard; the same bytes for the same number."""
+    """Render one shard; the same number gives the same bytes."""
     recipe, head = read_head_recipe(), load_head("open")
     painter = Painter(head)
     identity = sample_identities(
@@ -60,9 +64,9 @@ def draw_shard(folder: str, number: int, count: int) -> None:
     with torch.inference_mode():
         parts = [
             make_training_pictures(
-                head, painter, identity[start : start + PICTURES_AT_ONCE], number * SEEDS_PER_SHARD + start
+                head, painter, identity[start : start + PICTURES_PER_BATCH], number * SEEDS_PER_SHARD + start
             )[0]
-            for start in range(0, count, PICTURES_AT_ONCE)
+            for start in range(0, count, PICTURES_PER_BATCH)
         ]
     arrays = {name: torch.cat([getattr(part, name) for part in parts]).numpy() for name in FIELDS}
     arrays["head_hash"] = np.array(head.parameter_hash())
@@ -70,9 +74,9 @@ def draw_shard(folder: str, number: int, count: int) -> None:
 
 
 def read_shards(folder: TrainingFolder, numbers: Sequence[int], count: int) -> TrainingPictures:
-    """All pictures of some shards in memory (38 MB per thousand).
+    """All pictures of some shards, in memory (38 MB per thousand).
 
-    Raises InputError for a shard that is damaged, not of `count` pictures, or drawn with another head model.
+    Raises InputError for a shard that is damaged, has not `count` pictures, or was rendered with another head model.
     """
     head_hash = load_head("open").parameter_hash()
     columns: dict[str, list[Tensor]] = {name: [] for name in FIELDS}
@@ -85,9 +89,9 @@ def read_shards(folder: TrainingFolder, numbers: Sequence[int], count: int) -> T
                 f"{head_hash[:12]}; delete it, or take another folder"
             )
         if set(arrays) != set(FIELDS) or any(len(array) != count for array in arrays.values()):
-            held = {name: array.shape for name, array in arrays.items()}
+            found = {name: array.shape for name, array in arrays.items()}
             raise InputError(
-                f"shard {number} in {folder.path} holds {held}, expected {count} each of {', '.join(FIELDS)}; "
+                f"shard {number} in {folder.path} holds {found}, expected {count} each of {', '.join(FIELDS)}; "
                 "delete it, or take another folder"
             )
         for name in FIELDS:

@@ -1,4 +1,4 @@
-"""Real frames: found by folder and person, drawn fairly, mirrored with their landmarks."""
+"""Recorded frames: their folders and persons, random draws, and mirroring with landmarks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from neuface.head.model import HeadModel
 from neuface.io.training_folder import list_footage
 from neuface.io.video import write_video
 from neuface.landmarks.schemes import MIRROR_IBUG68
-from neuface.training.footage import draw_frames, mirror_order, mirror_some, read_footage
+from neuface.training.recordings import draw_frames, mirror_order, mirror_some, read_recordings
 
 FACE_PX = np.random.default_rng(0).uniform(20, 70, (68, 2)).astype(np.float32)
 
@@ -42,52 +42,54 @@ def test_clips_belong_to_the_person_of_their_subfolder(folder: Path) -> None:
 
 
 def test_frames_without_a_face_are_left_out(folder: Path) -> None:
-    (footage,) = read_footage(list_footage(folder))
+    (footage,) = read_recordings(list_footage(folder))
     assert footage.clip.bincount().tolist() == [3, 2, 29]
     assert footage.person.bincount().tolist() == [5, 29]
     assert footage.pictures.shape == (34, 3, 112, 112)
     assert footage.points_ndc.abs().max() < 1
-    (fewer,) = read_footage(list_footage(folder), max_frames=3)
+    (fewer,) = read_recordings(list_footage(folder), max_frames=3)
     assert fewer.clip.bincount().tolist() == [2, 2, 2]
 
 
-def test_schemes_are_kept_apart(folder: Path) -> None:
+def test_schemes_are_separate(folder: Path) -> None:
     write_clip(folder / "carl" / "dense.mp4", 3, "mediapipe478")
-    footage = read_footage(list_footage(folder))
+    footage = read_recordings(list_footage(folder))
     assert {item.scheme: len(item.clip_names) for item in footage} == {"mediapipe478": 1, "ibug68": 3}
     drawn = draw_frames(footage, 8, torch.Generator().manual_seed(0))
     assert drawn.points_ndc.shape[0] == 8
 
 
-def test_people_are_drawn_alike_whatever_the_length_of_their_clips(folder: Path) -> None:
-    footage = read_footage(list_footage(folder))
+def test_people_are_drawn_with_equal_probability_whatever_the_length_of_their_clips(folder: Path) -> None:
+    footage = read_recordings(list_footage(folder))
     generator = torch.Generator().manual_seed(0)
     people = torch.cat([draw_frames(footage, 16, generator).person for _ in range(60)])
     assert people.bincount().float()[0] / len(people) == pytest.approx(0.5, abs=0.12)
-    # Four frames in a row are of one person, so that their identities can be compared.
+    # Four frames in a row show one person, so that their identities can be compared.
     assert (people.view(-1, 4) == people.view(-1, 4)[:, :1]).all()
 
 
 def test_a_mirrored_frame_is_mirrored_throughout(folder: Path) -> None:
-    (footage,) = read_footage(list_footage(folder))
+    (footage,) = read_recordings(list_footage(folder))
     order = torch.tensor(MIRROR_IBUG68)
     mirrored = mirror_some(footage, order, torch.Generator().manual_seed(1))
     flipped = mirrored.person >= len(footage.persons)
     assert 0 < int(flipped.sum()) < len(flipped)
     assert torch.equal(mirrored.pictures[flipped], footage.pictures[flipped].flip(-1))
     assert torch.equal(mirrored.pictures[~flipped], footage.pictures[~flipped])
-    # The right eye's outer corner, seen in a mirror, is a left eye's.
+    # The right eye's outer corner becomes a left eye's in the mirror image.
     assert torch.equal(mirrored.points_ndc[flipped, 45, 0], -footage.points_ndc[flipped, 36, 0])
     assert torch.equal(mirrored.points_ndc[flipped, 45, 1], footage.points_ndc[flipped, 36, 1])
 
 
-def test_the_dense_mirror_is_its_own_inverse_and_knows_the_eye_corners(open_head: HeadModel) -> None:
+def test_the_dense_mirror_order_is_its_own_inverse_and_exchanges_the_eye_corners(
+    open_head: HeadModel,
+) -> None:
     order = mirror_order(open_head, "mediapipe478")
     assert torch.equal(order[order], torch.arange(478))
     assert (int(order[33]), int(order[61]), int(order[1])) == (263, 291, 1)
 
 
-def test_unusable_folders_are_refused_with_what_is_missing(tmp_path: Path, folder: Path) -> None:
+def test_the_error_for_an_unusable_folder_names_what_is_missing(tmp_path: Path, folder: Path) -> None:
     with pytest.raises(InputError, match="no such folder"):
         list_footage(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
