@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from neuface.fitting.appearance import Appearance, Visibility, estimate_appearance
+from neuface.fitting.appearance import EstimatedAppearance, estimate_appearance
 from neuface.fitting.config import FitConfig, Merge
 from neuface.fitting.problem import Problem
 from neuface.geometry.interpolation import interpolate_missing
@@ -45,7 +45,7 @@ class Targets(TensorStruct):
     """Smoothed orientation of the jaw."""
     camera: WeakPerspective | None = None
     """Smoothed place and size in the frame, in the units of each image's crop."""
-    appearance: Appearance | None = None
+    appearance: EstimatedAppearance | None = None
     """The face's colours and the light of the clip."""
 
     def of_images(self, index: Int[Tensor, " images"]) -> ImageTargets:
@@ -80,7 +80,7 @@ class ImageTargets(TensorStruct):
     expression: Float[Tensor, "images expression"] | None
     jaw_quaternion: Float[Tensor, "images 4"] | None
     camera: WeakPerspective | None
-    appearance: Appearance | None
+    appearance: EstimatedAppearance | None
     """Of the whole clip."""
 
 
@@ -122,7 +122,9 @@ def estimate_targets(
         else None,
         appearance=None
         if problem.pictures is None
-        else estimate_appearance(head, answer, problem.pictures, problem.valid, visibility(head, config)),
+        else estimate_appearance(
+            head, answer, problem.pictures, problem.valid, ConfiguredVisibility(config=config)
+        ),
     )
 
 
@@ -135,9 +137,17 @@ def expression_landmarks(
     return head.landmarks(still, scheme)
 
 
-def visibility(head: HeadModel, config: FitConfig) -> Visibility:
-    """`vertex_confidence` of posed meshes of this head."""
-    return lambda posed: vertex_confidence(posed, head.faces, config)
+@dataclass(frozen=True, kw_only=True)
+class ConfiguredVisibility:
+    """The `VertexVisibility` that a configuration names."""
+
+    config: FitConfig
+
+    def weights(
+        self, posed: Float[Tensor, "*batch vertices 3"], faces: Int[Tensor, "faces 3"]
+    ) -> Float[Tensor, "*batch vertices"]:
+        """`vertex_confidence` of posed meshes."""
+        return vertex_confidence(posed, faces, self.config)
 
 
 def smoothing_starts(starts: Sequence[int], time: int, chunk_frames: int) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ from neuface import losses
 from neuface.fitting.appearance import photometric_residuals
 from neuface.fitting.config import FitConfig
 from neuface.fitting.problem import Problem
-from neuface.fitting.targets import ImageTargets, Targets, expression_landmarks, visibility
+from neuface.fitting.targets import ConfiguredVisibility, ImageTargets, Targets, expression_landmarks
 from neuface.head.model import HeadModel
 from neuface.structs import Prediction
 
@@ -73,7 +73,7 @@ def loss_parts(
             problem.pictures.flatten(0, 1)[index],
             targets.appearance,
             index,
-            visibility(head, config),
+            ConfiguredVisibility(config=config),
         )
         parts["photometric"] = losses.photometric_loss(*colours) / problem.valid.sum()
     if config.pose_prior_weight > 0:

@@ -11,18 +11,17 @@ import torch
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
-from neuface.fitting import appearance as photometric
+from neuface.fitting import appearance as module
 from neuface.fitting.appearance import (
-    Appearance,
-    Visibility,
+    EstimatedAppearance,
+    PhotometricResiduals,
     estimate_appearance,
     photometric_residuals,
-    sampled_colours,
 )
 from neuface.geometry.meshes import vertex_normals
 from neuface.head.model import HeadModel
 from neuface.losses import COLOUR_SOFTNESS, photometric_loss
-from neuface.structs import Crop, Prediction, WeakPerspective
+from neuface.structs import Prediction, WeakPerspective
 from neuface.synthetic.clips import make_talking_clip
 
 VIEWS, TIME, SIDE = 2, 8, 224
@@ -36,12 +35,22 @@ def uniform(*shape: int, seed: int = 0) -> Tensor:
     return torch.rand(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def seen_by(head: HeadModel) -> Visibility:
-    def cosine(posed: Tensor) -> Tensor:
-        facing = vertex_normals(posed, head.faces)[..., 2]
+class Cosine:
+    """A vertex counts by the cosine of its angle to the camera, if that is above 0.3."""
+
+    def weights(self, posed: Tensor, faces: Tensor) -> Tensor:
+        facing = vertex_normals(posed, faces)[..., 2]
         return facing * (facing > 0.3)
 
-    return cosine
+
+@dataclass(frozen=True)
+class Fixed:
+    """The same weights for every pose."""
+
+    values: Tensor
+
+    def weights(self, posed: Tensor, faces: Tensor) -> Tensor:
+        return self.values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,17 +63,17 @@ class Painted:
     albedo: Tensor
     valid: Tensor
 
-    def estimate(self) -> Appearance:
-        return estimate_appearance(self.head, self.prediction, self.pictures, self.valid, seen_by(self.head))
+    def estimate(self) -> EstimatedAppearance:
+        return estimate_appearance(self.head, self.prediction, self.pictures, self.valid, Cosine())
 
-    def residuals(self, appearance: Appearance) -> tuple[Tensor, Tensor, Tensor]:
+    def residuals(self, appearance: EstimatedAppearance) -> PhotometricResiduals:
         return photometric_residuals(
             self.head,
             self.prediction.flatten_batch(2),
             self.pictures.flatten(0, 1),
             appearance,
             torch.arange(self.valid.numel()),
-            seen_by(self.head),
+            Cosine(),
         )
 
 
@@ -97,9 +106,9 @@ def painted(tiny_head, ball) -> Painted:
     for view in range(VIEWS):
         for time in range(TIME):
             shading = lit(posed[view, time], head, seed=10 + view) * exposure[view, time]
-            places = (prediction.camera[view, time].project(posed[view, time]) + 1) * SIDE / 2 - 0.5
+            pixels = (prediction.camera[view, time].project(posed[view, time]) + 1) * SIDE / 2 - 0.5
             for vertex in posed[view, time, :, 2].argsort().tolist():
-                column, row = places[vertex].round().long().tolist()
+                column, row = pixels[vertex].round().long().tolist()
                 colour = albedo[vertex] * shading[vertex]
                 pictures[view, time, :, row - 1 : row + 2, column - 1 : column + 2] = colour[:, None, None]
     valid = torch.ones(VIEWS, TIME, dtype=torch.bool)
@@ -107,7 +116,7 @@ def painted(tiny_head, ball) -> Painted:
 
 
 @pytest.fixture(scope="module")
-def estimated(painted: Painted) -> Appearance:
+def estimated(painted: Painted) -> EstimatedAppearance:
     return painted.estimate()
 
 
@@ -130,36 +139,38 @@ def lit(posed: Tensor, head: HeadModel, seed: int) -> Tensor:
 # --- What is estimated
 
 
-def test_painted_colours_are_explained(painted: Painted, estimated: Appearance) -> None:
+def test_painted_colours_are_explained(painted: Painted, estimated: EstimatedAppearance) -> None:
     colour, expected, weight = painted.residuals(estimated)
-    told = weight > 0
-    assert int(told.sum()) > 30 * VIEWS * TIME
-    assert float((colour - expected)[told].abs().max()) < 1e-3
+    weighed = weight > 0
+    assert int(weighed.sum()) > 30 * VIEWS * TIME
+    assert float((colour - expected)[weighed].abs().max()) < 1e-3
     assert float(photometric_loss(colour, expected, weight).max()) < 1e-5
 
 
-def test_the_albedo_is_found_up_to_one_factor_per_colour(painted: Painted, estimated: Appearance) -> None:
-    known = estimated.known > 0.5
-    ratio = estimated.albedo[known] / painted.albedo[known]
-    assert int(known.sum()) >= 60
+def test_the_albedo_is_found_up_to_one_factor_per_colour(
+    painted: Painted, estimated: EstimatedAppearance
+) -> None:
+    certain = estimated.vertex_weight > 0.5
+    ratio = estimated.albedo[certain] / painted.albedo[certain]
+    assert int(certain.sum()) >= 60
     np.testing.assert_allclose(ratio / ratio.mean(0), 1, atol=5e-3)
     # The factor: over all that is seen the light's mean is 1.
     _, expected, weight = painted.residuals(estimated)
     face = painted.head.regions["face"]
-    sight = (weight / estimated.known[face].clamp(min=1e-9))[..., None]
+    sight = (weight / estimated.vertex_weight[face].clamp(min=1e-9))[..., None]
     shading = expected / estimated.albedo[face].clamp(min=1e-9)
     np.testing.assert_allclose((sight * shading).sum((0, 1)) / sight.sum(), 1, atol=5e-3)
 
 
-def test_only_the_face_is_looked_at(painted: Painted, estimated: Appearance) -> None:
+def test_only_the_face_is_looked_at(painted: Painted, estimated: EstimatedAppearance) -> None:
     outside = ~painted.head.regions["face"]
-    assert float(estimated.known[outside].abs().max()) == 0
+    assert float(estimated.vertex_weight[outside].abs().max()) == 0
     assert painted.residuals(estimated)[0].shape[1] == int(painted.head.regions["face"].sum())
     whole = replace(painted, head=replace(painted.head, regions={}))
     assert whole.residuals(whole.estimate())[0].shape[1] == painted.head.num_vertices
 
 
-def test_the_order_of_the_images_does_not_matter(painted: Painted, estimated: Appearance) -> None:
+def test_the_order_of_the_images_does_not_matter(painted: Painted, estimated: EstimatedAppearance) -> None:
     order = torch.randperm(TIME, generator=torch.Generator().manual_seed(3))
     mixed = replace(
         painted, prediction=painted.prediction[:, order].map_tensors(lambda part: part.flip(0)),
@@ -167,11 +178,11 @@ def test_the_order_of_the_images_does_not_matter(painted: Painted, estimated: Ap
     )  # fmt: skip
     found, expected = mixed.estimate(), estimated
     torch.testing.assert_close(found.albedo, expected.albedo, atol=1e-9, rtol=0)
-    torch.testing.assert_close(found.known, expected.known, atol=1e-9, rtol=0)
+    torch.testing.assert_close(found.vertex_weight, expected.vertex_weight, atol=1e-9, rtol=0)
     torch.testing.assert_close(found.light.flip(0), expected.light[:, order], atol=1e-6, rtol=0)
 
 
-def test_a_frame_that_is_not_valid_has_no_say(painted: Painted, estimated: Appearance) -> None:
+def test_a_frame_that_is_not_valid_has_no_weight(painted: Painted, estimated: EstimatedAppearance) -> None:
     valid = painted.valid.clone()
     valid[1, 2] = False
     some = replace(painted, valid=valid)
@@ -183,26 +194,28 @@ def test_a_frame_that_is_not_valid_has_no_say(painted: Painted, estimated: Appea
     weight = some.residuals(appearance)[2]
     assert float(weight[TIME + 2].max()) == 0
     assert float(weight.sum(1).sort().values[1]) > 0
-    # What it would have said does matter when it is valid.
+    # The same picture matters when its frame is valid.
     assert not torch.equal(replace(painted, pictures=spoiled).estimate().albedo, estimated.albedo)
 
 
-def test_a_few_strange_colours_hardly_move_the_albedo(painted: Painted, estimated: Appearance) -> None:
+def test_a_few_strange_colours_hardly_move_the_albedo(
+    painted: Painted, estimated: EstimatedAppearance
+) -> None:
     """Something green before a sixth of the face in two of sixteen images; a plain mean would move by 0.05."""
     middle = slice(SIDE * 3 // 8, SIDE * 5 // 8)
     spoiled = painted.pictures.clone()
     spoiled[0, :2, :, middle, middle] = torch.tensor([0.1, 0.9, 0.1], dtype=torch.float64)[:, None, None]
     found = replace(painted, pictures=spoiled).estimate()
     assert not torch.equal(found.albedo, estimated.albedo)
-    moved = (found.albedo - estimated.albedo)[estimated.known > 0.8].abs()
+    moved = (found.albedo - estimated.albedo)[estimated.vertex_weight > 0.8].abs()
     assert float(moved.max()) < 0.02
 
 
 def test_a_long_clip_is_thinned_out_for_the_albedo_alone(
-    painted: Painted, estimated: Appearance, monkeypatch: pytest.MonkeyPatch
+    painted: Painted, estimated: EstimatedAppearance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(photometric, "MOST_ALBEDO_IMAGES", 10)
-    monkeypatch.setattr(photometric, "IMAGES_PER_CHUNK", 3)
+    monkeypatch.setattr(module, "MOST_ALBEDO_IMAGES", 10)
+    monkeypatch.setattr(module, "IMAGES_PER_CHUNK", 3)
     appearance = painted.estimate()
     colour, expected, weight = painted.residuals(appearance)
     # Images that the albedo was not made from have a gain all the same; wrong by a tenth it would cost 0.02.
@@ -211,7 +224,7 @@ def test_a_long_clip_is_thinned_out_for_the_albedo_alone(
     assert float(weight.sum()) < float(whole.sum())
 
 
-def test_an_image_alone_tells_nothing(painted: Painted) -> None:
+def test_a_single_image_has_no_residuals(painted: Painted) -> None:
     one = replace(
         painted,
         prediction=painted.prediction[:1, :1],
@@ -219,24 +232,27 @@ def test_an_image_alone_tells_nothing(painted: Painted) -> None:
         valid=painted.valid[:1, :1],
     )
     appearance = one.estimate()
-    assert float(appearance.known.max()) < 1e-9
+    assert float(appearance.vertex_weight.max()) < 1e-9
     assert float(appearance.albedo.max()) > 0.2
     assert float(photometric_loss(*one.residuals(appearance))) == pytest.approx(0, abs=1e-9)
 
 
-def test_known_counts_the_other_images(painted: Painted, estimated: Appearance) -> None:
-    weight = seen_by(painted.head)(painted.head.vertices(painted.prediction.params)).flatten(0, 1)
+def test_the_weight_of_a_vertex_counts_the_other_images(
+    painted: Painted, estimated: EstimatedAppearance
+) -> None:
+    posed = painted.head.vertices(painted.prediction.params)
+    weight = Cosine().weights(posed, painted.head.faces).flatten(0, 1)
     for vertex in painted.head.regions["face"].nonzero()[:, 0].tolist():
         seen = weight[:, vertex]
         images = float(seen.sum() ** 2 / (seen**2).sum()) if bool((seen > 0).any()) else 1.0
-        assert float(estimated.known[vertex]) == pytest.approx(1 - 1 / images, abs=1e-7)
+        assert float(estimated.vertex_weight[vertex]) == pytest.approx(1 - 1 / images, abs=1e-7)
 
 
 @pytest.mark.parametrize("level", [0.0, 0.5, 1.0])
 def test_a_plain_picture_breaks_nothing(painted: Painted, level: float) -> None:
     plain = replace(painted, pictures=torch.full_like(painted.pictures, level))
     appearance = plain.estimate()
-    for part in (appearance.albedo, appearance.known, appearance.light):
+    for part in (appearance.albedo, appearance.vertex_weight, appearance.light):
         assert bool(part.isfinite().all())
     moving = plain.prediction.map_tensors(lambda part: part.clone().requires_grad_())
     colour, expected, weight = replace(plain, prediction=moving).residuals(appearance)
@@ -250,10 +266,10 @@ def test_a_plain_picture_breaks_nothing(painted: Painted, level: float) -> None:
 
 
 def test_no_valid_frame_is_an_even_light(painted: Painted) -> None:
-    none = replace(painted, valid=torch.zeros_like(painted.valid))
-    appearance = none.estimate()
-    assert float(appearance.known.max()) == 0
-    colour, _, weight = none.residuals(appearance)
+    unusable = replace(painted, valid=torch.zeros_like(painted.valid))
+    appearance = unusable.estimate()
+    assert float(appearance.vertex_weight.max()) == 0
+    colour, _, weight = unusable.residuals(appearance)
     assert float(weight.max()) == 0
     assert bool(colour.isfinite().all())
     expected = torch.zeros(9, dtype=torch.float64)
@@ -276,28 +292,7 @@ def test_what_is_estimated_carries_no_gradient(painted: Painted) -> None:
     assert not appearance.light.requires_grad
 
 
-# --- What pulls
-
-
-@pytest.mark.parametrize("size_px", [4, 112, 224])
-def test_colours_are_those_of_pixel_centres_at_integers(size_px: int) -> None:
-    """A picture whose red is the column and whose green is the row tells where it was sampled, in pixels."""
-    line = torch.arange(size_px, dtype=torch.float64)
-    rows, columns = torch.meshgrid(line, line, indexing="ij")
-    picture = torch.stack((columns, rows, torch.zeros_like(rows)))[None]
-    crop = Crop(T_crop_frame=torch.eye(3)[None], size_px=size_px)
-    # Between the centres of the outermost pixels.
-    places = ((2 * uniform(1, 50, 2) - 1) * (1 - 1 / size_px)).requires_grad_()
-    found = sampled_colours(picture, places)
-    torch.testing.assert_close(found[..., :2], crop.ndc_to_px(places), atol=1e-9, rtol=0)
-    found[..., 0].sum().backward()
-    assert places.grad is not None
-    torch.testing.assert_close(places.grad[0, :, 0], torch.full((50,), size_px / 2).double())
-    assert float(places.grad[..., 1].abs().max()) < 1e-9
-    # The documentation's example, in single precision as in a fit.
-    if size_px == 224:
-        point = sampled_colours(picture.float(), torch.tensor([[[0.0, -0.7]]]))
-        np.testing.assert_allclose(point[0, 0, :2], [111.5, 33.1], atol=1e-5)
+# --- The pull on the geometry
 
 
 def test_residuals_have_the_right_gradient(tiny_head, random_params) -> None:
@@ -306,11 +301,11 @@ def test_residuals_have_the_right_gradient(tiny_head, random_params) -> None:
     pictures = 0.2 + 0.6 * uniform(2, 3, 9, 9)
     light = 0.2 * normal(1, 2, 9, 3, seed=6)
     light[:, :, 0] += 3.5
-    appearance = Appearance(
+    appearance = EstimatedAppearance(
         albedo=uniform(head.num_vertices, 3, seed=4),
-        known=uniform(head.num_vertices, seed=5),
+        vertex_weight=uniform(head.num_vertices, seed=5),
         light=light,
-        judged=torch.ones(1, 2, dtype=torch.bool),
+        valid=torch.ones(1, 2, dtype=torch.bool),
     )
     sight = uniform(2, head.num_vertices, seed=7)
 
@@ -320,7 +315,7 @@ def test_residuals_have_the_right_gradient(tiny_head, random_params) -> None:
             camera=WeakPerspective(scale=scale, offset=offset),
         )
         colour, expected, weight = photometric_residuals(
-            head, prediction, pictures, appearance, torch.tensor([1, 0]), lambda posed: sight
+            head, prediction, pictures, appearance, torch.tensor([1, 0]), Fixed(sight)
         )
         assert not weight.requires_grad
         gains = normal(*colour.shape, seed=8)
@@ -333,26 +328,28 @@ def test_residuals_have_the_right_gradient(tiny_head, random_params) -> None:
 
 
 @pytest.fixture(scope="module")
-def filmed(open_head: HeadModel) -> tuple[Prediction, Tensor, Appearance]:
+def filmed(open_head: HeadModel) -> tuple[Prediction, Tensor, EstimatedAppearance]:
     """A rendered clip, its truth, and what is estimated there."""
     identity = open_head.template.new_zeros(open_head.num_identity)
     clip = make_talking_clip(open_head, identity, view_yaw_deg=(10.0,), time=8, size_px=160, seed=5)
     truth = Prediction(params=clip.truth, camera=clip.camera)
     pictures = clip.frames.permute(0, 1, 4, 2, 3)
     valid = torch.ones(pictures.shape[:2], dtype=torch.bool)
-    return truth, pictures, estimate_appearance(open_head, truth, pictures, valid, seen_by(open_head))
+    return truth, pictures, estimate_appearance(open_head, truth, pictures, valid, Cosine())
 
 
 @pytest.mark.parametrize("shift_px", [(1.0, 0.0), (-1.0, 0.0), (0.0, 1.0), (0.0, -1.0), (1.5, -1.5)])
 def test_a_shifted_head_is_pulled_back(
-    open_head: HeadModel, filmed: tuple[Prediction, Tensor, Appearance], shift_px: tuple[float, float]
+    open_head: HeadModel,
+    filmed: tuple[Prediction, Tensor, EstimatedAppearance],
+    shift_px: tuple[float, float],
 ) -> None:
     truth, pictures, appearance = filmed
     index = torch.arange(pictures.shape[1])
 
     def losses(offset: Tensor) -> Tensor:
         shifted = replace(truth[0], camera=replace(truth[0].camera, offset=offset))
-        found = photometric_residuals(open_head, shifted, pictures[0], appearance, index, seen_by(open_head))
+        found = photometric_residuals(open_head, shifted, pictures[0], appearance, index, Cosine())
         return photometric_loss(*found)
 
     shift = torch.tensor(shift_px) * (2 / pictures.shape[-1])
