@@ -1,15 +1,15 @@
 """The held-out-view error: how well a head fitted to some cameras explains another one, by its pose alone.
 
-A camera that had no part in the fit sees the same face from another side. Identity and expression come from the
-other views, so depth that they got wrong shows as landmarks that no pose brings into place. This tests shape on real
-footage, where no truth is known.
+A camera that took no part in the fit sees the same face from another side. Identity and expression come from the
+other views, so an error of depth shows as landmarks that no pose can explain. The error tests shape on real
+footage, where the true shape is unknown.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, UInt8
@@ -19,85 +19,109 @@ from tqdm import tqdm
 from neuface import metrics
 from neuface.errors import InputError
 from neuface.evaluation.figures import image_nme_percent
-from neuface.fitting.config import FitConfig
 from neuface.fitting.pose_only import resect
 from neuface.head.model import HeadModel
 from neuface.landmarks.schemes import IBUG68, INNER51, MEDIAPIPE_TO_IBUG68, OUTER_EYES_IBUG68, to_ibug68
-from neuface.models import FaceModel
-from neuface.pipeline import optimize
-from neuface.results import FitResult
 from neuface.structs import Clip, Crop, FrameSource, HeadParams, Landmarks, Prediction
 
-FitClip = Callable[[Clip, FaceModel, FitConfig], FitResult]
+
+@runtime_checkable
+class ClipFit(Protocol):
+    """What is read from the fit of a clip; `neuface.FitResult` has it."""
+
+    @property
+    def initial(self) -> Prediction:
+        """The predictions of the pretrained encoder, batch axes `views time`."""
+        ...
+
+    @property
+    def prediction(self) -> Prediction:
+        """The fitted predictions, batch axes `views time`."""
+        ...
+
+    @property
+    def valid(self) -> Bool[Tensor, "views time"]:
+        """Images that have landmarks."""
+        ...
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of the fit."""
+        ...
+
+
+@runtime_checkable
+class FitClip(Protocol):
+    """How a clip is fitted, such as `lambda clip: neuface.optimize(clip, model=model, config=config)`."""
+
+    def __call__(self, clip: Clip, /) -> ClipFit:
+        """The fit of all views of `clip`."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class ViewErrors:
-    """Errors of every view while it was left out, inner 51 points, percent; NaN where there is none to take."""
+    """Errors of every view while it was left out, inner 51 points, percent; NaN where a frame cannot be judged."""
 
     nme51_percent: Float[Tensor, "views time"]
-    """Of the distance of the outer eye corners in the picture, as everywhere else. In a profile that distance
-    shrinks, and the error in percent grows."""
+    """In percent of the distance of the outer eye corners in the image, as elsewhere in the package. A profile
+    shortens that distance, which raises the error in percent."""
     nme51_head_percent: Float[Tensor, "views time"]
-    """Of the distance of the head's own outer eye corners in space, at the camera's scale: the same millimetres are
-    the same percent from every side."""
+    """In percent of the distance of the head's outer eye corners in 3D, at the scale of the camera: an error of one
+    millimetre has the same value from every side."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class HeldOut:
-    """What was found by leaving out one view after the other."""
+class HeldOutView:
+    """The errors of each view, measured with heads that were fitted to the other views."""
 
     names: tuple[str, ...]
     """One name per view."""
-    encoder: ViewErrors
-    """Of the pretrained encoder's answers for the other views."""
-    fit: ViewErrors
-    """Of the fits to the other views."""
+    initial: ViewErrors
+    """Errors of the pretrained encoder's predictions for the other views."""
+    fitted: ViewErrors
+    """Errors of the fits to the other views."""
     seconds: tuple[float | None, ...]
-    """Wall time of each fit; None where a view or all others have no landmarks, so that nothing was fitted."""
+    """Wall time of each fit; None where the view or all others lack landmarks, so that no fit was made."""
 
 
-def leave_one_view_out(
-    clip: Clip,
-    model: FaceModel,
-    config: FitConfig,
-    *,
-    fit: FitClip | None = None,
-    progress: bool = True,
-) -> HeldOut:
-    """Fit a clip once without each of its views and measure the fit on the view left out.
+def leave_one_view_out(clip: Clip, head: HeadModel, fit: FitClip, *, progress: bool = True) -> HeldOutView:
+    """Fit a clip once without each of its views and measure the fit on the view that was left out.
 
     Args:
         clip: at least two views.
-        fit: how a clip is fitted; None is `neuface.optimize`.
+        head: the head model that `fit` fits.
+        fit: fits the remaining views, such as a call of `neuface.optimize` with a model and a configuration.
         progress: show a progress bar, one step per fit.
 
     Raises:
-        InputError: the clip has a single view, or what the fit refuses.
+        InputError: the clip has a single view; or as `fit` raises.
     """
     if clip.views < 2:
         raise InputError("leaving a view out needs a clip of at least two views, got one")
-    if clip.landmarks.scheme not in model.head.embeddings:
+    if clip.landmarks.scheme not in head.embeddings:
         clip = replace(clip, landmarks=to_ibug68(clip.landmarks))
-    before, after, seconds = [], [], []
-    nothing = torch.full((2, clip.time), math.nan)
+    initial, fitted, seconds = [], [], []
+    unknown = torch.full((2, clip.time), math.nan)
     views = tqdm(range(clip.views), desc="views left out", unit="fit", disable=not progress)
     for view in views:
         others = without_view(clip, view)
         if not bool(clip.valid[view].any() and others.valid.any()):
-            found = (nothing, nothing, None)
+            found = (unknown, unknown, None)
         else:
-            result = (fit or _fit)(others, model, config)
+            result = fit(others)
             landmarks, crops = clip.landmarks[view : view + 1], clip.crops[view : view + 1]
             errors = [
-                _both(held_out_view_error(model.head, prediction, result.valid, landmarks, crops))
+                _both(held_out_view_error(head, prediction, result.valid, landmarks, crops))
                 for prediction in (result.initial, result.prediction)
             ]
             found = (*errors, result.seconds)
-        before.append(found[0])
-        after.append(found[1])
+        initial.append(found[0])
+        fitted.append(found[1])
         seconds.append(found[2])
-    return HeldOut(names=clip.names, encoder=_stacked(before), fit=_stacked(after), seconds=tuple(seconds))
+    return HeldOutView(
+        names=clip.names, initial=_stacked(initial), fitted=_stacked(fitted), seconds=tuple(seconds)
+    )
 
 
 def held_out_view_error(
@@ -111,17 +135,18 @@ def held_out_view_error(
 
     The identity code is the mean over the images with landmarks; the expression, neck, jaw and eyes of a frame are
     the means over the views that saw the face in it. Only orientation and camera are fitted to the view's own
-    landmarks (`neuface.fitting.pose_only`). NaN in frames that no other view saw, or with fewer than six landmarks.
+    landmarks (`neuface.fitting.pose_only`). The error is NaN in frames that no other view saw, and in frames with
+    fewer than six landmarks.
 
     Args:
         prediction: batch axes `others time`.
         valid: images of the fit that had landmarks.
-        landmarks: of the view left out, which is their only view.
-        crops: batch axes `1 time`; any crops that hold the face.
+        landmarks: those of the view that was left out, as their only view.
+        crops: batch axes `1 time`; any crops that contain the face.
 
     Raises:
-        InputError: other than one view of landmarks, or another number of frames; no valid image; a scheme that the
-            head has not.
+        InputError: the landmarks are of several views or another number of frames; no image is valid; or the head
+            lacks the landmarks' scheme.
     """
     views, time = landmarks.confidence.shape[:2]
     if (views, time) != (1, valid.shape[1]):
@@ -144,18 +169,32 @@ def held_out_view_error(
 
 
 def view_means(errors: Float[Tensor, "views time"]) -> tuple[float | None, ...]:
-    """Mean over the frames of each view; None for a view without figures."""
+    """Mean over the frames of each view; None for a view of which no frame could be judged.
+
+    >>> import torch
+    >>> view_means(torch.tensor([[1.0, 3.0, torch.nan], [torch.nan] * 3]))
+    (2.0, None)
+    """
     return tuple(None if math.isnan(mean) else mean for mean in errors.nanmean(1).tolist())
 
 
 def mean_over_views(errors: Float[Tensor, "views time"]) -> float | None:
-    """Mean of `view_means`: each view that has figures counts the same."""
+    """Mean of `view_means`, over the views that have one; None if none has.
+
+    >>> import torch
+    >>> mean_over_views(torch.tensor([[1.0, 3.0, torch.nan], [5.0, torch.nan, torch.nan]]))
+    3.5
+    """
     known = [mean for mean in view_means(errors) if mean is not None]
     return sum(known) / len(known) if known else None
 
 
 def without_view(clip: Clip, view: int) -> Clip:
-    """The clip without one of its views. Raises InputError for a view that it has not, or its only one."""
+    """The clip without one of its views.
+
+    Raises:
+        InputError: the clip lacks that view, or has no other one.
+    """
     if not 0 <= view < clip.views or clip.views < 2:
         raise InputError(f"view {view} cannot be left out of a clip of {clip.views} view(s)")
     kept = [number for number in range(clip.views) if number != view]
@@ -189,15 +228,15 @@ class _SomeViews:
 
 
 def _common_heads(params: HeadParams, valid: Bool[Tensor, "others time"]) -> HeadParams:
-    """One head per frame, from the views that saw it; of a frame that none saw, the mean of all."""
-    say = torch.where(valid.any(0), valid, True)
-    frames = params.map_tensors(lambda tensor: _weighted_mean(tensor, say))
+    """One head per frame: the mean over the views that saw the face, or over all views where none did."""
+    counted = torch.where(valid.any(0), valid, True)
+    frames = params.map_tensors(lambda tensor: _mean_over_views(tensor, counted))
     identity = params.identity[valid].mean(0)
     return replace(frames, identity=identity.expand_as(frames.identity))
 
 
-def _weighted_mean(tensor: Tensor, say: Bool[Tensor, "others time"]) -> Tensor:
-    weight = say.to(tensor).view(*say.shape, *[1] * (tensor.ndim - 2))
+def _mean_over_views(tensor: Tensor, counted: Bool[Tensor, "others time"]) -> Tensor:
+    weight = counted.to(tensor).view(*counted.shape, *[1] * (tensor.ndim - 2))
     return (tensor * weight).sum(0) / weight.sum(0)
 
 
@@ -216,10 +255,6 @@ def _head_nme_percent(
         observed.confidence[..., INNER51],
         apart,
     )
-
-
-def _fit(clip: Clip, model: FaceModel, config: FitConfig) -> FitResult:
-    return optimize(clip, model=model, config=config, progress=False)
 
 
 def _both(errors: ViewErrors) -> Float[Tensor, "2 time"]:

@@ -1,4 +1,7 @@
-"""The 3D landmark error: heads against points triangulated from calibrated cameras, which no fit has seen in 3D."""
+"""The 3D landmark error: fitted heads against landmarks that were triangulated from calibrated cameras.
+
+Fits see the landmarks in the images alone, never the calibration, so the triangulated points test depth and shape.
+"""
 
 from __future__ import annotations
 
@@ -18,19 +21,24 @@ from neuface.landmarks.schemes import IBUG68, INNER51, MEDIAPIPE_TO_IBUG68, to_i
 from neuface.structs import HeadParams, Landmarks
 
 PER_IMAGE, PER_VIEW = "image", "view"
+MM_PER_M = 1000
 
-# Fewer points of a face than this do not tell how it is turned.
 FEWEST_POINTS = 6
+"""An image counts if at least so many of its inner landmarks are triangulated; fewer do not constrain a rotation."""
 
 
 def triangulate_inner51(
     cameras: PerspectiveCamera, landmarks: Landmarks, *, max_error_px: float | None = None
 ) -> Triangulation:
-    """The inner 51 landmarks of every frame in space, batch axis `time`; the contour is no set of fixed points.
+    """The inner 51 landmarks of every frame in 3D, batch axis `time`, in the unit of the cameras' translations.
+
+    The 17 contour points are left out: each view sees another part of the skin as the face's contour.
 
     Args:
-        cameras: one per view, for the frames in whose pixels the landmarks are.
-        max_error_px: as for `triangulate`: landmarks found in the wrong place in one view do not fit the others.
+        cameras: one per view, calibrated for the frames in whose pixels the landmarks are.
+        landmarks: batch axes `views time`.
+        max_error_px: largest reprojection error of a point that is accepted, as for `triangulate`; a landmark that
+            was detected at a wrong position in one view is inconsistent with the others.
 
     Raises:
         InputError: as `triangulate`.
@@ -53,21 +61,25 @@ def landmark_3d_errors_mm(
     *,
     rotation_per: str = PER_IMAGE,
 ) -> Float[Tensor, "views time 51"]:
-    """Distance of every inner landmark of every image's head to its triangulated point, millimetres of the cameras.
+    """Distance of every inner landmark of every image's head to its triangulated point, mm.
 
-    The heads have one scale for the whole clip, for weak perspective does not tell size, and each its own place,
-    which it does not tell either. Take the median: triangulated landmarks have outliers of their own.
+    The heads are aligned to the points first (orthogonal Procrustes): by one scale for the whole clip and one
+    translation per image, neither of which a weak-perspective camera observes, and by the rotations that
+    `rotation_per` names. Summarise the distances by their median: triangulated landmarks have outliers.
 
     Args:
         params: batch axes `views time`.
-        valid: images that count; at least six points must be triangulated, too, or the errors are NaN.
+        valid: images that count. The errors are NaN in other images and in those with fewer than FEWEST_POINTS
+            triangulated points.
         scheme: in which the landmarks were fitted.
-        truth: by `triangulate_inner51`, batch axis `time`.
-        rotation_per: "image" turns every head by itself, so that shape and expression are judged alone. "view" has
-            one rotation per camera for the whole clip, from its axes to the world's: how the head turned counts.
+        truth: by `triangulate_inner51`, batch axis `time`, metres.
+        rotation_per: "image" aligns the rotation of every image, so that shape and expression alone are judged.
+            "view" aligns one rotation per camera for the whole clip, from the camera's axes to the world's, so that
+            head rotations are judged as well.
 
     Raises:
-        InputError: another number of frames or points, an unknown `rotation_per`, or a scheme the head has not.
+        InputError: `truth` has another number of frames or points, `rotation_per` is unknown, or the head lacks the
+            scheme.
     """
     if rotation_per not in (PER_IMAGE, PER_VIEW):
         raise InputError(f"rotation_per must be 'image' or 'view', got {rotation_per!r}")
@@ -76,7 +88,7 @@ def landmark_3d_errors_mm(
         raise InputError(
             f"triangulated points of shape {tuple(truth.valid.shape)}; expected {expected}, (frames, inner points)"
         )
-    # Triangulated points are the same for all cameras; so are those of the head seen from the front.
+    # All cameras share the triangulated points, so the head's sliding points are taken as seen from the front.
     points = head.landmarks(params, scheme, facing=params.unposed())
     if scheme != IBUG68:
         points = points[..., list(MEDIAPIPE_TO_IBUG68), :]
@@ -89,11 +101,11 @@ def landmark_3d_errors_mm(
     )
     per = "v t" if rotation_per == PER_IMAGE else "v"
     mixed = einsum(weight, target, found, f"v t n, v t n a, v t n b -> {per} a b")
-    rotation: Any = roma.special_procrustes(mixed)
-    turn = rotation.view(len(mixed), -1, 1, 3, 3)
-    turned = (turn @ found[..., None])[..., 0]
-    scale = (weight[..., None] * turned * target).sum() / (weight[..., None] * found.square()).sum()
-    distance = 1000 * torch.linalg.vector_norm(scale * turned - target, dim=-1)
+    optimal: Any = roma.special_procrustes(mixed)
+    rotation = optimal.view(len(mixed), -1, 1, 3, 3)
+    rotated = (rotation @ found[..., None])[..., 0]
+    scale = (weight[..., None] * rotated * target).sum() / (weight[..., None] * found.square()).sum()
+    distance = MM_PER_M * torch.linalg.vector_norm(scale * rotated - target, dim=-1)
     return torch.where(known, distance, torch.nan).to(points.dtype)
 
 

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from neuface.devices import cpu_threads
 from neuface.errors import InputError
-from neuface.evaluation.held_out_view import HeldOut, leave_one_view_out, view_means
+from neuface.evaluation.held_out_view import HeldOutView, leave_one_view_out, view_means
 from neuface.evaluation.landmarks_3d import triangulate_inner51
 from neuface.fitting.config import FitConfig
 from neuface.io.scans import read_scan
@@ -355,7 +355,13 @@ def _compute(job: _Job) -> Json:
     assert job.arm is not None
     if job.kind == "held_out":
         assert job.arm.config is not None
-        held_out = leave_one_view_out(case.clip, model, job.arm.config, progress=False)
+        config = job.arm.config
+        held_out = leave_one_view_out(
+            case.clip,
+            model.head,
+            lambda clip: optimize(clip, model=model, config=config, progress=False),
+            progress=False,
+        )
         return _held_out_json(job, held_out)
     return asdict(_run(job.source, job.arm, case, model))
 
@@ -391,7 +397,7 @@ def _held_out_runs(kept: Sequence[Json]) -> tuple[HeldOutRun, ...]:
     return tuple(found.values())
 
 
-def _held_out_json(job: _Job, found: HeldOut) -> Json:
+def _held_out_json(job: _Job, found: HeldOutView) -> Json:
     assert job.arm is not None
     common = {"clip": job.source.name, "views": found.names}
     return {
@@ -401,7 +407,7 @@ def _held_out_json(job: _Job, found: HeldOut) -> Json:
             "nme51_percent": view_means(errors.nme51_percent),
             "nme51_head_percent": view_means(errors.nme51_head_percent),
         }
-        for arm, errors in ((ENCODER, found.encoder), (job.arm.name, found.fit))
+        for arm, errors in ((ENCODER, found.initial), (job.arm.name, found.fitted))
     }
 
 

@@ -1,4 +1,4 @@
-"""The held-out-view error: none for the truth, known amounts for known faults, fits that never saw the view."""
+"""The held-out-view error: zero for the truth, known amounts for known errors; fits never see the view."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def clip(rendered: SyntheticClip) -> Clip:
     return read_clip(rendered.frames, rendered.landmarks_px, names=["left", "front", "right"])
 
 
-def answer_of_others(rendered: SyntheticClip, view: int) -> Prediction:
-    """The true heads of the other views, in poses and before cameras that are nobody's."""
+def truth_of_others(rendered: SyntheticClip, view: int) -> Prediction:
+    """The true heads of the other views, with arbitrary poses and cameras."""
     kept = [number for number in range(VIEWS) if number != view]
     params = rendered.truth[kept]
     return Prediction(
@@ -55,12 +55,12 @@ ALL_VALID = torch.ones(VIEWS - 1, TIME, dtype=torch.bool)
 
 
 @pytest.mark.parametrize("view", range(VIEWS))
-def test_the_true_head_explains_the_view_it_has_not_seen(
+def test_the_true_head_has_no_error_in_a_view_left_out(
     open_head: HeadModel, rendered: SyntheticClip, clip: Clip, view: int
 ) -> None:
     errors = held_out_view_error(
         open_head,
-        answer_of_others(rendered, view),
+        truth_of_others(rendered, view),
         ALL_VALID,
         clip.landmarks[view : view + 1],
         clip.crops[view : view + 1],
@@ -70,9 +70,11 @@ def test_the_true_head_explains_the_view_it_has_not_seen(
     assert float(errors.nme51_head_percent.max()) < 1e-2
 
 
-def test_another_face_does_not(open_head: HeadModel, rendered: SyntheticClip, clip: Clip) -> None:
-    """Wrong identity in all views, or wrong expression in one frame of one view, cannot be posed away."""
-    truth = answer_of_others(rendered, 0)
+def test_wrong_identity_or_expression_shows_in_the_view_left_out(
+    open_head: HeadModel, rendered: SyntheticClip, clip: Clip
+) -> None:
+    """No pose compensates a wrong identity in all views, or a wrong expression in one frame of one view."""
+    truth = truth_of_others(rendered, 0)
     landmarks, crops = clip.landmarks[:1], clip.crops[:1]
     other = replace(truth, params=replace(truth.params, identity=-truth.params.identity))
     wrong = held_out_view_error(open_head, other, ALL_VALID, landmarks, crops)
@@ -83,23 +85,23 @@ def test_another_face_does_not(open_head: HeadModel, rendered: SyntheticClip, cl
     bent = replace(truth, params=replace(truth.params, expression=expression))
     errors = held_out_view_error(open_head, bent, ALL_VALID, landmarks, crops).nme51_percent[0]
     assert float(errors[2]) > 1 > 100 * float(errors[[0, 1, 3]].max())
-    # A view that did not see the face in that frame has no say in it.
+    # A view that did not see the face in that frame does not count in its mean.
     unseen = ALL_VALID.clone()
     unseen[1, 2] = False
     errors = held_out_view_error(open_head, bent, unseen, landmarks, crops).nme51_percent[0]
     assert float(errors.max()) < 1e-2
 
 
-def test_one_landmark_astray_is_the_known_percentage(
+def test_one_displaced_landmark_gives_the_known_percentage(
     open_head: HeadModel, rendered: SyntheticClip, clip: Clip
 ) -> None:
-    """Of hardly any confidence, so that the pose stays: its distance counts as a 51st, in percent of the eyes'."""
+    """Its confidence is near zero, so that the pose stays: the error is its distance over 51, in percent."""
     points, confidence = clip.landmarks.points_px.clone(), clip.landmarks.confidence.clone()
     points[0, :, 30, 0] += 5.0
     confidence[0, :, 30] = 1e-7
     landmarks = replace(clip.landmarks, points_px=points, confidence=confidence)[:1]
     errors = held_out_view_error(
-        open_head, answer_of_others(rendered, 0), ALL_VALID, landmarks, clip.crops[:1]
+        open_head, truth_of_others(rendered, 0), ALL_VALID, landmarks, clip.crops[:1]
     )
     eyes_px = torch.linalg.vector_norm(points[0, :, 36] - points[0, :, 45], dim=-1)
     torch.testing.assert_close(errors.nme51_percent[0], 100 * 5.0 / 51 / eyes_px, rtol=2e-3, atol=0)
@@ -111,7 +113,7 @@ def test_one_landmark_astray_is_the_known_percentage(
     torch.testing.assert_close(errors.nme51_head_percent[0], 100 * 5.0 / 51 / apart_px, rtol=2e-3, atol=0)
 
 
-def test_frames_that_nobody_else_saw_are_not_judged(
+def test_frames_that_no_other_view_saw_are_nan(
     open_head: HeadModel, rendered: SyntheticClip, clip: Clip
 ) -> None:
     valid = ALL_VALID.clone()
@@ -119,22 +121,20 @@ def test_frames_that_nobody_else_saw_are_not_judged(
     confidence = clip.landmarks.confidence.clone()
     confidence[0, 3] = 0
     landmarks = replace(clip.landmarks, confidence=confidence)[:1]
-    errors = held_out_view_error(open_head, answer_of_others(rendered, 0), valid, landmarks, clip.crops[:1])
+    errors = held_out_view_error(open_head, truth_of_others(rendered, 0), valid, landmarks, clip.crops[:1])
     for figures in (errors.nme51_percent, errors.nme51_head_percent):
         assert figures.isnan().tolist() == [[False, True, False, True]]
 
 
-def test_inputs_that_do_not_fit_are_refused(
-    open_head: HeadModel, rendered: SyntheticClip, clip: Clip
-) -> None:
-    answer = answer_of_others(rendered, 0)
+def test_wrong_inputs_are_refused(open_head: HeadModel, rendered: SyntheticClip, clip: Clip) -> None:
+    prediction = truth_of_others(rendered, 0)
     with pytest.raises(InputError, match="3 view"):
-        held_out_view_error(open_head, answer, ALL_VALID, clip.landmarks, clip.crops)
+        held_out_view_error(open_head, prediction, ALL_VALID, clip.landmarks, clip.crops)
     with pytest.raises(InputError, match="no image with landmarks"):
-        held_out_view_error(open_head, answer, ~ALL_VALID, clip.landmarks[:1], clip.crops[:1])
+        held_out_view_error(open_head, prediction, ~ALL_VALID, clip.landmarks[:1], clip.crops[:1])
 
 
-def test_a_clip_without_a_view_is_the_others(clip: Clip) -> None:
+def test_a_clip_without_a_view_has_the_other_views(clip: Clip) -> None:
     others = without_view(clip, 1)
     assert (others.views, others.time, others.names) == (2, TIME, ("left", "right"))
     assert others.frames.size_hw(1) == clip.frames.size_hw(2)
@@ -148,32 +148,35 @@ def test_a_clip_without_a_view_is_the_others(clip: Clip) -> None:
             without_view(clip, view)
 
 
-def test_every_fit_is_made_without_its_view(model: FaceModel, clip: Clip) -> None:
+def test_no_fit_sees_the_view_left_out(model: FaceModel, clip: Clip) -> None:
     fitted: list[tuple[str, ...]] = []
     results: list[FitResult] = []
 
-    def watched(others: Clip, used: FaceModel, config: FitConfig) -> FitResult:
+    def watched(others: Clip) -> FitResult:
         fitted.append(others.names)
-        results.append(optimize(others, model=used, config=config, progress=False))
+        results.append(optimize(others, model=model, config=QUICK, progress=False))
         return results[-1]
 
     pair = without_view(clip, 1)
-    found = leave_one_view_out(pair, model, QUICK, fit=watched, progress=False)
+    found = leave_one_view_out(pair, model.head, watched, progress=False)
     assert fitted == [("right",), ("left",)]
     assert found.names == pair.names == ("left", "right")
-    assert found.fit.nme51_percent.shape == found.encoder.nme51_percent.shape == (2, TIME)
-    assert bool(found.fit.nme51_percent.isfinite().all())
-    assert bool((found.fit.nme51_head_percent <= found.fit.nme51_percent).all())
+    assert found.fitted.nme51_percent.shape == found.initial.nme51_percent.shape == (2, TIME)
+    assert bool(found.fitted.nme51_percent.isfinite().all())
+    assert bool((found.fitted.nme51_head_percent <= found.fitted.nme51_percent).all())
     assert all(seconds is not None and seconds > 0 for seconds in found.seconds)
     for view, result in enumerate(results):
-        assert result.config == QUICK
         one = slice(view, view + 1)
-        for errors, prediction in ((found.fit, result.prediction), (found.encoder, result.initial)):
+        for errors, prediction in ((found.fitted, result.prediction), (found.initial, result.initial)):
             expected = held_out_view_error(
                 model.head, prediction, result.valid, pair.landmarks[one], pair.crops[one]
             )
             torch.testing.assert_close(errors.nme51_percent[one], expected.nme51_percent)
             torch.testing.assert_close(errors.nme51_head_percent[one], expected.nme51_head_percent)
+
+
+def no_fit_expected(others: Clip) -> FitResult:
+    raise AssertionError(f"a fit of {others.names} was asked for")
 
 
 def test_views_without_a_face_have_no_figure(model: FaceModel, clip: Clip) -> None:
@@ -183,12 +186,12 @@ def test_views_without_a_face_have_no_figure(model: FaceModel, clip: Clip) -> No
     valid[1:] = False
     blind = replace(clip, landmarks=replace(clip.landmarks, confidence=confidence), valid=valid)
     # Leaving out the only view that saw the face leaves nothing; no other view can be measured.
-    found = leave_one_view_out(blind, model, QUICK, progress=False)
+    found = leave_one_view_out(blind, model.head, no_fit_expected, progress=False)
     assert found.seconds == (None, None, None)
-    assert view_means(found.fit.nme51_percent) == (None, None, None)
-    assert mean_over_views(found.fit.nme51_percent) is None
+    assert view_means(found.fitted.nme51_percent) == (None, None, None)
+    assert mean_over_views(found.fitted.nme51_percent) is None
     with pytest.raises(InputError, match="at least two views"):
-        leave_one_view_out(without_view(without_view(clip, 0), 0), model, QUICK, progress=False)
+        leave_one_view_out(without_view(without_view(clip, 0), 0), model.head, no_fit_expected)
 
 
 def test_means_are_over_frames_then_views() -> None:

@@ -1,4 +1,4 @@
-"""The 3D landmark error: heads before known cameras, with known faults."""
+"""The 3D landmark error: heads in front of known cameras, with known errors."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ ALL_VALID = torch.ones(VIEWS, TIME, dtype=torch.bool)
 
 
 @pytest.mark.parametrize("rotation_per", ["image", "view"])
-def test_true_heads_have_no_error_whatever_their_size_and_place(
+def test_true_heads_have_no_error_at_any_size_and_position(
     head: HeadModel, params: HeadParams, truth: Triangulation, rotation_per: str
 ) -> None:
     assert bool(truth.valid.all())
@@ -95,7 +95,7 @@ def test_true_heads_have_no_error_whatever_their_size_and_place(
     assert float(errors.max()) < 1e-4
 
 
-def test_how_the_head_turned_counts_per_view_only(
+def test_a_wrong_head_rotation_counts_with_one_rotation_per_view(
     head: HeadModel, params: HeadParams, truth: Triangulation
 ) -> None:
     turned = params.root_rotvec.clone()
@@ -108,8 +108,8 @@ def test_how_the_head_turned_counts_per_view_only(
     assert float(whole[[0, 2]].max()) < 1
 
 
-def test_one_scale_holds_for_the_clip(head: HeadModel, params: HeadParams, truth: Triangulation) -> None:
-    """A frame in which the person is a tenth larger cannot be scaled for itself."""
+def test_the_clip_has_one_scale(head: HeadModel, params: HeadParams, truth: Triangulation) -> None:
+    """A frame in which the person is 10 % larger keeps that error: no frame has a scale of its own."""
     larger = truth.points.clone()
     larger[3] *= 1.1
     errors = landmark_3d_errors_mm(head, params, ALL_VALID, SCHEME, replace(truth, points=larger)).mean(
@@ -121,7 +121,7 @@ def test_one_scale_holds_for_the_clip(head: HeadModel, params: HeadParams, truth
     assert float(landmark_3d_errors_mm(head, params[:, 3:4], ALL_VALID[:, 3:4], SCHEME, shrunk).max()) < 1e-4
 
 
-def test_a_point_astray_is_astray_by_millimetres_of_the_world(
+def test_the_error_of_a_displaced_point_is_in_millimetres(
     head: HeadModel, params: HeadParams, truth: Triangulation
 ) -> None:
     moved = truth.points.clone()
@@ -133,7 +133,7 @@ def test_a_point_astray_is_astray_by_millimetres_of_the_world(
     assert float(errors[:, [0, 1, 3, 4]].max()) < 1e-2
 
 
-def test_what_is_not_known_has_no_error_and_no_say(
+def test_unknown_points_are_nan_and_do_not_count(
     head: HeadModel, params: HeadParams, truth: Triangulation
 ) -> None:
     known = truth.valid.clone()
@@ -159,9 +159,7 @@ def test_what_is_not_known_has_no_error_and_no_say(
     assert float(errors.nan_to_num().max()) < 1e-4
 
 
-def test_inputs_that_do_not_fit_are_refused(
-    head: HeadModel, params: HeadParams, truth: Triangulation
-) -> None:
+def test_wrong_inputs_are_refused(head: HeadModel, params: HeadParams, truth: Triangulation) -> None:
     with pytest.raises(InputError, match="rotation_per"):
         landmark_3d_errors_mm(head, params, ALL_VALID, SCHEME, truth, rotation_per="clip")
     with pytest.raises(InputError, match="triangulated points of shape"):
