@@ -18,7 +18,7 @@ from neuface.evaluation.held_out_view import (
 )
 from neuface.fitting.config import FitConfig
 from neuface.head.model import HeadModel
-from neuface.models import FaceModel
+from neuface.models import FaceModel, load_model
 from neuface.pipeline import optimize
 from neuface.results import FitResult
 from neuface.structs import Clip, Prediction, WeakPerspective
@@ -26,6 +26,11 @@ from neuface.synthetic.clips import SyntheticClip, make_talking_clip
 
 VIEWS, TIME = 3, 4
 QUICK = FitConfig(max_passes=1)
+
+
+@pytest.fixture(scope="module")
+def model() -> FaceModel:
+    return load_model("open")
 
 
 @pytest.fixture(scope="module")
