@@ -29,7 +29,7 @@ from neuface.landmarks.detectors import MediaPipeDetector
 from neuface.landmarks.schemes import MEDIAPIPE478, MEDIAPIPE_TO_IBUG68, OUTER_EYES_MEDIAPIPE478
 from neuface.render.rasterize import rasterize
 from neuface.structs import HeadParams, WeakPerspective
-from neuface.synthetic.appearance import Painter, random_appearance
+from neuface.synthetic.appearance import Painter, random_looks
 from neuface.synthetic.scenes import paint_heads, random_lighting
 from neuface.training.recordings import mirror_order
 
@@ -115,7 +115,7 @@ def random_people(
 def painted(head: HeadModel, params: HeadParams, generator: torch.Generator) -> Tensor:
     """Pictures (images, rows, columns, 3) of heads in front of grey, seen by `camera_of`."""
     images = len(params.identity)
-    look = random_appearance(generator, images, plain=True)
+    look = random_looks(generator, images, plain=True)
     light = random_lighting(generator, images, plain=True)
     pictures, mask = paint_heads(head, Painter(head), params, camera_of(images), look, light, PICTURE_PX)
     return torch.where(mask[..., None], pictures, torch.tensor(0.45))

@@ -1,4 +1,4 @@
-"""What surrounds and covers a rendered head: backgrounds, hair and shoulders behind it, things before it."""
+"""Surroundings of a rendered head: backgrounds, hair and shoulders behind it, occluders in front of it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from torch import Tensor
 
 from neuface.synthetic.appearance import smooth_noise
 
+# Shares of the images with a hand, a board and a bar in front of the face.
 HAND_SHARE = 0.12
 BOARD_SHARE = 0.08
 BAR_SHARE = 0.06
@@ -54,10 +55,10 @@ def add_body(
     cloth: Float[Tensor, "b 3"],
     long_hair: Float[Tensor, " b"],
 ) -> Float[Tensor, "b 3 s s"]:
-    """Long hair and shoulders on a background, where the head will stand before them.
+    """Images with long hair and shoulders, which the head will partly cover.
 
     Args:
-        neck_ndc, crown_ndc: where the lower end of the neck and the middle of the skull are seen.
+        neck_ndc, crown_ndc: positions of the lower end of the neck and of the middle of the skull in the image, NDC.
         long_hair: 1 for people with long hair.
     """
     count, size_px = len(picture), picture.shape[-1]
@@ -68,13 +69,13 @@ def add_body(
     from_crown = torch.stack((x - crown_ndc[:, :1, None], y - crown_ndc[:, 1:, None]), dim=1)
     along = (from_crown * down).sum(1) / length
     across = (from_crown[:, 0] * down[:, 1] - from_crown[:, 1] * down[:, 0]) / length
-    # Hair: a dome above the skull's middle that falls down beside the neck.
+    # The hair is a dome above the skull's middle that falls down beside the neck.
     width = _uniform(generator, count, 0.50, 0.68)[:, None, None]
     fall = _uniform(generator, count, 0.4, 1.4)[:, None, None]
     drop = torch.where(along < 0, along / 0.72, (along / fall).clamp(min=0) ** 2)
     mane = torch.sigmoid((1 - (across / width) ** 2 - drop**2) * 14) * long_hair[:, None, None]
     picture = torch.lerp(picture, (0.75 * hair)[..., None, None].expand_as(picture), mane[:, None])
-    # Shoulders: a line that falls away from the neck, and a body below it.
+    # The shoulders are a line that slopes down from the neck, with the body below it.
     side = (x - neck_ndc[:, :1, None]).abs() / length
     slope = _uniform(generator, count, 0.25, 0.6)[:, None, None]
     top = neck_ndc[:, 1:, None] + length * (slope * (side - 0.35).clamp(min=0) - 0.12)
@@ -90,7 +91,7 @@ def add_body(
 def add_occluders(
     picture: Float[Tensor, "b 3 s s"], generator: torch.Generator, skin: Float[Tensor, "b 3"]
 ) -> Float[Tensor, "b 3 s s"]:
-    """Hands, boards and bars before some of the faces."""
+    """Images with hands, boards and bars in front of some of the faces."""
     count, size_px = len(picture), picture.shape[-1]
     x, y = pixel_grid(size_px)
     board = _rectangle(generator, count, x, y, largest=0.8)
@@ -113,7 +114,7 @@ def add_occluders(
 
 
 def _hands(generator: torch.Generator, count: int, x: Tensor, y: Tensor) -> Tensor:
-    """A palm and four fingers side by side, about as large as half a face."""
+    """Opacity of a hand about as large as half a face: a palm and four fingers, (count, s, s) in 0..1."""
     angle = (torch.rand(count, generator=generator) * 2 * torch.pi)[:, None, None]
     distance = _uniform(generator, count, 0.2, 1.0)[:, None, None]
     where = (torch.rand(count, generator=generator) * 2 * torch.pi)[:, None, None]
@@ -123,9 +124,9 @@ def _hands(generator: torch.Generator, count: int, x: Tensor, y: Tensor) -> Tens
     inside = torch.sigmoid((1 - (along / 0.28) ** 2 - (across / 0.24) ** 2) * 8)
     spread = _uniform(generator, count, 0.9, 1.3)[:, None, None]
     for finger in range(4):
-        place = (finger - 1.5) * 0.12 * spread
+        finger_across = (finger - 1.5) * 0.12 * spread
         reach = _uniform(generator, count, 0.15, 0.34)[:, None, None]
-        shape = 1 - ((along - 0.32) / reach) ** 2 - ((across - place) / 0.055) ** 2
+        shape = 1 - ((along - 0.32) / reach) ** 2 - ((across - finger_across) / 0.055) ** 2
         inside = torch.maximum(inside, torch.sigmoid(shape * 8))
     return inside
 
@@ -139,7 +140,7 @@ def _rectangle(
     largest: float,
     thickness: float | None = None,
 ) -> Tensor:
-    """Soft-edged, turned rectangles, (count, s, s) in 0..1."""
+    """Opacity of rotated rectangles with soft edges, (count, s, s) in 0..1."""
     angle = 0.5 * torch.randn(count, 1, 1, generator=generator)
     from_x = x - _uniform(generator, count, -1, 1)[:, None, None]
     from_y = y - _uniform(generator, count, -1, 1)[:, None, None]

@@ -1,4 +1,4 @@
-"""A rendered clip of somebody talking, seen by several cameras, with exact truth."""
+"""A rendered clip of a talking person, recorded by several cameras, with exact truth."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from neuface.head.expressions import sample_expressions
 from neuface.head.model import HeadModel
 from neuface.structs import HeadParams, WeakPerspective
-from neuface.synthetic.appearance import Painter, random_appearance
+from neuface.synthetic.appearance import Painter, random_looks
 from neuface.synthetic.backdrop import random_backgrounds
 from neuface.synthetic.scenes import paint_heads, random_lighting
 
@@ -23,15 +23,15 @@ HEAD_SCALE = 6.5
 
 @dataclass(frozen=True, kw_only=True)
 class SyntheticClip:
-    """Frames, noisy landmarks and the truth behind them."""
+    """Frames, noisy landmarks, and the true parameters and cameras."""
 
     frames: UInt8[Tensor, "views time s s 3"]
     landmarks_px: Float[Tensor, "views time 68 2"]
-    """iBUG-68, frame pixels, with detector-like noise."""
+    """iBUG-68, frame pixels, with white noise (independent between points and frames, unlike a detector's)."""
     truth: HeadParams
     """Batch axes `views time`; the views differ in root rotation only."""
     camera: WeakPerspective
-    """Of the whole frame as the crop."""
+    """Cameras for a crop that is the whole frame."""
     fps: float
 
 
@@ -45,11 +45,11 @@ def make_talking_clip(
     noise_px: float = 0.6,
     seed: int = 0,
 ) -> SyntheticClip:
-    """Render one person talking and moving the head before synchronised cameras.
+    """Render a person who talks and moves the head in front of synchronised cameras.
 
     Args:
-        view_yaw_deg: how far each camera is turned about the head, one per view.
-        noise_px: standard deviation of the landmarks' noise in x and in y, new in every frame.
+        view_yaw_deg: angle of each camera about the head, one per view.
+        noise_px: standard deviation of the landmarks' white noise along x and along y.
     """
     generator = torch.Generator().manual_seed(seed)
     views = len(view_yaw_deg)
@@ -64,7 +64,7 @@ def make_talking_clip(
         root_rotvec=turns,
     )
     camera = _centred_camera(head, truth)
-    look = random_appearance(generator, 1).map_tensors(lambda part: part.expand(time, *part.shape[1:]))
+    look = random_looks(generator, 1).map_tensors(lambda part: part.expand(time, *part.shape[1:]))
     frames = []
     for view in range(views):
         light = random_lighting(generator, 1).map_tensors(lambda part: part.expand(time, *part.shape[1:]))
@@ -84,7 +84,7 @@ def make_talking_clip(
 
 
 def head_motion(time: int, generator: torch.Generator) -> Float[Tensor, "time 3"]:
-    """Slow nods and turns as rotation vectors, radians: two sines per axis, at 25 frames per second."""
+    """Slow head motion as rotation vectors, radians: two sines per axis, at 25 frames per second."""
     seconds = torch.arange(time) / 25.0
     largest = torch.tensor((5.0, 12.0, 4.0)).deg2rad()
     rate = 0.4 + 0.6 * torch.rand(2, 3, generator=generator)
@@ -94,7 +94,7 @@ def head_motion(time: int, generator: torch.Generator) -> Float[Tensor, "time 3"
 
 
 def _talking(head: HeadModel, time: int, generator: torch.Generator) -> Float[Tensor, "time expression"]:
-    """Expressions drawn every quarter of a second and blended smoothly, with a jaw that opens and closes."""
+    """Random expressions every quarter of a second with smooth transitions, and a jaw that opens and closes."""
     keys = sample_expressions(head.expression_names, time // 6 + 2, generator)
     at = torch.arange(time) / 6.0
     before = at.long()
@@ -107,7 +107,7 @@ def _talking(head: HeadModel, time: int, generator: torch.Generator) -> Float[Te
 
 
 def _centred_camera(head: HeadModel, truth: HeadParams) -> WeakPerspective:
-    """Cameras that keep the face near the middle of the frame, steady over each view's clip."""
+    """Cameras with the face near the middle of the frame, constant over each view's clip."""
     views, time = truth.identity.shape[:2]
     scale = torch.full((views, time), HEAD_SCALE)
     centred = WeakPerspective(scale=scale, offset=torch.zeros(views, time, 2))

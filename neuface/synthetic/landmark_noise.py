@@ -1,25 +1,25 @@
-"""Landmarks as a detector gives them on real video: trembling, drifting, jumping, wrong or absent behind things.
+"""A model of a landmark detector's errors on real video: jitter, drift, jumps, and errors under occlusion.
 
-Every amount is a standard deviation or a length in percent of the outer-eye distance, and every function is pure:
-the same generator or seed gives the same answer. The amounts of `DETECTOR` were measured on MediaPipe's landmarks of
+Every amount is a standard deviation or a length in percent of the outer-eye distance. Every function is pure: the
+same generator or seed gives the same result. The amounts of `DETECTOR` were measured on MediaPipe's landmarks of
 real video (the 68 counterparts; figures are per axis):
 
-    trembling   Second differences over sqrt(6), the still half of five clips of the GRID corpus: 0.12 to 0.18 % for
-                brows and nose, 0.18 to 0.19 % for the contour. Eyes blink and lips talk, so they tell nothing.
-                What is left of neighbouring points after a smooth fit correlates by 0.85.
-    drift       Four calibrated cameras, 6 frames per second: what two of them disagree in, less its mean over time,
-                is 0.5 to 0.6 % for inner points and 1.3 % for the contour; 1.2 to 1.6 % and 3 % with a third camera,
-                which sees the face from the side. Of its variance 60 % lasts longer than 1/6 s and 40 % longer than
-                1 s. It correlates by 0.84 over a tenth of the eye distance, 0.41 over a quarter, 0.16 over one.
-                On frames of hard clips with a free face, MediaPipe's distance from truth plus its own mean deviation
-                is 1.3 to 1.6 % from the front and 2.7 % from the side.
-    no face     In 12 and in 14 of 111 frames of two of these cameras, before which hands and a board pass, in runs of
-                1 to 9 frames.
+    jitter      Second differences over sqrt(6), in the still half of five clips of the GRID corpus: 0.12 to 0.18 %
+                for brows and nose, 0.18 to 0.19 % for the contour. Eyes and lips are excluded, because they blink and
+                talk. The residuals of neighbouring points after a smooth fit have a correlation of 0.85.
+    drift       Four calibrated cameras, 6 frames per second: the disagreement of two of them, minus its mean over
+                time, is 0.5 to 0.6 % for inner points and 1.3 % for the contour; 1.2 to 1.6 % and 3 % with a third
+                camera, which sees the face from the side. Of its variance, 60 % lasts longer than 1/6 s and 40 %
+                longer than 1 s. Its correlation is 0.84 over a tenth of the eye distance, 0.41 over a quarter, 0.16
+                over one. On unoccluded frames of hard clips, MediaPipe's distance from the truth plus its own mean
+                deviation is 1.3 to 1.6 % from the front and 2.7 % from the side.
+    no face     In 12 and in 14 of 111 frames of two of these cameras, in front of which hands and a board pass, in
+                runs of 1 to 9 frames.
     jumps       By 5 to 50 % from one frame to the next around those frames.
-    hidden      On frames of hard clips, MediaPipe's points behind hands and boards are 7 to 12 % off.
+    hidden      On frames of hard clips, MediaPipe's points behind hands and boards have errors of 7 to 12 %.
 
-Left out are lasting deviations (2.5 to 3.5 % between two cameras for inner points): where on a face a detector has
-its points is a matter of definition.
+The model has no constant deviations (2.5 to 3.5 % between two cameras for inner points): the position of a detector's
+points on a face is a matter of definition.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from neuface.structs import Landmarks
 from neuface.synthetic.occluders import pass_by
 
 CONTOUR_FACTOR = 1.7
-"""How much worse the contour's points are than the inner ones."""
+"""Noise of the contour's points over that of the inner points."""
 PARTS_IBUG68 = (
     tuple(range(48, 68)),  # mouth
     tuple(range(17, 22)),  # right brow
@@ -44,25 +44,26 @@ PARTS_IBUG68 = (
     tuple(range(0, 8)),  # right side of the contour
     tuple(range(9, 17)),  # left side of the contour
 )
-"""What jumps as one."""
-# Of a jump: its length varies by this share of it, and each point's own deviation is this share of it.
-JUMP_VARIETY, JUMP_UNREST = 0.4, 0.15
-# Closed lips have points in one place, whose noise must be drawn as one all the same.
-OWN_NOISE_SHARE = 1e-4
-# A thing has to be before a point for this many frames until the point has left its place altogether.
-LOSING_FRAMES = 3
+"""Groups of points that jump together."""
+# Largest relative deviation of a jump's length from its mean, and standard deviation of each point relative to the
+# jump.
+JUMP_LENGTH_VARIATION, JUMP_POINT_DEVIATION = 0.4, 0.15
+# Share of independent variance, which keeps the covariance regular where points coincide, as on closed lips.
+INDEPENDENT_SHARE = 1e-4
+# Number of hidden frames after which the error of a hidden point has its full size.
+FRAMES_TO_FULL_ERROR = 3
 
 
 @dataclass(frozen=True, kw_only=True)
 class Noise:
-    """Normal noise in x and y, alike in kind for all points, frames and views."""
+    """Gaussian noise along x and y, stationary in time, independent between views."""
 
     percent: float
-    """Standard deviation of an inner point per axis; the contour's is CONTOUR_FACTOR times that."""
+    """Standard deviation of an inner point per axis; that of the contour is CONTOUR_FACTOR times larger."""
     memory: float = 0.0
-    """Correlation of one frame's noise with the next one's (AR(1)); 0 is white noise."""
+    """Correlation of the noise in neighbouring frames (an AR(1) process); 0 is white noise."""
     reach_percent: float = 0.0
-    """Distance between two points at which their noises correlate by 1/e; 0: every point on its own."""
+    """Distance between two points at which the correlation of their noise is 1/e; 0 for independent points."""
 
     def __post_init__(self) -> None:
         if not (self.percent >= 0 and 0 <= self.memory < 1 and self.reach_percent >= 0):
@@ -74,24 +75,24 @@ class Noise:
 
 @dataclass(frozen=True, kw_only=True)
 class Corruption:
-    """What is done to a clip. Shares are of a view's frames; at least one frame of each."""
+    """The errors added to a clip. Shares are of a view's frames; each applies to at least one frame."""
 
     noise: tuple[Noise, ...]
-    """Added to every point that is seen."""
+    """Added to every point; the terms are independent of each other."""
     outlier_share: float
-    """Frames in which one part jumps, and is back in the next one."""
+    """Share of frames in which one part jumps, for a single frame."""
     outlier_percent: float
-    """How far it jumps."""
+    """Mean length of a jump."""
     hand_share: float
-    """Frames during which a hand stays before a part of the face."""
+    """Share of frames in which a hand hides a part of the face."""
     board_share: float
-    """Frames during which a board stays before most of it."""
+    """Share of frames in which a board hides most of the face."""
     hidden_noise: Noise
-    """Added to a hidden point besides, in full after LOSING_FRAMES frames."""
+    """Additional noise of hidden points, at its full size after FRAMES_TO_FULL_ERROR frames."""
     hidden_confidence: float = 1.0
-    """What the detector says of hidden points."""
+    """The detector's confidence in hidden points."""
     lost_share: float = 0.7
-    """A frame of which more than this share of the points is hidden has no landmarks at all."""
+    """Share of hidden points above which a frame has no landmarks."""
 
 
 DETECTOR = Corruption(
@@ -105,13 +106,13 @@ DETECTOR = Corruption(
     board_share=0.1,
     hidden_noise=Noise(percent=8.0, memory=0.9, reach_percent=100.0),
 )
-"""As measured: see the module. The drift is a rough path: its second differences over sqrt(6) are 0.12 %, those of
-both noises together 0.14 %."""
+"""The measured amounts of the module's docstring. The drift is an AR(1) process and not smooth: its second
+differences over sqrt(6) are 0.12 %, those of both noises together 0.14 %."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Damage:
-    """What is wrong with a corrupted clip besides noise, and where."""
+    """The errors of a corrupted clip other than noise."""
 
     hidden: Bool[Tensor, "views time points"]
     """Points behind a hand or a board."""
@@ -123,11 +124,11 @@ class Damage:
 
 @dataclass(frozen=True, kw_only=True)
 class Corrupted:
-    """A corrupted clip. The truth is the caller's: it has not changed."""
+    """A corrupted clip. The truth is unchanged and not repeated here."""
 
     landmarks: Landmarks
     frames: UInt8[Tensor, "views time h w 3"]
-    """With the things painted into them."""
+    """The frames with hands and boards painted into them."""
     damage: Damage
 
 
@@ -137,7 +138,7 @@ def corrupted(
     seed: int,
     corruption: Corruption = DETECTOR,
 ) -> Corrupted:
-    """Corrupt exact landmarks and put what hides them into the pictures.
+    """Corrupt exact landmarks, and paint the objects that hide them into the frames.
 
     Args:
         landmarks: exact, iBUG-68, none missing.
@@ -150,14 +151,15 @@ def corrupted(
     if not bool((landmarks.confidence > 0).all()):
         raise InputError("expected exact landmarks, every point in every frame; some are missing")
     generator = torch.Generator().manual_seed(seed)
-    # In the frame that is nearest to a frontal one; turning the head does not make a detector better.
+    # The unit is the eye distance of the frame nearest to a frontal one: a detector's errors do not shrink in
+    # profiles.
     eye_px = float(outer_eye_distance_px(landmarks).amax())
     true_px, time = landmarks.points_px, landmarks.points_px.shape[1]
     shifts = [added_noise(true_px, eye_px, noise, generator) for noise in corruption.noise]
-    astray = added_noise(true_px, eye_px, corruption.hidden_noise, generator)
+    displacement = added_noise(true_px, eye_px, corruption.hidden_noise, generator)
     hidden, painted = [], []
     for view in range(len(true_px)):
-        things = pass_by(
+        hand, board = pass_by(
             true_px[view],
             frames[view],
             eye_px,
@@ -165,8 +167,8 @@ def corrupted(
             board_frames=_count(corruption.board_share, time),
             generator=generator,
         )
-        hidden.append(things[0].covers(true_px[view]) | things[1].covers(true_px[view]))
-        painted.append(things[1].paint(things[0].paint(frames[view])))
+        hidden.append(hand.covers(true_px[view]) | board.covers(true_px[view]))
+        painted.append(board.paint(hand.paint(frames[view])))
     behind = torch.stack(hidden)
     lost = behind.double().mean(-1) > corruption.lost_share
     jumps = part_jumps(
@@ -175,9 +177,14 @@ def corrupted(
         corruption.outlier_percent / 100 * eye_px,
         generator,
     ).to(true_px)
-    points = true_px + torch.stack(shifts).sum(0) + jumps + losing(behind)[..., None].to(true_px) * astray
+    points = (
+        true_px
+        + torch.stack(shifts).sum(0)
+        + jumps
+        + error_share(behind)[..., None].to(true_px) * displacement
+    )
     return Corrupted(
-        landmarks=told(landmarks, points, behind, lost, corruption.hidden_confidence),
+        landmarks=reported(landmarks, points, behind, lost, corruption.hidden_confidence),
         frames=torch.stack(painted),
         damage=Damage(hidden=behind, jumped=(jumps != 0).any(-1), lost=lost),
     )
@@ -189,20 +196,20 @@ def added_noise(
     noise: Noise,
     generator: torch.Generator,
 ) -> Float[Tensor, "views time points 2"]:
-    """Noise in pixels for iBUG-68 points, each view on its own.
+    """Noise in pixels for iBUG-68 points, independent between views.
 
     Args:
-        points_px: tells how far points are from each other, by each view's mean over time.
-        eye_px: the outer-eye distance.
+        points_px: their mean over time in each view gives the distances between points.
+        eye_px: the outer-eye distance, pixels.
     """
     views, time, count = points_px.shape[:3]
     fresh = torch.randn(views, time, count, 2, generator=generator, dtype=torch.float64)
     if noise.reach_percent > 0:
-        places = points_px.double().mean(1)
+        positions = points_px.double().mean(1)
         reach_px = noise.reach_percent / 100 * eye_px
-        shared = torch.exp(-torch.cdist(places, places) / reach_px)
-        own = OWN_NOISE_SHARE * torch.eye(count, dtype=torch.float64)
-        mixing = torch.linalg.cholesky((1 - OWN_NOISE_SHARE) * shared + own)
+        shared = torch.exp(-torch.cdist(positions, positions) / reach_px)
+        independent = INDEPENDENT_SHARE * torch.eye(count, dtype=torch.float64)
+        mixing = torch.linalg.cholesky((1 - INDEPENDENT_SHARE) * shared + independent)
         fresh = mixing[:, None] @ fresh
     steps = [fresh[:, 0]]
     for frame in range(1, time):
@@ -215,7 +222,7 @@ def added_noise(
 def part_jumps(
     seen: Bool[Tensor, "views time"], count: int, length_px: float, generator: torch.Generator
 ) -> Float[Tensor, "views time 68 2"]:
-    """Shifts in pixels: in `count` frames of every view one part of PARTS_IBUG68 is elsewhere; else 0.
+    """Displacements in pixels: in `count` random frames of every view, one of PARTS_IBUG68 is displaced; 0 elsewhere.
 
     Args:
         seen: frames that may be chosen; a view with fewer than `count` of them has that many jumps.
@@ -228,34 +235,38 @@ def part_jumps(
         for frame in chosen.tolist():
             part = list(PARTS_IBUG68[int(torch.randint(len(PARTS_IBUG68), (), generator=generator))])
             angle = 2 * torch.pi * torch.rand((), generator=generator)
-            length = 1 + JUMP_VARIETY * (2 * torch.rand((), generator=generator) - 1)
-            unrest = JUMP_UNREST * torch.randn(len(part), 2, generator=generator)
-            jumps[view, frame, part] = length_px * length * (torch.stack((angle.cos(), angle.sin())) + unrest)
+            length = 1 + JUMP_LENGTH_VARIATION * (2 * torch.rand((), generator=generator) - 1)
+            deviation = JUMP_POINT_DEVIATION * torch.randn(len(part), 2, generator=generator)
+            jumps[view, frame, part] = (
+                length_px * length * (torch.stack((angle.cos(), angle.sin())) + deviation)
+            )
     return jumps
 
 
-def losing(hidden: Bool[Tensor, "views time points"]) -> Float[Tensor, "views time points"]:
-    """How far a hidden point has left its place: 1/LOSING_FRAMES in its first hidden frame, 1 in the last of
-    LOSING_FRAMES; 0 for a point that is seen."""
+def error_share(hidden: Bool[Tensor, "views time points"]) -> Float[Tensor, "views time points"]:
+    """Share of its full error that a hidden point has: it rises by 1/FRAMES_TO_FULL_ERROR per hidden frame up to 1.
+
+    It is 0 for a visible point.
+    """
     share = torch.zeros(hidden.shape)
     before = torch.zeros_like(share[:, 0])
     for frame in range(hidden.shape[1]):
-        before = (before + 1 / LOSING_FRAMES).clamp(max=1) * hidden[:, frame]
+        before = (before + 1 / FRAMES_TO_FULL_ERROR).clamp(max=1) * hidden[:, frame]
         share[:, frame] = before
     return share
 
 
-def told(
+def reported(
     landmarks: Landmarks,
     points_px: Float[Tensor, "views time points 2"],
     hidden: Bool[Tensor, "views time points"],
     lost: Bool[Tensor, "views time"],
     hidden_confidence: float,
 ) -> Landmarks:
-    """The landmarks that a detector reports which finds these points."""
-    trust = torch.where(hidden, hidden_confidence, 1.0).to(points_px) * landmarks.confidence
-    trust = trust * ~lost[..., None]
-    return replace(landmarks, points_px=points_px * (trust > 0)[..., None], confidence=trust)
+    """The landmarks that a detector reports if it finds these points."""
+    confidence = torch.where(hidden, hidden_confidence, 1.0).to(points_px) * landmarks.confidence
+    confidence = confidence * ~lost[..., None]
+    return replace(landmarks, points_px=points_px * (confidence > 0)[..., None], confidence=confidence)
 
 
 def _count(share: float, time: int) -> int:

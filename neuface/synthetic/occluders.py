@@ -1,6 +1,6 @@
-"""Hands and boards that pass before a face: when, where, what they hide, and how they look.
+"""Hands and boards that pass in front of a face: their motion, the landmarks they hide, and their look.
 
-A landmark is hidden exactly where the painted thing covers it, because one shape decides both.
+A landmark is hidden if and only if the painted object covers it, because both use the same shape.
 """
 
 from __future__ import annotations
@@ -18,18 +18,21 @@ from neuface.errors import InputError
 from neuface.landmarks.schemes import GROUPS_IBUG68
 from neuface.synthetic.appearance import smooth_noise
 
+# Side of an object's texture.
 TEXTURE_PX = 128
 TEXTURE_REACH = 2.0
-"""The texture spans this many half-sizes to every side of the middle; beyond it repeats its edge."""
+"""Extent of the texture on every side of the middle, in half-sizes; beyond it, the edge is repeated."""
 EDGE_PX = 1.0
-"""Over about this many pixels the edge of the painted thing is soft."""
+"""Width of the soft edge of a painted object, pixels."""
 APPROACH_FRAMES = 3
-"""Frames in which a thing comes from outside of the face, and in which it leaves."""
-# In outer-eye distances: how far away it starts, and half the size. A real hand is as long as two of them.
+"""Number of frames in which an object moves in front of the face, and in which it leaves."""
+# Distance from which an object approaches, and half the sizes, in outer-eye distances. A real hand is two of them
+# long.
 AWAY, HAND_HALF_SIZE, BOARD_HALF_SIZE = 4.5, 0.75, 1.15
+# Height of the board over its width, and number of printed squares along its width.
 BOARD_ASPECT = 0.85
 BOARD_SQUARES = 5
-# Palm, fingers, thumb and forearm as thick lines: from (x, y) to (x, y), radius; in half-sizes, fingers up.
+# Palm, fingers, thumb and forearm as thick lines from (x, y) to (x, y) with a radius, in half-sizes, fingers up.
 HAND_LINES = (
     (-0.15, 0.25, 0.15, 0.25, 0.45),
     (-0.42, 0.00, -0.50, -0.75, 0.12),
@@ -44,29 +47,29 @@ SIDES_IBUG68 = {
     "right": (*range(1, 6), *range(17, 22), *range(36, 42)),
     "left": (*range(11, 16), *range(22, 27), *range(42, 48)),
 }
-"""What a hand is held to: the mouth, or one half of the face (the subject's right or left)."""
+"""Landmarks of the parts that a hand covers: the mouth, or one half of the face (the subject's right or left)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Occluder:
-    """A hand or a printed board before one camera."""
+    """A hand or a printed board in the image of one camera."""
 
     shape: Literal["hand", "board"]
     centre_px: Float[Tensor, "time 2"]
     present: Bool[Tensor, " time"]
-    """Frames in which it is to be seen, on its way included."""
+    """Frames in which it is visible, including those in which it approaches and leaves."""
     half_size_px: float
-    turn_rad: float
-    """Of the thing in the picture, clockwise; 0 has the fingers up."""
+    rotation_rad: float
+    """Rotation of the object in the image, clockwise; the fingers point up at 0."""
     texture: Float[Tensor, "3 s s"]
-    """RGB in 0..1, TEXTURE_REACH half-sizes to every side."""
+    """RGB in 0..1; it extends over TEXTURE_REACH half-sizes on every side."""
 
     def covers(self, points_px: Float[Tensor, "time n 2"]) -> Bool[Tensor, "time n"]:
-        """Which points of each frame are behind it."""
+        """Whether a point of a frame is behind the object."""
         return (self._depth(self._local(points_px)) > 0) & self.present[:, None]
 
     def paint(self, frames: UInt8[Tensor, "time h w 3"]) -> UInt8[Tensor, "time h w 3"]:
-        """A copy of the frames with the thing before whatever they show."""
+        """A copy of the frames with the object painted over them."""
         painted = frames.clone()
         height, width = frames.shape[1:3]
         y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
@@ -81,7 +84,7 @@ class Occluder:
                 align_corners=False,
                 padding_mode="border",
             )[0, :, 0].T
-            # Rounder and darker towards its edges.
+            # The object is darker towards its edges, which makes it look round.
             lit = color * (0.72 + 0.28 * (depth / 0.12).clamp(0, 1))[:, None]
             below = frames[frame].reshape(-1, 3).to(lit) / 255
             mixed = torch.lerp(below, lit, cover)
@@ -90,12 +93,12 @@ class Occluder:
 
     def _local(self, points_px: Tensor, frames: slice = slice(None)) -> Float[Tensor, "time n 2"]:
         """In half-sizes from the middle, turned with the thing."""
-        cosine, sine = math.cos(self.turn_rad), math.sin(self.turn_rad)
+        cosine, sine = math.cos(self.rotation_rad), math.sin(self.rotation_rad)
         turn = points_px.new_tensor(((cosine, -sine), (sine, cosine)))
         return (points_px - self.centre_px[frames, None]) @ turn / self.half_size_px
 
     def _depth(self, local: Float[Tensor, "*n 2"]) -> Float[Tensor, "*n"]:
-        """How far inside its outline a place is, in half-sizes; negative outside."""
+        """Distance of a position to the outline, in half-sizes; positive inside, negative outside."""
         if self.shape == "board":
             return (local.new_tensor((1.0, BOARD_ASPECT)) - local.abs()).amin(-1)
         return torch.stack([_inside_line(local, *line) for line in HAND_LINES]).amax(0)
@@ -113,16 +116,16 @@ def pass_by(
     """A hand that hides a part of the face for a while, and a board that hides most of it, one after the other.
 
     Args:
-        points_px: where the landmarks of one camera truly are; the things follow the face.
-        frames: of that camera; the hand takes the colour of the face.
-        hand_frames, board_frames: how long each stays where it hides most, besides APPROACH_FRAMES on either side.
+        points_px: true landmarks in one camera; the objects follow the face.
+        frames: that camera's frames; the hand has the colour of the face.
+        hand_frames, board_frames: number of frames for which each hides most, without APPROACH_FRAMES on either side.
 
     Raises:
-        InputError: both and a frame before each are longer than the clip.
+        InputError: both, and one free frame before each, do not fit into the clip.
     """
     spans = _spans(len(points_px), (hand_frames, board_frames), generator)
     side = list(SIDES_IBUG68)[_draw(generator, len(SIDES_IBUG68))]
-    # From below or from the hidden side; y points down in pictures.
+    # The hand comes from below or from the side that it hides; y points down in images.
     aside = {"mouth": 0.8 * _signed(generator), "right": -0.8, "left": 0.8}[side]
     from_angle = math.pi / 2 - aside + 0.3 * _signed(generator)
     hand = Occluder(
@@ -132,7 +135,7 @@ def pass_by(
         ),
         present=_closeness(len(points_px), spans[0]) > 0,
         half_size_px=HAND_HALF_SIZE * eye_distance_px,
-        turn_rad=from_angle - math.pi / 2,
+        rotation_rad=from_angle - math.pi / 2,
         texture=_skin(points_px, frames, generator),
     )
     from_angle = math.pi / 2 + 1.2 * _signed(generator)
@@ -141,14 +144,14 @@ def pass_by(
         centre_px=_path(points_px.mean(1), spans[1], from_angle, eye_distance_px),
         present=_closeness(len(points_px), spans[1]) > 0,
         half_size_px=BOARD_HALF_SIZE * eye_distance_px,
-        turn_rad=0.3 * _signed(generator),
+        rotation_rad=0.3 * _signed(generator),
         texture=_print(generator),
     )
     return hand, board
 
 
 def _spans(time: int, lengths: tuple[int, int], generator: torch.Generator) -> list[tuple[int, int]]:
-    """First and last-plus-one frame of each stay, in random order, with a free frame before each."""
+    """First frame and last frame + 1 of each occlusion, in random order, with a free frame before each."""
     free = time - sum(lengths) - 2
     if free < 0 or min(lengths) < 1:
         raise InputError(f"occlusions of {lengths[0]} and {lengths[1]} frames do not fit {time} frames")
@@ -165,7 +168,7 @@ def _spans(time: int, lengths: tuple[int, int], generator: torch.Generator) -> l
 
 
 def _closeness(time: int, span: tuple[int, int]) -> Float[Tensor, " time"]:
-    """1 during the stay, falling to 0 over APPROACH_FRAMES on both sides."""
+    """1 during the occlusion, falling linearly to 0 over APPROACH_FRAMES on both sides."""
     frames = torch.arange(time)
     outside = (span[0] - frames).clamp(min=0) + (frames - span[1] + 1).clamp(min=0)
     return (1 - outside / APPROACH_FRAMES).clamp(min=0)
@@ -199,7 +202,7 @@ def _skin(
 
 
 def _print(generator: torch.Generator) -> Float[Tensor, "3 s s"]:
-    """Dark squares on light paper, with shadows on it."""
+    """A texture of dark squares on light paper, with shadows."""
     along = torch.linspace(-TEXTURE_REACH, TEXTURE_REACH, TEXTURE_PX)
     wave = torch.sin(along * (math.pi * BOARD_SQUARES / 2))
     dark = (wave[:, None] * wave[None] > 0).float()

@@ -24,15 +24,15 @@ def sample_identities(
     count: int,
     seed: int,
 ) -> Float[Tensor, "count identity"]:
-    """Identity codes of people drawn from the open head's stated population, in standard deviations.
+    """Identity codes of random people of the open head's population, in standard deviations.
 
-    A draw of morph-target weights looks human; a normal draw of the codes themselves need not.
+    The people are random weights of morph targets, which look human. Normally distributed codes need not.
 
     Args:
-        target_names, mean, projection: of the head's recipe.
+        target_names, mean, projection: those of the head's recipe.
 
     Raises:
-        InputError: The names are not those of the population.
+        InputError: the names are not those of the population.
     """
     shapes = tuple(
         name for name in target_names if not name.startswith(MACRO_PREFIX) and name != SCALE_COLUMN

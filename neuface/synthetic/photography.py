@@ -1,4 +1,4 @@
-"""From a clean render to a video frame: shadows, optics, sensor, colour processing and compression."""
+"""Image degradation from a clean render to a video frame: shadows, optics, sensor, colour and compression."""
 
 from __future__ import annotations
 
@@ -9,16 +9,20 @@ from torch.nn.functional import conv2d, interpolate, pad
 
 from neuface.synthetic.appearance import smooth_noise
 
-# The drawn picture has hard edges; no camera's are.
+# Bounds of the blur's standard deviation. It is never 0, because a render has hard edges and no camera's image has.
 SMALLEST_BLUR_PX, LARGEST_BLUR_PX = 0.4, 1.4
+# Smallest side to which an image is reduced and enlarged again.
 SMALLEST_SIZE_PX = 40
+# Half width of the blur's kernel, pixels.
 BLUR_TAPS = 4
+# Side of a compression block.
 BLOCK_PX = 8
+# Weights of red, green and blue in the luma of ITU-R BT.601.
 GREY_WEIGHTS = (0.299, 0.587, 0.114)
 
 
 def degrade(picture: Float[Tensor, "b 3 s s"], generator: torch.Generator) -> Float[Tensor, "b 3 s s"]:
-    """Pictures as a webcam, a phone or an old video might have recorded them; RGB in 0..1.
+    """Images as a webcam, a phone or an old video might have recorded them; RGB in 0..1.
 
     The side must be a multiple of 8, the size of a compression block.
     """
@@ -34,7 +38,7 @@ def degrade(picture: Float[Tensor, "b 3 s s"], generator: torch.Generator) -> Fl
 
 
 def cast_shadows(picture: Float[Tensor, "b 3 s s"], generator: torch.Generator) -> Float[Tensor, "b 3 s s"]:
-    """Darken blotches of some pictures, as a brim, a window frame or foliage would."""
+    """Images some of which are darkened in patches, as by a brim, a window frame or foliage."""
     count, size_px = len(picture), picture.shape[-1]
     field = smooth_noise(generator, count, 1, 4)
     field = interpolate(field, size=(size_px, size_px), mode="bicubic")
@@ -45,7 +49,7 @@ def cast_shadows(picture: Float[Tensor, "b 3 s s"], generator: torch.Generator) 
 
 
 def _color(picture: Tensor, generator: torch.Generator) -> Tensor:
-    """Exposure, contrast, gamma, white balance, saturation; a tenth without any colour."""
+    """Random exposure, contrast, gamma, white balance and saturation; a tenth of the images is grey."""
     shape = (len(picture), 1, 1, 1)
 
     def uniform(low: int | float, high: int | float) -> Tensor:
@@ -61,7 +65,7 @@ def _color(picture: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _blur(picture: Tensor, sigma_px: Float[Tensor, " b"]) -> Tensor:
-    """Gaussian blur with a width per picture."""
+    """Gaussian blur with a standard deviation per image."""
     count, _, size, _ = picture.shape
     steps = torch.arange(-BLUR_TAPS, BLUR_TAPS + 1)
     kernel = torch.exp(-0.5 * (steps / sigma_px[:, None]) ** 2)
@@ -73,7 +77,7 @@ def _blur(picture: Tensor, sigma_px: Float[Tensor, " b"]) -> Tensor:
 
 
 def _resample(picture: Tensor, generator: torch.Generator) -> Tensor:
-    """Some pictures lose detail to a smaller size and back."""
+    """Images of which some are reduced to a smaller size and enlarged again."""
     full = picture.shape[-1]
     sizes = torch.randint(SMALLEST_SIZE_PX, 2 * full, (len(picture),), generator=generator).tolist()
     done = []
@@ -86,14 +90,14 @@ def _resample(picture: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _compress(picture: Tensor, generator: torch.Generator) -> Tensor:
-    """Quantise the cosine transform of 8 x 8 blocks, coarser for fine detail, as JPEG and video do."""
+    """Quantise the cosine transform of 8 x 8 blocks, coarsely for high frequencies, as JPEG and video codecs do."""
     count, _, size, _ = picture.shape
-    place = torch.arange(BLOCK_PX)
-    cosines = torch.cos(torch.pi / BLOCK_PX * (place[None] + 0.5) * place[:, None])
-    cosines *= torch.where(place == 0, 0.5, 2**-0.5)[:, None] * 0.5 * 2**0.5
+    row = torch.arange(BLOCK_PX)
+    cosines = torch.cos(torch.pi / BLOCK_PX * (row[None] + 0.5) * row[:, None])
+    cosines *= torch.where(row == 0, 0.5, 2**-0.5)[:, None] * 0.5 * 2**0.5
     strength = 0.10 * torch.rand(count, 1, 1, 1, 1, 1, generator=generator) ** 2
     strength = strength * (torch.rand(count, 1, 1, 1, 1, 1, generator=generator) < 0.4) + 1e-4
-    coarseness = 0.5 + 0.5 * (place[:, None] + place[None])
+    coarseness = 0.5 + 0.5 * (row[:, None] + row[None])
     step = strength * coarseness
     blocks = picture.unfold(2, BLOCK_PX, BLOCK_PX).unfold(3, BLOCK_PX, BLOCK_PX)
     spectrum = cosines @ blocks @ cosines.T

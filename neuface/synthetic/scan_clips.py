@@ -1,4 +1,4 @@
-"""Films of a textured scan that turns as a head does, with its landmarks as a detector would see them."""
+"""Rendered clips of a textured scan that moves like a head, with noisy landmarks."""
 
 from __future__ import annotations
 
@@ -21,9 +21,11 @@ from neuface.synthetic.clips import head_motion
 
 SCAN_SCALE = 6.0
 """Frame half-widths per metre: the face is about as large as in the synthetic clips."""
+# Samples per pixel along each side.
 SUPERSAMPLE = 2
-PICTURES_AT_ONCE = 4
-# Normals of a scan are rough: a contour point's is the mean over this neighbourhood.
+# Upper bound of the frames that are rendered at once.
+FRAMES_PER_BATCH = 4
+# Radius over which the normal of a contour point is averaged, because a scan's normals are noisy.
 NORMAL_RADIUS_M = 0.01
 
 
@@ -36,17 +38,17 @@ def film_scan(
     noise_px: float,
     seed: int,
 ) -> tuple[UInt8[Tensor, "views time s s 3"], Float[Tensor, "views time 68 2"]]:
-    """Frames of the scan before synchronised cameras, and noisy landmarks in frame pixels.
+    """Frames of the scan in front of synchronised cameras, and noisy landmarks in frame pixels.
 
-    The scan has no expressions: it nods and turns as one. The cameras are orthographic, as the fit's are.
-    A contour point whose surface is turned away is NaN: a detector would answer with a point of the visible outline
-    in its stead, which the scan's landmarks do not know.
+    The scan has no expressions and moves rigidly. The cameras are orthographic, like those of a fit. A contour point
+    is NaN if its surface faces away from the camera: a detector would place it on the visible outline, whose points
+    are not among the scan's landmarks.
 
     Args:
         scan: facing the camera, see `upright`.
-        view_yaw_deg: how far each camera is turned about the head, one per view.
-        noise_px: standard deviation of the landmarks' noise in x and in y, new in every frame.
-        seed: of motion, light, backdrop and noise.
+        view_yaw_deg: angle of each camera about the head, one per view.
+        noise_px: standard deviation of the landmarks' white noise along x and along y.
+        seed: seed of motion, light, backdrop and noise.
     """
     generator = torch.Generator().manual_seed(seed)
     motion = head_motion(time, generator)
@@ -71,19 +73,19 @@ def paint_scan(
     strength: float,
     size_px: int,
 ) -> tuple[Float[Tensor, "b s s 3"], Float[Tensor, "b s s 1"]]:
-    """Pictures of the textured scan (colours times coverage), and the share of each pixel that it covers.
+    """Images of the textured scan (colours times coverage), and the share of each pixel that it covers.
 
     Args:
         vertices_ndc: in crop NDC of the whole frame.
         toward_light: unit vector in camera axes.
-        strength: how much of the light comes from there; the rest comes from everywhere.
+        strength: share of the light from that direction, 0..1; the rest is uniform.
     """
     fine = size_px * SUPERSAMPLE
     half = fine / 2
     pixels = vertices_ndc * half + vertices_ndc.new_tensor((half - 0.5, half - 0.5, 0.0))
     fragments = rasterize(pixels, scan.faces, (fine, fine), TorchRasterizer(cull_backfaces=True))
     uv = interpolate_corners(fragments, scan.uv[scan.uv_faces])
-    # In the picture y runs down, in the texture up.
+    # The y axis points down in the image and up in the texture.
     grid = uv * uv.new_tensor((2.0, -2.0)) + uv.new_tensor((-1.0, 1.0))
     texture = texture_for(scan, pixels).expand(len(pixels), -1, -1, -1)
     color = grid_sample(texture, grid, align_corners=False, padding_mode="border").permute(0, 2, 3, 1)
@@ -96,7 +98,7 @@ def paint_scan(
 
 
 def texture_for(scan: Scan, pixels: Float[Tensor, "b vertices 3"]) -> Float[Tensor, "1 3 h w"]:
-    """The texture, averaged down to about one texel per pixel: finer ones would flicker from frame to frame."""
+    """The texture reduced to about one texel per pixel; finer textures would alias differently in every frame."""
     height, width = scan.texture.shape[:2]
     texels = scan.uv * scan.uv.new_tensor((width, height))
     flat = torch.nn.functional.pad(texels, (0, 1))
@@ -113,7 +115,7 @@ def _total_area(points: Float[Tensor, "points 3"], faces: Tensor) -> Float[Tenso
 def _film(
     scan: Scan, turn: Float[Tensor, "time 3 3"], size_px: int, generator: torch.Generator
 ) -> UInt8[Tensor, "time s s 3"]:
-    """One camera's frames: its own backdrop and a lamp of its own."""
+    """The frames of one camera, with its own backdrop and lamp."""
     camera = WeakPerspective(scale=torch.tensor(SCAN_SCALE), offset=torch.zeros(2))
     backdrop = random_backgrounds(generator, 1, size_px)[0].permute(1, 2, 0)
     lamp = torch.randn(3, generator=generator) * torch.tensor((1.0, 0.6, 0.3)) + torch.tensor(
@@ -122,7 +124,7 @@ def _film(
     strength = 0.2 + 0.4 * float(torch.rand((), generator=generator))
     exposure = 0.8 + 0.3 * float(torch.rand((), generator=generator))
     frames = []
-    for some in turn.split(PICTURES_AT_ONCE):
+    for some in turn.split(FRAMES_PER_BATCH):
         posed = (scan.vertices - scan.landmarks.mean(0)) @ some.mT
         picture, cover = paint_scan(scan, camera.to_image(posed), normalize(lamp, dim=0), strength, size_px)
         composed = exposure * picture + (1 - cover) * backdrop
@@ -131,7 +133,7 @@ def _film(
 
 
 def _landmarks_shown(scan: Scan, turn: Float[Tensor, "time 3 3"]) -> Bool[Tensor, "time 68"]:
-    """All landmarks but the contour points that face away from the camera."""
+    """Whether a landmark is reported: all but the contour points whose surface faces away from the camera."""
     near = torch.cdist(scan.landmarks, scan.vertices) < NORMAL_RADIUS_M
     facing = near.float() @ vertex_normals(scan.vertices, scan.faces)
     shown = (facing @ turn.mT)[..., 2] > 0

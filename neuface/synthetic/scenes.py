@@ -1,4 +1,4 @@
-"""Rendered pictures of random people with exact truth: identity, expression, pose, camera, landmarks."""
+"""Rendered images of heads under random light."""
 
 from __future__ import annotations
 
@@ -14,33 +14,36 @@ from neuface.head.model import HeadModel
 from neuface.render.rasterize import TorchRasterizer, interpolate, rasterize
 from neuface.render.shading import sh_basis
 from neuface.structs import HeadParams, TensorStruct, WeakPerspective
-from neuface.synthetic.appearance import Appearance, Painter
+from neuface.synthetic.appearance import Look, Painter
 
+# Share of the lamps that are near the head, and upper bound of their nearness (see `Lighting.nearness`).
 NEAR_LAMP_SHARE = 0.35
 LARGEST_NEARNESS = 0.45
+# Standard deviation of the coefficients of ambient light beyond the constant one, relative to it.
 HARMONIC_SPREAD = 0.13
+# Lower bound of the ambient light, as a share of its mean.
 DARKEST_AMBIENT = 0.15
-# The coefficient of the constant harmonic for which the mean light is 1.
+# Coefficient of the constant harmonic for which the mean light is 1.
 MEAN_LIGHT = math.sqrt(4 * math.pi)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Lighting(TensorStruct):
-    """Light from everywhere and two lamps for a batch of pictures; directions in camera axes."""
+    """Ambient light and two lamps for a batch of images; directions in camera axes."""
 
     ambient: Float[Tensor, "b 3"]
     harmonics: Float[Tensor, "b 9"]
-    """How the ambient light varies with the surface's direction, in the order of `sh_basis`; mean 1."""
+    """Coefficients of the ambient light as a function of the normal, in the order of `sh_basis`; its mean is 1."""
     color: Float[Tensor, "b lamps 3"]
     toward: Float[Tensor, "b lamps 3"]
     """Unit vectors from the crop's middle to the lamp; x right, y down, z away from the camera."""
     nearness: Float[Tensor, "b lamps"]
-    """Half-widths of the crop per distance to the lamp: 0 for a lamp as far as the sun."""
+    """Half-width of the crop over the distance to the lamp: 0 for an infinitely distant lamp."""
     gloss: Float[Tensor, " b"]
 
 
 def random_lighting(generator: torch.Generator, count: int, *, plain: bool = False) -> Lighting:
-    """Draw lights; `plain` keeps them soft and frontal."""
+    """Random light; with `plain` it is soft and frontal."""
     spread = torch.tensor((0.5, 0.4, 0.3) if plain else (1.2, 0.8, 0.5))
     toward = torch.randn(count, 2, 3, generator=generator) * spread + torch.tensor((0.0, -0.4, -0.9))
     strength = torch.rand(count, 2, 1, generator=generator) * torch.tensor((0.9, 0.5))[:, None] + 0.1
@@ -64,15 +67,15 @@ def paint_heads(
     painter: Painter,
     params: HeadParams,
     camera: WeakPerspective,
-    look: Appearance,
+    look: Look,
     light: Lighting,
     size_px: int,
 ) -> tuple[Float[Tensor, "b s s 3"], Bool[Tensor, "b s s"]]:
-    """Pictures of heads (display RGB in 0..1, black where there is no head) and where the head is.
+    """Images of heads (display RGB in 0..1, black in the background), and the pixels of the head.
 
     Args:
-        params, camera, look, light: one entry per picture.
-        size_px: side of the square picture, which is the camera's crop.
+        params, camera, look, light: one entry per image.
+        size_px: side of the square image, which is the camera's crop.
     """
     return paint_vertices(head, painter, head.vertices(params), camera, look, light, size_px)
 
@@ -82,15 +85,15 @@ def paint_vertices(
     painter: Painter,
     vertices: Float[Tensor, "b vertices 3"],
     camera: WeakPerspective,
-    look: Appearance,
+    look: Look,
     light: Lighting,
     size_px: int,
 ) -> tuple[Float[Tensor, "b s s 3"], Bool[Tensor, "b s s"]]:
-    """Like `paint_heads`, of posed vertices (metres) that need not follow from parameters."""
+    """`paint_heads` for posed vertices (metres), which need not follow from parameters."""
     ndc = camera.to_image(vertices)
     half = size_px / 2
     pixels = ndc * half + ndc.new_tensor((half - 0.5, half - 0.5, 0.0))
-    # Hidden triangles that face away are never seen on a closed head; the cut at the neck is out of sight.
+    # Faces that point away are never visible on a closed surface; the open end of the neck is not in view.
     fragments = rasterize(pixels, head.faces, (size_px, size_px), TorchRasterizer(cull_backfaces=True))
     normals = vertex_normals(pixels, head.faces)
     attributes = torch.cat((normals, ndc, painter.per_vertex.expand(len(pixels), -1, -1)), dim=-1)
@@ -104,16 +107,16 @@ def shade(
     color: Float[Tensor, "b h w 3"],
     gloss: Float[Tensor, "b h w 1"],
     normal: Float[Tensor, "b h w 3"],
-    place_ndc: Float[Tensor, "b h w 3"],
+    position_ndc: Float[Tensor, "b h w 3"],
     light: Lighting,
 ) -> Float[Tensor, "b h w 3"]:
-    """Lambert plus Blinn under `light`, tone-mapped to display RGB in 0..1."""
+    """Lambertian plus Blinn shading under `light`, tone-mapped to display RGB in 0..1."""
     shine = torch.zeros_like(normal[..., :1])
     around = (sh_basis(normal).flatten(1, 2) @ light.harmonics[..., None]).view_as(shine)
     total = light.ambient[:, None, None, :] * around.clamp(min=DARKEST_AMBIENT)
     eye = normal.new_tensor((0.0, 0.0, -1.0))
     for lamp in range(light.color.shape[1]):
-        from_middle = place_ndc * light.nearness[:, lamp, None, None, None]
+        from_middle = position_ndc * light.nearness[:, lamp, None, None, None]
         to_lamp = light.toward[:, lamp, None, None, :] - from_middle
         squared = to_lamp.square().sum(-1, keepdim=True)
         toward = to_lamp * squared.rsqrt()

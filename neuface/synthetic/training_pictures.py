@@ -1,4 +1,4 @@
-"""Training pictures for the open encoder: random people, faces, poses and crops with their exact truth."""
+"""Training pictures for the open encoder: random people, expressions, poses and crops with exact truth."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ from neuface.geometry.meshes import vertex_normals
 from neuface.head.expressions import sample_expressions
 from neuface.head.model import HeadModel
 from neuface.structs import HeadParams, Prediction, TensorStruct, WeakPerspective
-from neuface.synthetic.appearance import Appearance, Painter, random_appearance, smooth_noise
+from neuface.synthetic.appearance import Look, Painter, random_looks, smooth_noise
 from neuface.synthetic.backdrop import add_body, add_occluders, random_backgrounds
 from neuface.synthetic.photography import cast_shadows, degrade
 from neuface.synthetic.scenes import paint_vertices, random_lighting
 
+# Side of a picture: the size of the open encoder's inputs.
 TRAINING_PX = 112
+# Mean side of the crop over that of the landmarks' box.
 CROP_MARGIN = 1.45
+# Bounds of yaw, and of pitch and roll.
 LARGEST_YAW_DEG, LARGEST_TILT_DEG = 70.0, 35.0
 # Points of the template: the neck's lower end and the middle of the skull.
 NECK_POINT = (0.0, -0.116, 0.0)
@@ -28,7 +31,7 @@ SKULL_POINT = (0.0, 0.055, 0.04)
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingPictures(TensorStruct):
-    """Pictures of heads and what they show, in the parameters of the open head."""
+    """Pictures of heads and the true parameters of the open head."""
 
     pictures: UInt8[Tensor, "n 3 s s"]
     identity: Float[Tensor, "n identity"]
@@ -38,7 +41,7 @@ class TrainingPictures(TensorStruct):
     offset: Float[Tensor, "n 2"]
 
     def truth(self, head: HeadModel) -> Prediction:
-        """What a perfect encoder answers; neck, jaw and eyes at rest."""
+        """The true heads and cameras; neck, jaw and eyes are at rest."""
         params = replace(
             head.neutral(len(self.identity)),
             identity=self.identity,
@@ -51,7 +54,7 @@ class TrainingPictures(TensorStruct):
 def make_training_pictures(
     head: HeadModel, painter: Painter, identity: Float[Tensor, "n identity"], seed: int
 ) -> tuple[TrainingPictures, Bool[Tensor, "n s s"]]:
-    """One picture of each person, and where in it the bare head is; the same bytes for the same seed."""
+    """One picture of each person, and the pixels of the bare head in it; the same seed gives the same bytes."""
     generator = torch.Generator().manual_seed(seed)
     count = len(identity)
     params = replace(
@@ -73,7 +76,7 @@ def make_training_pictures(
 
 
 def sample_rotations(generator: torch.Generator, count: int) -> Float[Tensor, "count 3"]:
-    """Rotation vectors of heads: yaw to 70 degrees, pitch and roll to 35, most of them near frontal."""
+    """Rotation vectors of heads, radians: yaw up to 70 degrees, pitch and roll up to 35, most near frontal."""
 
     def angles(spread: int | float, largest: float, even: float) -> Tensor:
         normal = spread * torch.randn(count, generator=generator)
@@ -92,7 +95,7 @@ def sample_rotations(generator: torch.Generator, count: int) -> Float[Tensor, "c
 
 
 def crop_camera(head: HeadModel, params: HeadParams, generator: torch.Generator) -> WeakPerspective:
-    """The camera of a crop placed by the rule of `neuface.cropping`, but never as exactly as on a clip."""
+    """The camera of a crop by the rule of `neuface.cropping`, with random errors of its position and size."""
     count = len(params.identity)
     unit = WeakPerspective(scale=torch.ones(count), offset=torch.zeros(count, 2))
     points = unit.project(head.landmarks(params, "ibug68"))
@@ -113,7 +116,7 @@ def _photograph(
     generator: torch.Generator,
 ) -> tuple[Float[Tensor, "n 3 s s"], Bool[Tensor, "n s s"]]:
     count = len(params.identity)
-    look = random_appearance(generator, count)
+    look = random_looks(generator, count)
     light = random_lighting(generator, count)
     vertices = _with_hair(head, head.vertices(params), params.root_rotvec, look, generator)
     drawn, mask = paint_vertices(head, painter, vertices, camera, look, light, TRAINING_PX)
@@ -136,16 +139,16 @@ def _photograph(
 
 
 def _with_hair(
-    head: HeadModel, vertices: Tensor, turn: Tensor, look: Appearance, generator: torch.Generator
+    head: HeadModel, vertices: Tensor, turn: Tensor, look: Look, generator: torch.Generator
 ) -> Float[Tensor, "n vertices 3"]:
-    """The scalp moved outwards by an uneven 0 to 3 cm of hair; only for the picture, never for the truth."""
+    """Vertices with the scalp moved outwards by 0 to 3 cm of uneven hair; the truth does not include the hair."""
     count = len(vertices)
     volume = 0.03 * torch.rand(count, 1, 1, generator=generator) ** 1.5 * look.hair_alpha[:, None, None]
-    places = (head.template[:, :2] / 0.15)[None, :, None].expand(count, -1, -1, -1)
+    at = (head.template[:, :2] / 0.15)[None, :, None].expand(count, -1, -1, -1)
     uneven = torch.nn.functional.grid_sample(
-        smooth_noise(generator, count, 1, 16), places, align_corners=False, padding_mode="border"
+        smooth_noise(generator, count, 1, 16), at, align_corners=False, padding_mode="border"
     )[:, 0]
-    # Full volume only well above the hairline, so that the face keeps its outline.
+    # The volume is full only well above the hairline, so that the outline of the face is unchanged.
     height = torch.sigmoid((head.template[:, 1] - 0.06) / 0.012) * torch.sigmoid(
         (0.105 - head.template[:, 2]) / 0.008
     )
@@ -154,8 +157,8 @@ def _with_hair(
     return vertices + outward * scalp * volume * (1 + 0.4 * uneven).clamp(min=0)
 
 
-def _exposure(look: Appearance, light: Tensor) -> Float[Tensor, "n 3 3"]:
-    """Display colours of bare skin, hair and clothes beside the head, lit about as the head is."""
+def _exposure(look: Look, light: Tensor) -> Float[Tensor, "n 3 3"]:
+    """Display colours of skin, hair and clothes outside of the mesh, lit roughly like the head."""
     linear = torch.stack((look.skin, look.hair, look.cloth), dim=1) * light[:, None]
     return linear.clamp(1e-4, 1) ** (1 / 1.6)
 
@@ -163,7 +166,7 @@ def _exposure(look: Appearance, light: Tensor) -> Float[Tensor, "n 3 3"]:
 def _seen(
     params: HeadParams, camera: WeakPerspective, point: tuple[float, float, float], head: HeadModel
 ) -> Tensor:
-    """Where a point of the template, turned with the head, is seen (crop NDC)."""
+    """Position in the image (crop NDC) of a point of the template that moves with the head."""
     joint = head.joint_template[0]
     turned = roma.rotvec_to_rotmat(params.root_rotvec) @ (joint.new_tensor(point) - joint) + joint
     return camera.project(turned[:, None])[:, 0]

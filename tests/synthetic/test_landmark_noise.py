@@ -1,4 +1,4 @@
-"""Corrupted landmarks: amounts, correlations, what hides what, and that it trembles as a real detector does."""
+"""Corrupted landmarks: amounts and correlations of the noise, occlusion, and jitter like a real detector's."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from neuface.synthetic.landmark_noise import (
     Noise,
     added_noise,
     corrupted,
-    losing,
+    error_share,
     part_jumps,
 )
 from neuface.synthetic.occluders import APPROACH_FRAMES, SIDES_IBUG68, Occluder, pass_by
@@ -32,12 +32,12 @@ EYE_PX = 50.0
 QUIET = Noise(percent=0.0)
 SEEN = torch.ones(2, 12, dtype=torch.bool)
 INNER_STILL = slice(17, 36)
-"""Brows and nose: they neither blink nor talk."""
+"""Brows and nose, which neither blink nor talk."""
 
 
 @pytest.fixture(scope="module")
 def face(open_head: HeadModel) -> Tensor:
-    """The template's 68 points from the front, eye corners EYE_PX apart, in the middle of 200 px."""
+    """The template's 68 points in frontal view, with eye corners EYE_PX apart, in the middle of 200 px."""
     flat = open_head.landmarks(open_head.neutral(), IBUG68)[:, :2] * torch.tensor([1.0, -1.0])
     scale = EYE_PX / torch.linalg.vector_norm(flat[36] - flat[45])
     return (flat - flat.mean(0)) * scale + 100
@@ -63,10 +63,10 @@ def correlation(first: Tensor, second: Tensor) -> float:
 # --- Noise
 
 
-def test_white_noise_is_as_large_as_said_and_forgets_at_once(face: Tensor) -> None:
+def test_white_noise_has_the_given_deviation_and_no_memory(face: Tensor) -> None:
     points = face.expand(2, 2000, 68, 2)
     noise = added_noise(points, EYE_PX, Noise(percent=2.0), generator())
-    # 2 % of 50 px.
+    # The deviation is 2 % of 50 px.
     assert float(noise[:, :, 17:].std()) == pytest.approx(1.0, rel=0.02)
     assert float(noise[:, :, :17].std()) == pytest.approx(CONTOUR_FACTOR, rel=0.02)
     assert abs(correlation(noise[:, 1:], noise[:, :-1])) < 0.02
@@ -75,11 +75,11 @@ def test_white_noise_is_as_large_as_said_and_forgets_at_once(face: Tensor) -> No
     assert abs(correlation(noise[0], noise[1])) < 0.02
 
 
-def test_noise_remembers_and_is_shared_by_neighbours(face: Tensor) -> None:
+def test_noise_is_correlated_in_time_and_between_neighbours(face: Tensor) -> None:
     kind = Noise(percent=1.0, memory=0.8, reach_percent=30.0)
     noise = added_noise(face.expand(8, 1500, 68, 2), EYE_PX, kind, generator())[:, :, 17:]
     assert float(noise.std()) == pytest.approx(0.5, rel=0.05)
-    # Stationary: the first frame is as noisy as the others.
+    # The process is stationary: the first frame is as noisy as the others.
     assert float(noise[:, :50].std()) == pytest.approx(0.5, rel=0.15)
     for lag in (1, 3):
         assert correlation(noise[:, lag:], noise[:, :-lag]) == pytest.approx(0.8**lag, abs=0.03)
@@ -90,20 +90,20 @@ def test_noise_remembers_and_is_shared_by_neighbours(face: Tensor) -> None:
 
 
 @pytest.mark.parametrize("changes", [{"percent": -1.0}, {"memory": 1.0}, {"reach_percent": float("nan")}])
-def test_noise_that_does_not_exist(changes: dict[str, float]) -> None:
+def test_noise_out_of_range_is_refused(changes: dict[str, float]) -> None:
     with pytest.raises(InputError, match="a percent and a reach of at least 0"):
         Noise(**{"percent": 1.0, **changes})
 
 
 def trembling_percent(points_px: Tensor, eye_px: float) -> Tensor:
-    """White noise with the same second differences, per frame; second differences hardly see slow motion."""
+    """Deviation of white noise with the same second differences, which suppress slow motion."""
     second = points_px[2:] - 2 * points_px[1:-1] + points_px[:-2]
     return 100 / eye_px * (second[:, INNER_STILL].square().mean((1, 2)) / 6).sqrt()
 
 
 @needs(DATA / "grid_corpus")
-def test_it_trembles_as_a_detector_does_on_still_faces(face: Tensor) -> None:
-    """Against the landmarks of real talkers, in the half of their frames in which the nose moves least."""
+def test_jitter_is_that_of_a_detector_on_still_faces(face: Tensor) -> None:
+    """Compared with landmarks of real talkers, in the half of the frames in which the nose moves least."""
     real = []
     for file in sorted((DATA / "grid_corpus").glob("*.landmarks.npz")):
         views, _ = read_landmarks(file)
@@ -123,7 +123,7 @@ def test_it_trembles_as_a_detector_does_on_still_faces(face: Tensor) -> None:
 # --- Jumps
 
 
-def test_one_part_jumps_in_as_many_frames_as_said(face: Tensor) -> None:
+def test_one_part_jumps_in_the_given_number_of_frames(face: Tensor) -> None:
     jumps = part_jumps(SEEN, 3, 6.0, generator())
     moved = (jumps != 0).any(-1)
     assert moved.any(-1).sum(1).tolist() == [3, 3]
@@ -133,13 +133,13 @@ def test_one_part_jumps_in_as_many_frames_as_said(face: Tensor) -> None:
     assert float(lengths.min()) > 2.0
     assert float(lengths.max()) < 12.0
     assert float(lengths.mean()) == pytest.approx(6.0, rel=0.3)
-    # A part moves as one.
+    # The points of a part move together.
     view, frame = moved.any(-1).nonzero()[0].tolist()
     together = jumps[view, frame][moved[view, frame]]
     assert float((together - together.mean(0)).norm(dim=-1).mean()) < 0.4 * float(together.mean(0).norm())
 
 
-def test_only_frames_that_are_seen_jump() -> None:
+def test_only_given_frames_jump() -> None:
     seen = torch.zeros(1, 12, dtype=torch.bool)
     seen[0, 4] = True
     moved = (part_jumps(seen, 3, 6.0, generator()) != 0).any(-1).any(-1)
@@ -149,7 +149,7 @@ def test_only_frames_that_are_seen_jump() -> None:
 # --- Hands and boards
 
 
-def test_points_are_hidden_where_the_thing_is_painted() -> None:
+def test_points_are_hidden_where_the_object_is_painted() -> None:
     white = torch.full((1, 90, 90, 3), 255, dtype=torch.uint8)
     y, x = torch.meshgrid(torch.arange(90.0), torch.arange(90.0), indexing="ij")
     everywhere = torch.stack((x, y), -1).reshape(1, -1, 2)
@@ -159,7 +159,7 @@ def test_points_are_hidden_where_the_thing_is_painted() -> None:
             centre_px=torch.tensor([[40.0, 30.0]]),
             present=torch.tensor([True]),
             half_size_px=20.0,
-            turn_rad=0.5,
+            rotation_rad=0.5,
             texture=torch.zeros(3, 4, 4),
         )
         painted = thing.paint(white)[0, ..., 0].flatten() < 128
@@ -171,14 +171,14 @@ def test_points_are_hidden_where_the_thing_is_painted() -> None:
 
 
 def test_fingers_point_up_and_turn_clockwise() -> None:
-    """At turn 0 the tips are above the palm; turned by a quarter they are right of it."""
+    """At rotation 0 the tips are above the palm; after a quarter turn they are right of it."""
     for turn, tip, other in ((0.0, (50.0, 33.0), (67.0, 40.0)), (torch.pi / 2, (67.0, 50.0), (50.0, 33.0))):
         hand = Occluder(
             shape="hand",
             centre_px=torch.tensor([[50.0, 50.0]]),
             present=torch.tensor([True]),
             half_size_px=20.0,
-            turn_rad=turn,
+            rotation_rad=turn,
             texture=torch.zeros(3, 4, 4),
         )
         beside = torch.tensor(tip) + 20 * 0.155 * torch.tensor([abs(tip[0] - 50) < 1, abs(tip[1] - 50) < 1])
@@ -195,7 +195,7 @@ def test_a_hand_hides_a_part_and_a_board_nearly_all(face: Tensor) -> None:
         for thing, frames in ((hand, 4), (board, 2)):
             hidden = thing.covers(face.expand(20, 68, 2)).float().mean(-1)
             most = (hidden > 0.9 * hidden.max()).nonzero()[:, 0]
-            # One stay without a gap, not from the first frame on.
+            # The occlusion is one interval that does not begin at the first frame.
             assert len(most) == frames
             assert int(most[-1] - most[0]) == frames - 1
             assert int(most[0]) >= 1
@@ -211,7 +211,7 @@ def test_a_hand_hides_a_part_and_a_board_nearly_all(face: Tensor) -> None:
     assert len(sides) > 1
 
 
-def test_in_the_shortest_clip_the_first_frame_and_one_between_are_free(face: Tensor) -> None:
+def test_the_shortest_clip_has_one_free_frame_before_each_occlusion(face: Tensor) -> None:
     still = face.expand(8, 68, 2)
     for seed in range(4):
         drawn = torch.Generator().manual_seed(seed)
@@ -222,23 +222,23 @@ def test_in_the_shortest_clip_the_first_frame_and_one_between_are_free(face: Ten
         assert stays.any(0).int().tolist() in ([0, 1, 1, 1, 1, 0, 1, 1], [0, 1, 1, 0, 1, 1, 1, 1])
 
 
-def test_leaving_grows_while_hidden() -> None:
+def test_the_error_grows_while_a_point_is_hidden() -> None:
     hidden = torch.tensor([0, 1, 1, 1, 1, 0, 1], dtype=torch.bool)[None, :, None]
     expected = torch.tensor([0, 1 / 3, 2 / 3, 1, 1, 0, 1 / 3])[None, :, None]
-    torch.testing.assert_close(losing(hidden), expected)
+    torch.testing.assert_close(error_share(hidden), expected)
 
 
-# --- The whole
+# --- The whole corruption
 
 
-def test_what_was_done_is_told(face: Tensor) -> None:
+def test_the_damage_is_reported_exactly(face: Tensor) -> None:
     marks, frames = exact(face, 3, 24), grey(3, 24)
     silent = replace(DETECTOR, noise=(QUIET,), hidden_confidence=0.4)
     found = corrupted(marks, frames, 1, silent)
     damage, error = found.damage, (found.landmarks.points_px - marks.points_px).norm(dim=-1)
     reported = found.landmarks.confidence > 0
     assert reported.equal(~damage.lost[..., None].expand_as(reported))
-    # Where nothing was done, nothing changed; where something was, it did.
+    # Points change if and only if damage is reported.
     touched = damage.hidden | damage.jumped
     assert float(error[reported & ~touched].max()) == 0
     assert float(error[reported & touched].min()) > 0
@@ -249,10 +249,10 @@ def test_what_was_done_is_told(face: Tensor) -> None:
     # round(0.06 * 24) jumps, round(0.1 * 24) frames of the board and none of the hand without landmarks.
     assert damage.jumped.any(-1).sum(1).tolist() == [1, 1, 1]
     assert damage.lost.sum(1).tolist() == [2, 2, 2]
-    # Hidden points have gone astray by several percent of the eye distance, and not by a face's width.
+    # The errors of hidden points are several percent of the eye distance, and less than a face's width.
     astray = error[reported & damage.hidden & ~damage.jumped] / EYE_PX
     assert 0.02 < float(astray.mean()) < 0.2
-    # Pictures changed exactly in frames with a thing in them, and there before every hidden point.
+    # Frames change if and only if an object is in them, and then at every hidden point.
     changed = (found.frames != frames).any(-1)
     columns, rows = marks.points_px.round().long().unbind(-1)
     views, times = torch.meshgrid(torch.arange(3), torch.arange(24), indexing="ij")
@@ -261,7 +261,7 @@ def test_what_was_done_is_told(face: Tensor) -> None:
     assert float(inside[~damage.hidden].float().mean()) < 0.03
 
 
-def test_the_same_seed_gives_the_same_and_nothing_is_changed_in_place(face: Tensor) -> None:
+def test_the_same_seed_gives_the_same_result_and_inputs_are_unchanged(face: Tensor) -> None:
     marks, frames = exact(face, 1, 8), grey(1, 8)
     first, again, other = (corrupted(marks, frames, seed) for seed in (5, 5, 6))
     assert first.landmarks.points_px.equal(again.landmarks.points_px)
@@ -271,7 +271,7 @@ def test_the_same_seed_gives_the_same_and_nothing_is_changed_in_place(face: Tens
     assert frames.equal(grey(1, 8))
 
 
-def test_unusable_landmarks(face: Tensor) -> None:
+def test_unusable_landmarks_are_refused(face: Tensor) -> None:
     marks = exact(face, 1, 8)
     missing = replace(marks, confidence=torch.zeros(1, 8, 68))
     with pytest.raises(InputError, match="some are missing"):

@@ -1,4 +1,4 @@
-"""Training pictures: the same for the same seed, their truth in the picture, plausible faces."""
+"""Training pictures: reproducible, consistent with their truth, and of plausible faces."""
 
 from __future__ import annotations
 
@@ -31,7 +31,9 @@ def drawn(open_head: HeadModel) -> tuple[TrainingPictures, torch.Tensor]:
     return make_training_pictures(open_head, Painter(open_head), identities(COUNT, 1), 5)
 
 
-def test_same_seed_same_bytes(open_head: HeadModel, drawn: tuple[TrainingPictures, torch.Tensor]) -> None:
+def test_the_same_seed_gives_the_same_bytes(
+    open_head: HeadModel, drawn: tuple[TrainingPictures, torch.Tensor]
+) -> None:
     again, _ = make_training_pictures(open_head, Painter(open_head), identities(COUNT, 1), 5)
     other, _ = make_training_pictures(open_head, Painter(open_head), identities(COUNT, 1), 6)
     assert torch.equal(again.pictures, drawn[0].pictures)
@@ -39,7 +41,7 @@ def test_same_seed_same_bytes(open_head: HeadModel, drawn: tuple[TrainingPicture
     assert not torch.equal(other.pictures, drawn[0].pictures)
 
 
-def test_pictures_are_pictures(drawn: tuple[TrainingPictures, torch.Tensor]) -> None:
+def test_pictures_use_the_range_of_values(drawn: tuple[TrainingPictures, torch.Tensor]) -> None:
     pictures = drawn[0].pictures
     assert pictures.shape == (COUNT, 3, TRAINING_PX, TRAINING_PX)
     assert pictures.dtype == torch.uint8
@@ -75,7 +77,7 @@ def test_a_recipe_of_another_population_is_refused() -> None:
         sample_identities(names, recipe.mean, recipe.projection, 2, 0)
 
 
-def test_expressions_are_in_range_and_agree_with_each_other(open_head: HeadModel) -> None:
+def test_expressions_are_in_range_and_consistent(open_head: HeadModel) -> None:
     names = open_head.expression_names
     amounts = sample_expressions(names, 3000, torch.Generator().manual_seed(4))
     column = {name: amounts[:, index] for index, name in enumerate(names)}
