@@ -277,7 +277,7 @@ class Crop(TensorStruct):
 
     def ndc_to_px(self, points_ndc: Float[Tensor, "*batch points 2"]) -> Float[Tensor, "*batch points 2"]:
         """Crop NDC to crop pixels."""
-        return (points_ndc + 1.0) * (self.size_px / 2.0) - 0.5
+        return ndc_to_px(points_ndc, self.size_px)
 
     def frame_to_ndc(self, points_px: Float[Tensor, "*batch points 2"]) -> Float[Tensor, "*batch points 2"]:
         """Frame pixels to crop NDC."""
@@ -291,6 +291,16 @@ class Crop(TensorStruct):
     def ndc_per_frame_px(self) -> Float[Tensor, "*batch"]:
         """How many NDC units one frame pixel spans."""
         return self.T_crop_frame[..., 0, 0] * (2.0 / self.size_px)
+
+
+def ndc_to_px(points_ndc: Float[Tensor, "*batch points 2"], size_px: int) -> Float[Tensor, "*batch points 2"]:
+    """Crop NDC to pixels of a square image whose side is `size_px`.
+
+    Example:
+        >>> ndc_to_px(torch.tensor([[-1.0, 0.0]]), 100)
+        tensor([[-0.5000, 49.5000]])
+    """
+    return (points_ndc + 1.0) * (size_px / 2.0) - 0.5
 
 
 def _apply_affine(

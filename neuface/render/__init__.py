@@ -7,6 +7,7 @@ from neuface.render.rasterize import (
     interpolate,
     interpolate_corners,
     rasterize,
+    vertices_to_px,
 )
 from neuface.render.scene import render_mesh
 from neuface.render.shading import (
@@ -36,4 +37,5 @@ __all__ = [
     "sh_light",
     "smooth_shade",
     "toward_point",
+    "vertices_to_px",
 ]

@@ -21,7 +21,15 @@ from neuface.errors import InputError
 from neuface.render.zbuffer import triangle_ids
 from neuface.structs import TensorStruct
 
-__all__ = ["Fragments", "Rasterizer", "TorchRasterizer", "interpolate", "interpolate_corners", "rasterize"]
+__all__ = [
+    "Fragments",
+    "Rasterizer",
+    "TorchRasterizer",
+    "interpolate",
+    "interpolate_corners",
+    "rasterize",
+    "vertices_to_px",
+]
 
 
 @runtime_checkable
@@ -127,6 +135,19 @@ def rasterize(
         barycentrics=_spread(triangle_id, seen, barycentrics),
         depth=_spread(triangle_id, seen, _weighted_sum(barycentrics, corners[..., 2:])).squeeze(-1),
     )
+
+
+def vertices_to_px(
+    vertices_ndc: Float[Tensor, "*batch vertices 3"], size_px: int
+) -> Float[Tensor, "*batch vertices 3"]:
+    """Vertices in crop NDC as input of `rasterize` for a square image of side `size_px`; z is scaled like x and y.
+
+    Example:
+        >>> vertices_to_px(torch.tensor([[-1.0, 0.0, 0.5]]), 100)
+        tensor([[-0.5000, 49.5000, 25.0000]])
+    """
+    half = size_px / 2
+    return vertices_ndc * half + vertices_ndc.new_tensor((half - 0.5, half - 0.5, 0.0))
 
 
 def interpolate(

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from neuface.head.expressions import sample_expressions
 from neuface.head.model import HeadModel
-from neuface.structs import HeadParams, WeakPerspective
+from neuface.structs import HeadParams, WeakPerspective, ndc_to_px
 from neuface.synthetic.appearance import Painter, random_looks
 from neuface.synthetic.backdrop import random_backgrounds
 from neuface.synthetic.scenes import paint_heads, random_lighting
@@ -72,8 +72,7 @@ def make_talking_clip(
         picture, mask = paint_heads(head, Painter(head), truth[view], camera[view], look, light, size_px)
         composed = torch.where(mask[..., None], picture, backdrop)
         frames.append((composed * 255).round().clamp(0, 255).to(torch.uint8))
-    ndc = camera.project(head.landmarks(truth, "ibug68"))
-    clean = (ndc + 1) * (size_px / 2) - 0.5
+    clean = ndc_to_px(camera.project(head.landmarks(truth, "ibug68")), size_px)
     return SyntheticClip(
         frames=torch.stack(frames),
         landmarks_px=clean + noise_px * torch.randn(clean.shape, generator=generator),

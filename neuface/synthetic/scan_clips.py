@@ -14,8 +14,15 @@ from torch.nn.functional import avg_pool2d, grid_sample, normalize
 from neuface.geometry.meshes import vertex_normals
 from neuface.io.scans import Scan
 from neuface.landmarks.schemes import GROUPS_IBUG68
-from neuface.render import TorchRasterizer, interpolate, interpolate_corners, lambert, rasterize
-from neuface.structs import WeakPerspective
+from neuface.render import (
+    TorchRasterizer,
+    interpolate,
+    interpolate_corners,
+    lambert,
+    rasterize,
+    vertices_to_px,
+)
+from neuface.structs import WeakPerspective, ndc_to_px
 from neuface.synthetic.backdrop import random_backgrounds
 from neuface.synthetic.clips import head_motion
 
@@ -59,8 +66,7 @@ def film_scan(
         camera_turn = torch.tensor((0.0, math.radians(yaw_deg), 0.0)).expand(time, 3)
         turn = roma.rotvec_to_rotmat(roma.rotvec_composition((camera_turn, motion)))
         films.append(_film(scan, turn, size_px, generator))
-        ndc = middle.project(centred @ turn.mT)
-        clean = (ndc + 1) * (size_px / 2) - 0.5
+        clean = ndc_to_px(middle.project(centred @ turn.mT), size_px)
         noisy = clean + noise_px * torch.randn(clean.shape, generator=generator)
         marks.append(noisy.masked_fill(~_landmarks_shown(scan, turn)[..., None], torch.nan))
     return torch.stack(films), torch.stack(marks)
@@ -81,8 +87,7 @@ def paint_scan(
         strength: share of the light from that direction, 0..1; the rest is uniform.
     """
     fine = size_px * SUPERSAMPLE
-    half = fine / 2
-    pixels = vertices_ndc * half + vertices_ndc.new_tensor((half - 0.5, half - 0.5, 0.0))
+    pixels = vertices_to_px(vertices_ndc, fine)
     fragments = rasterize(pixels, scan.faces, (fine, fine), TorchRasterizer(cull_backfaces=True))
     uv = interpolate_corners(fragments, scan.uv[scan.uv_faces])
     # The y axis points down in the image and up in the texture.

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from neuface.geometry.meshes import vertex_normals
 from neuface.head.model import HeadModel
-from neuface.render.rasterize import TorchRasterizer, interpolate, rasterize
+from neuface.render.rasterize import TorchRasterizer, interpolate, rasterize, vertices_to_px
 from neuface.render.shading import sh_basis
 from neuface.structs import HeadParams, TensorStruct, WeakPerspective
 from neuface.synthetic.appearance import Look, Painter
@@ -91,8 +91,7 @@ def paint_vertices(
 ) -> tuple[Float[Tensor, "b s s 3"], Bool[Tensor, "b s s"]]:
     """`paint_heads` for posed vertices (metres), which need not follow from parameters."""
     ndc = camera.to_image(vertices)
-    half = size_px / 2
-    pixels = ndc * half + ndc.new_tensor((half - 0.5, half - 0.5, 0.0))
+    pixels = vertices_to_px(ndc, size_px)
     # Faces that point away are never visible on a closed surface; the open end of the neck is not in view.
     fragments = rasterize(pixels, head.faces, (size_px, size_px), TorchRasterizer(cull_backfaces=True))
     normals = vertex_normals(pixels, head.faces)

@@ -9,6 +9,8 @@ from torch import Tensor
 from neuface.encoders.predictor import Predictor
 from neuface.head.model import HeadModel
 from neuface.landmarks.schemes import IBUG68
+from neuface.render.rasterize import vertices_to_px
+from neuface.structs import ndc_to_px
 from neuface.synthetic.training_pictures import TrainingPictures
 from neuface.training.validation import rendered_nme_percent
 from neuface.viz.draw import draw_label
@@ -51,12 +53,10 @@ def _pair(
     shown = pictures[index : index + 1]
     prediction, truth = encoder(shown.pictures.to(head.template) / 255), shown.truth(head)
     frame = shown.pictures[0].permute(1, 2, 0).repeat_interleave(ENLARGED, 0).repeat_interleave(ENLARGED, 1)
-    half = frame.shape[0] / 2
-    to_px = half * torch.tensor([1.0, 1.0, 1.0])
-    vertices = prediction.camera.to_image(head.vertices(prediction.params))[0] * to_px
-    vertices = vertices + vertices.new_tensor([half - 0.5, half - 0.5, 0.0])
+    side_px = frame.shape[0]
+    vertices = vertices_to_px(prediction.camera.to_image(head.vertices(prediction.params)), side_px)[0]
     points, true_points = (
-        (item.camera.project(head.landmarks(item.params, IBUG68))[0] + 1) * half - 0.5
+        ndc_to_px(item.camera.project(head.landmarks(item.params, IBUG68)), side_px)[0]
         for item in (prediction, truth)
     )
     drawn = overlay_mesh(frame, vertices, head.faces, 0.7, points, true_points)

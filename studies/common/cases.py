@@ -19,7 +19,7 @@ from neuface.head.model import HeadModel
 from neuface.io.open_model.recipe_file import read_head_recipe
 from neuface.io.scans import Scan
 from neuface.landmarks.schemes import IBUG68
-from neuface.structs import Clip, HeadParams, Landmarks
+from neuface.structs import Clip, HeadParams, Landmarks, ndc_to_px
 from neuface.synthetic.clips import SyntheticClip, make_talking_clip
 from neuface.synthetic.landmark_noise import DETECTOR, Corruption, Damage, corrupted
 from neuface.synthetic.people import sample_identities
@@ -213,8 +213,7 @@ def upright(scan: Scan, head: HeadModel) -> Scan:
 
 
 def _exact_landmarks(head: HeadModel, rendered: SyntheticClip, size_px: int) -> Landmarks:
-    ndc = rendered.camera.project(head.landmarks(rendered.truth, IBUG68))
-    points_px = (ndc + 1) * (size_px / 2) - 0.5
+    points_px = ndc_to_px(rendered.camera.project(head.landmarks(rendered.truth, IBUG68)), size_px)
     return Landmarks(points_px=points_px, confidence=torch.ones(points_px.shape[:-1]), scheme=IBUG68)
 
 
