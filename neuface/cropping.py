@@ -10,7 +10,6 @@ from typing import Literal
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from scipy.ndimage import gaussian_filter1d
 from torch import Tensor
 
 from neuface.errors import InputError
@@ -141,6 +140,8 @@ def _steady_boxes(
     boxes = np.column_stack([np.interp(frames, frames[usable], column) for column in boxes.T])
     if rule.sigma_frames == 0:
         return boxes
+    from scipy.ndimage import gaussian_filter1d  # On use: it loads slowly.
+
     # Zero padding divided by the smoothed ones: at the ends the remaining weights are renormalised.
     smooth = gaussian_filter1d(boxes, rule.sigma_frames, axis=0, mode="constant")
     weight = gaussian_filter1d(np.ones(len(boxes)), rule.sigma_frames, mode="constant")

@@ -11,7 +11,6 @@ import math
 from itertools import combinations
 from typing import Literal, get_args
 
-import roma
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -20,7 +19,7 @@ from neuface.errors import InputError
 from neuface.geometry.alignment import align_points
 from neuface.geometry.closest_points import closest_on_mesh
 from neuface.geometry.icp import align_mesh_to_points
-from neuface.geometry.rotations import rotation_angle_rad
+from neuface.geometry.rotations import compose_rotvecs, rotation_angle_rad
 
 Spread = Literal["variance", "std"]
 LengthUnit = Literal["mm", "m"]
@@ -381,7 +380,7 @@ def _pairs(valid: Bool[Tensor, "*views time"]) -> Bool[Tensor, "*views pairs"]:
 
 def _frame_rotations_rad(rotvec: Float[Tensor, "*views time 3"]) -> Float[Tensor, "*views pairs 3"]:
     """The rotation from each frame to the next, as a rotation vector in the outer (camera) axes."""
-    return roma.rotvec_composition((rotvec[..., 1:, :].double(), -rotvec[..., :-1, :].double()))
+    return compose_rotvecs(rotvec[..., 1:, :].double(), -rotvec[..., :-1, :].double())
 
 
 def _kept_share(

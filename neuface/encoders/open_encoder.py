@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import roma
 import torch
 from einops import einsum
 from jaxtyping import Float, Int
@@ -15,6 +14,7 @@ from torch.nn.functional import leaky_relu
 from neuface.encoders.backbone import ResidualBackbone
 from neuface.encoders.predictor import Predictor
 from neuface.errors import InputError
+from neuface.geometry.rotations import rotvec_to_rotmat
 from neuface.head.model import HeadModel
 from neuface.structs import HEAD_TO_IMAGE_SIGNS, HeadParams, Prediction, WeakPerspective
 
@@ -109,7 +109,7 @@ class OpenEncoder(Predictor):
     ) -> Float[Tensor, "n 3"]:
         """The anchor rotated about the root joint of each identity, metres in the head frame."""
         joint = self.root_joint + einsum(self.root_basis, identity, "c i, n i -> n c")
-        turn = roma.rotvec_to_rotmat(root_rotvec)
+        turn = rotvec_to_rotmat(root_rotvec)
         return (turn @ (self.anchor - joint)[..., None])[..., 0] + joint
 
     def _start_at_typical_face(self) -> None:

@@ -5,9 +5,6 @@ Fits see the landmarks in the images alone, never the calibration, so the triang
 
 from __future__ import annotations
 
-from typing import Any
-
-import roma
 import torch
 from einops import einsum
 from jaxtyping import Bool, Float
@@ -15,6 +12,7 @@ from torch import Tensor
 
 from neuface.errors import InputError
 from neuface.geometry.perspective import PerspectiveCamera
+from neuface.geometry.rotations import nearest_rotation
 from neuface.geometry.triangulation import Triangulation, triangulate
 from neuface.head.model import HeadModel
 from neuface.landmarks.schemes import IBUG68, INNER51, MEDIAPIPE_TO_IBUG68, to_ibug68
@@ -101,7 +99,7 @@ def landmark_3d_errors_mm(
     )
     per = "v t" if rotation_per == PER_IMAGE else "v"
     mixed = einsum(weight, target, found, f"v t n, v t n a, v t n b -> {per} a b")
-    optimal: Any = roma.special_procrustes(mixed)
+    optimal = nearest_rotation(mixed)
     rotation = optimal.view(len(mixed), -1, 1, 3, 3)
     rotated = (rotation @ found[..., None])[..., 0]
     scale = (weight[..., None] * rotated * target).sum() / (weight[..., None] * found.square()).sum()

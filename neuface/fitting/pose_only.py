@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import roma
 import torch
 from einops import einsum
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from neuface.geometry.pose_jacobian import POSE_SIZE, pose_jacobian
+from neuface.geometry.rotations import rotmat_to_rotvec, rotvec_to_rotmat
 from neuface.head.model import HeadModel
 from neuface.structs import HEAD_TO_IMAGE_SIGNS, HeadParams, Prediction, TensorStruct, WeakPerspective
 
@@ -138,7 +138,7 @@ def _closed_form(
     # Coinciding points give a magnification of 0, which has no logarithm.
     magnification = lengths.mean(-1).clamp(min=torch.finfo(points.dtype).eps)
     return _Pose(
-        root_rotvec=roma.rotmat_to_rotvec(rotation),
+        root_rotvec=rotmat_to_rotvec(rotation),
         # `_refined` replaces this position by that of the origin, which depends on the centre of the root's rotation.
         camera=WeakPerspective(scale=magnification, offset=mean_observed),
     )
@@ -219,9 +219,9 @@ def _normal_matrix(
 
 
 def _moved(pose: _Pose, step: Float[Tensor, "images 6"]) -> _Pose:
-    rotation = roma.rotvec_to_rotmat(step[:, :3]) @ roma.rotvec_to_rotmat(pose.root_rotvec)
+    rotation = rotvec_to_rotmat(step[:, :3]) @ rotvec_to_rotmat(pose.root_rotvec)
     return _Pose(
-        root_rotvec=roma.rotmat_to_rotvec(rotation),
+        root_rotvec=rotmat_to_rotvec(rotation),
         camera=pose.camera.placed(
             pose.camera.position + step[:, 4:], pose.camera.magnification * step[:, 3].exp()
         ),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import roma
 from jaxtyping import Float
 from torch import Tensor
 
@@ -32,6 +31,8 @@ def align_points(
         >>> torch.allclose(align_points(triangle, shifted), shifted, atol=1e-5)
         True
     """
+    import roma  # On use: see `rotations`.
+
     weights = None if fit_on is None else fit_on.expand(source.shape[:-1])
     motion: Any = roma.rigid_points_registration(source, target, weights=weights, compute_scaling=with_scale)
     rotation, shift = motion[:2]

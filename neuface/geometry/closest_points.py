@@ -8,7 +8,6 @@ from itertools import chain
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from scipy.spatial import KDTree
 from torch import Tensor
 
 from neuface.errors import InputError
@@ -126,6 +125,8 @@ class _Search:
     """Triangles in k-d trees of their centroids, one tree per class of radius (powers of two)."""
 
     def __init__(self, triangles: Float[Tensor, "faces 3 3"]) -> None:
+        from scipy.spatial import KDTree  # On use: it loads slowly.
+
         self.triangles = triangles
         centroids = triangles.mean(1)
         self.radius = torch.linalg.vector_norm(triangles - centroids[:, None], dim=-1).amax(-1).numpy()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import roma
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -10,6 +9,7 @@ from torch import Tensor
 from neuface.errors import InputError
 from neuface.geometry.closest_points import ClosestPoints, closest_on_mesh
 from neuface.geometry.meshes import face_normals
+from neuface.geometry.rotations import rotvec_to_rotmat
 
 __all__ = ["align_mesh_to_points"]
 
@@ -105,6 +105,6 @@ def _step(
         system.shape[-1], dtype=system.dtype
     )
     solution = torch.linalg.solve(normal_matrix, (system * (gap * away).sum(-1, keepdim=True)).sum(0))
-    rotation = roma.rotvec_to_rotmat(solution[:3] / extent)
+    rotation = rotvec_to_rotmat(solution[:3] / extent)
     scale = torch.exp(solution[6] / extent) if with_scale else 1.0
     return scale * (vertices - origin) @ rotation.mT + origin + solution[3:6]

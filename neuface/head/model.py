@@ -10,13 +10,13 @@ from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, Literal
 
-import roma
 import torch
 from einops import einsum
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from neuface.errors import InputError
+from neuface.geometry.rotations import rotvec_to_rotmat
 from neuface.hashing import tensors_hash
 from neuface.structs import HeadParams
 
@@ -263,7 +263,7 @@ class HeadModel:
         rotvec = torch.stack(
             (params.root_rotvec, params.neck_rotvec, params.jaw_rotvec, *params.eyes_rotvec.unbind(-2)), -2
         )
-        return roma.rotvec_to_rotmat(rotvec)
+        return rotvec_to_rotmat(rotvec)
 
     def _joint_transforms(
         self, local: Float[Tensor, "*batch joints 3 3"], joints: Float[Tensor, "*batch joints 3"]
@@ -351,7 +351,7 @@ def contour_angle_rad(params: HeadParams, angle: ContourAngle) -> Float[Tensor, 
     """
     if angle == "forward_azimuth":
         return facing_yaw_rad(params)
-    turn = roma.rotvec_to_rotmat(params.root_rotvec) @ roma.rotvec_to_rotmat(params.neck_rotvec)
+    turn = rotvec_to_rotmat(params.root_rotvec) @ rotvec_to_rotmat(params.neck_rotvec)
     left = turn[..., :, 0]
     return torch.atan2(-left[..., 2], torch.hypot(left[..., 0], left[..., 1]))
 
@@ -369,7 +369,7 @@ def contour_row(embedding: LandmarkEmbedding, params: HeadParams) -> Int[Tensor,
 
 def facing_yaw_rad(params: HeadParams) -> Float[Tensor, "*batch"]:
     """Yaw of the face, radians: positive if it is turned to the subject's left."""
-    turn = roma.rotvec_to_rotmat(params.root_rotvec) @ roma.rotvec_to_rotmat(params.neck_rotvec)
+    turn = rotvec_to_rotmat(params.root_rotvec) @ rotvec_to_rotmat(params.neck_rotvec)
     forward = turn[..., :, 2]
     return torch.atan2(forward[..., 0], forward[..., 2])
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import roma
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from neuface.geometry.rotations import compose_rotvecs
 from neuface.head.expressions import sample_expressions
 from neuface.head.model import HeadModel
 from neuface.structs import HeadParams, WeakPerspective, ndc_to_px
@@ -56,7 +56,7 @@ def make_talking_clip(
     motion = head_motion(time, generator)
     cameras = torch.zeros(views, 3)
     cameras[:, 1] = torch.tensor(view_yaw_deg).deg2rad()
-    turns = roma.rotvec_composition((cameras[:, None].expand(-1, time, -1), motion.expand(views, -1, -1)))
+    turns = compose_rotvecs(cameras[:, None].expand(-1, time, -1), motion.expand(views, -1, -1))
     truth = replace(
         head.neutral(views, time),
         identity=identity.expand(views, time, -1),

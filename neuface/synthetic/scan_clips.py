@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import roma
 import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, grid_sample, normalize
 
 from neuface.geometry.meshes import vertex_normals
+from neuface.geometry.rotations import compose_rotvecs, rotvec_to_rotmat
 from neuface.io.scans import Scan
 from neuface.landmarks.schemes import GROUPS_IBUG68
 from neuface.render import (
@@ -64,7 +64,7 @@ def film_scan(
     films, marks = [], []
     for yaw_deg in view_yaw_deg:
         camera_turn = torch.tensor((0.0, math.radians(yaw_deg), 0.0)).expand(time, 3)
-        turn = roma.rotvec_to_rotmat(roma.rotvec_composition((camera_turn, motion)))
+        turn = rotvec_to_rotmat(compose_rotvecs(camera_turn, motion))
         films.append(_film(scan, turn, size_px, generator))
         clean = ndc_to_px(middle.project(centred @ turn.mT), size_px)
         noisy = clean + noise_px * torch.randn(clean.shape, generator=generator)

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import roma
 import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from neuface.geometry.meshes import vertex_normals
+from neuface.geometry.rotations import (
+    quaternion_product,
+    quaternion_to_rotvec,
+    rotvec_to_quaternion,
+    rotvec_to_rotmat,
+)
 from neuface.head.expressions import sample_expressions
 from neuface.head.model import HeadModel
 from neuface.structs import HeadParams, Prediction, TensorStruct, WeakPerspective
@@ -88,10 +93,10 @@ def sample_rotations(generator: torch.Generator, count: int) -> Float[Tensor, "c
     pitch = angles(10, LARGEST_TILT_DEG, 0.25)
     roll = angles(8, LARGEST_TILT_DEG, 0.2)
     zero = torch.zeros(count)
-    turn = roma.rotvec_to_unitquat(torch.stack((zero, yaw, zero), -1))
-    nod = roma.rotvec_to_unitquat(torch.stack((pitch, zero, zero), -1))
-    tilt = roma.rotvec_to_unitquat(torch.stack((zero, zero, roll), -1))
-    return roma.unitquat_to_rotvec(roma.quat_product(tilt, roma.quat_product(turn, nod)))
+    turn = rotvec_to_quaternion(torch.stack((zero, yaw, zero), -1))
+    nod = rotvec_to_quaternion(torch.stack((pitch, zero, zero), -1))
+    tilt = rotvec_to_quaternion(torch.stack((zero, zero, roll), -1))
+    return quaternion_to_rotvec(quaternion_product(tilt, quaternion_product(turn, nod)))
 
 
 def crop_camera(head: HeadModel, params: HeadParams, generator: torch.Generator) -> WeakPerspective:
@@ -153,7 +158,7 @@ def _with_hair(
         (0.105 - head.template[:, 2]) / 0.008
     )
     scalp = (head.regions["scalp"].float() * height)[:, None]
-    outward = vertex_normals(head.template, head.faces) @ roma.rotvec_to_rotmat(turn).mT
+    outward = vertex_normals(head.template, head.faces) @ rotvec_to_rotmat(turn).mT
     return vertices + outward * scalp * volume * (1 + 0.4 * uneven).clamp(min=0)
 
 
@@ -168,5 +173,5 @@ def _seen(
 ) -> Tensor:
     """Position in the image (crop NDC) of a point of the template that moves with the head."""
     joint = head.joint_template[0]
-    turned = roma.rotvec_to_rotmat(params.root_rotvec) @ (joint.new_tensor(point) - joint) + joint
+    turned = rotvec_to_rotmat(params.root_rotvec) @ (joint.new_tensor(point) - joint) + joint
     return camera.project(turned[:, None])[:, 0]

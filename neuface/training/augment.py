@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import roma
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from neuface.geometry.rotations import compose_rotvecs
 from neuface.head.model import HeadModel
 from neuface.structs import HEAD_TO_IMAGE_SIGNS, Prediction, TensorStruct, WeakPerspective
 
@@ -67,9 +67,7 @@ class CropJitter(TensorStruct):
         # The image's y axis points down and the head frame's up, which reverses the sign of the rotation.
         roll = torch.stack((zero, zero, -self.angle_rad), dim=-1)
         return Prediction(
-            params=replace(
-                truth.params, root_rotvec=roma.rotvec_composition((roll, truth.params.root_rotvec))
-            ),
+            params=replace(truth.params, root_rotvec=compose_rotvecs(roll, truth.params.root_rotvec)),
             camera=WeakPerspective(
                 scale=scale, offset=self.points(pivot[:, None])[:, 0] - scale[:, None] * joint
             ),

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import roma
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from neuface import losses
 from neuface.encoders.open_encoder import OpenEncoder, anchor_centre
-from neuface.geometry.rotations import rotation_angle_rad
+from neuface.geometry.rotations import rotation_angle_rad, rotvec_to_rotmat
 from neuface.head.model import HeadModel
 from neuface.landmarks.schemes import IBUG68, MEDIAPIPE_TO_IBUG68
 from neuface.structs import HeadParams, Prediction
@@ -111,7 +110,7 @@ class Supervision:
 
     def _posed(self, points: Tensor, params: HeadParams) -> Tensor:
         joint = self.head.joints(params)[..., :1, :]
-        return (points - joint) @ roma.rotvec_to_rotmat(params.root_rotvec).mT + joint
+        return (points - joint) @ rotvec_to_rotmat(params.root_rotvec).mT + joint
 
 
 def total_loss(parts: dict[str, Float[Tensor, ""]]) -> Float[Tensor, ""]:

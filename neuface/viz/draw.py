@@ -7,8 +7,6 @@ from functools import lru_cache
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from torch import Tensor
 
 __all__ = ["draw_dots", "draw_label"]
@@ -61,6 +59,10 @@ def draw_label(image: UInt8[Tensor, "h w 3"], text: str) -> UInt8[Tensor, "h w 3
 @lru_cache(maxsize=128)
 def _text_bitmap(text: str, size_px: int) -> Float[Tensor, "h w"]:
     """How much of each pixel the text covers, 0..1, with a margin around it; shared, so never changed."""
+    # On use: matplotlib loads slowly.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     margin = max(2, size_px // 3)
     line = round(size_px * 1.3)
     height = line * (text.count("\n") + 1) + margin

@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import UInt8
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from neuface.errors import InputError
 
@@ -39,6 +37,10 @@ def loss_curves(
     Raises:
         InputError: the history has no values.
     """
+    # On use: matplotlib loads slowly.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     if not any(len(values) for values in history.values()):
         raise InputError("history is empty: expected at least one named series with values, got none")
     height, width = size_px

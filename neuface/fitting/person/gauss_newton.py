@@ -15,13 +15,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import roma
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from neuface.fitting.person.linear_model import LinearModel
 from neuface.geometry.pose_jacobian import POSE_SIZE, pose_jacobian
+from neuface.geometry.rotations import rotvec_to_rotmat
 from neuface.structs import HEAD_TO_IMAGE_SIGNS, WeakPerspective
 
 __all__ = [
@@ -255,7 +255,7 @@ def _updated(
     rotvec, log_magnification, shift = pose[..., :3], pose[..., 3], pose[..., 4:]
     rotvec = rotvec * (LARGEST_STEP / rotvec.norm(dim=-1, keepdim=True).clamp(min=LARGEST_STEP))
     log_magnification = log_magnification.clamp(-LARGEST_STEP, LARGEST_STEP)
-    rotation = roma.rotvec_to_rotmat(rotvec)
+    rotation = rotvec_to_rotmat(rotvec)
     centre = rotated.mean(2)
     moved_centre = torch.einsum("vtbc, vtc -> vtb", rotation, centre) * log_magnification.exp()[..., None]
     return replace(

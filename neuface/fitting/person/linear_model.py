@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-import roma
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from neuface.encoders.calibration import EncoderCalibration
 from neuface.fitting.problem import Problem
+from neuface.geometry.rotations import rotvec_to_rotmat
 from neuface.head.expressions import expression_moments
 from neuface.head.model import HeadModel, contour_row
 from neuface.landmarks.schemes import IBUG68, MEDIAPIPE478, MEDIAPIPE_TO_IBUG68, POINTS_BY_SCHEME
@@ -121,7 +121,7 @@ def linear_model(
         mean=mean,
         by_identity=by_identity,
         by_expression=by_expression,
-        initial_rotation=roma.rotvec_to_rotmat(initial.params.root_rotvec),
+        initial_rotation=rotvec_to_rotmat(initial.params.root_rotvec),
         shared_mean=torch.nn.functional.pad(identity_mean, (0, len(displacement_precision))),
         size_direction=size_direction,
         size_std=size_std,
