@@ -34,6 +34,13 @@ GROUPS_IBUG68 = MappingProxyType(
     }
 )
 
+CONTOUR_NOISE_IBUG68 = 1.7
+"""How many times as large the errors of the contour's points are as those of the inner points, on real video.
+
+The contour lies on no feature of the face, and detectors and annotators differ along it. The estimate of the person
+expects such errors (`neuface.fitting.person`), and the hard synthetic clips have them
+(`neuface.synthetic.landmark_noise`, where the measurements stand)."""
+
 INNER51 = slice(17, 68)
 """The iBUG points that are fixed to the face: everything but the contour, which slides with the view."""
 

@@ -31,12 +31,10 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from neuface.errors import InputError
-from neuface.landmarks.schemes import GROUPS_IBUG68, IBUG68, outer_eye_distance_px
+from neuface.landmarks.schemes import CONTOUR_NOISE_IBUG68, GROUPS_IBUG68, IBUG68, outer_eye_distance_px
 from neuface.structs import Landmarks
 from neuface.synthetic.occluders import pass_by
 
-CONTOUR_FACTOR = 1.7
-"""Noise of the contour's points over that of the inner points."""
 PARTS_IBUG68 = (
     tuple(range(48, 68)),  # mouth
     tuple(range(17, 22)),  # right brow
@@ -59,7 +57,7 @@ class Noise:
     """Gaussian noise along x and y, stationary in time, independent between views."""
 
     percent: float
-    """Standard deviation of an inner point per axis; that of the contour is CONTOUR_FACTOR times larger."""
+    """Standard deviation of an inner point per axis; that of the contour is CONTOUR_NOISE_IBUG68 times larger."""
     memory: float = 0.0
     """Correlation of the noise in neighbouring frames (an AR(1) process); 0 is white noise."""
     reach_percent: float = 0.0
@@ -215,7 +213,7 @@ def added_noise(
     for frame in range(1, time):
         steps.append(noise.memory * steps[-1] + (1 - noise.memory**2) ** 0.5 * fresh[:, frame])
     spread = torch.full((count, 1), noise.percent / 100 * eye_px, dtype=torch.float64)
-    spread[GROUPS_IBUG68["contour"]] *= CONTOUR_FACTOR
+    spread[GROUPS_IBUG68["contour"]] *= CONTOUR_NOISE_IBUG68
     return (torch.stack(steps, 1) * spread).to(points_px)
 
 

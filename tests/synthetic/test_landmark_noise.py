@@ -13,10 +13,9 @@ from neuface.errors import InputError
 from neuface.head.model import HeadModel
 from neuface.io.landmarks import read_landmarks
 from neuface.landmarks.arrays import as_landmarks
-from neuface.landmarks.schemes import IBUG68, outer_eye_distance_px, to_ibug68
+from neuface.landmarks.schemes import CONTOUR_NOISE_IBUG68, IBUG68, outer_eye_distance_px, to_ibug68
 from neuface.structs import Landmarks
 from neuface.synthetic.landmark_noise import (
-    CONTOUR_FACTOR,
     DETECTOR,
     PARTS_IBUG68,
     Corruption,
@@ -68,7 +67,7 @@ def test_white_noise_has_the_given_deviation_and_no_memory(face: Tensor) -> None
     noise = added_noise(points, EYE_PX, Noise(percent=2.0), generator())
     # The deviation is 2 % of 50 px.
     assert float(noise[:, :, 17:].std()) == pytest.approx(1.0, rel=0.02)
-    assert float(noise[:, :, :17].std()) == pytest.approx(CONTOUR_FACTOR, rel=0.02)
+    assert float(noise[:, :, :17].std()) == pytest.approx(CONTOUR_NOISE_IBUG68, rel=0.02)
     assert abs(correlation(noise[:, 1:], noise[:, :-1])) < 0.02
     assert abs(correlation(noise[..., 60, :], noise[..., 61, :])) < 0.05
     assert abs(correlation(noise[..., 0], noise[..., 1])) < 0.02

@@ -14,7 +14,14 @@ from neuface.fitting.problem import Problem
 from neuface.geometry.rotations import rotvec_to_rotmat
 from neuface.head.expressions import expression_moments
 from neuface.head.model import HeadModel, contour_row
-from neuface.landmarks.schemes import IBUG68, MEDIAPIPE478, MEDIAPIPE_TO_IBUG68, POINTS_BY_SCHEME
+from neuface.landmarks.schemes import (
+    CONTOUR_NOISE_IBUG68,
+    GROUPS_IBUG68,
+    IBUG68,
+    MEDIAPIPE478,
+    MEDIAPIPE_TO_IBUG68,
+    POINTS_BY_SCHEME,
+)
 from neuface.structs import HeadParams, Prediction
 
 __all__ = ["LinearModel", "linear_model"]
@@ -24,7 +31,6 @@ DISPLACEMENT_LENGTH_MM = 20.0
 """Length scale of the prior of displacements, mm: those of landmarks this far apart correlate by 1/e."""
 INDEPENDENT_SHARE = 0.1
 """Share of a displacement's variance that is independent of all neighbours."""
-CONTOUR_POINTS, CONTOUR_FACTOR = 17, 1.7
 JAW_STD_RAD = 0.1
 """Standard deviation of the prior of the jaw's rotation about the encoder's prediction, radians per axis."""
 JAW_STEP_RAD = 1e-4
@@ -284,6 +290,6 @@ def _displacement_covariance(points_mm: Float[Tensor, "points 3"]) -> Float[Tens
     covariance = (1 - INDEPENDENT_SHARE) * near + INDEPENDENT_SHARE * torch.eye(len(points_mm)).to(near)
     if len(points_mm) == POINTS_BY_SCHEME[IBUG68]:
         std = torch.ones_like(covariance[0])
-        std[:CONTOUR_POINTS] = CONTOUR_FACTOR
+        std[GROUPS_IBUG68["contour"]] = CONTOUR_NOISE_IBUG68
         covariance = covariance * std * std[:, None]
     return covariance
