@@ -51,9 +51,9 @@ def test_nme_of_a_box() -> None:
     length = metrics.box_length_px(points, confidence)
     assert float(length) == pytest.approx(40.0)
     # Every point has an error of (3, 4) px, that is 5 px of 40.
-    off = points + torch.tensor([3.0, 4.0])
-    assert float(metrics.nme_percent(off, points, confidence, length)) == pytest.approx(12.5)
-    assert float(metrics.box_length_px(off, confidence)) == pytest.approx(40.0)
+    shifted = points + torch.tensor([3.0, 4.0])
+    assert float(metrics.nme_percent(shifted, points, confidence, length)) == pytest.approx(12.5)
+    assert float(metrics.box_length_px(shifted, confidence)) == pytest.approx(40.0)
     assert float(metrics.box_length_px(3 * points, confidence)) == pytest.approx(120.0)
 
 

@@ -1,4 +1,4 @@
-"""Encoders with the weights of a closed formula, whose outputs by the official programs are known.
+"""Encoders with weights from a closed formula, for which the official programs' outputs are stored.
 
 The formula and the outputs are described in tests/data/parity/README.md.
 """
@@ -34,7 +34,7 @@ def reference() -> Callable[[str], dict[str, np.ndarray]]:
 
 @pytest.fixture(scope="session")
 def pictures(reference: Callable[[str], dict[str, np.ndarray]]) -> Tensor:
-    """The three pictures as the networks take them."""
+    """The three images as inputs of the networks."""
     return torch.from_numpy(reference("deca_encoder")["images_u8"].astype(np.float32) / np.float32(255))
 
 
@@ -60,7 +60,7 @@ def formula() -> Callable[..., Weights]:
 
 @pytest.fixture(scope="session")
 def load_formula(formula: Callable[..., Weights]) -> Callable[..., nn.Module]:
-    """`load_formula(encoder, E_flame=None)`: the encoder, built without numbers, with the formula's weights."""
+    """`load_formula(encoder, E_flame=None)`: the encoder, built on the meta device, with the formula's weights."""
 
     def load(encoder: nn.Module, **networks: int | None) -> nn.Module:
         for network, outputs in networks.items():
@@ -81,7 +81,7 @@ def formula_number() -> Callable[..., tuple[int, np.float32]]:
 
 
 def formula_tensor(key: str, shape: tuple[int, ...]) -> np.ndarray:
-    """One tensor of the formula, worked out in pieces that stay in the processor's cache."""
+    """One tensor of the formula, computed in pieces that fit into the processor's cache."""
     if key.endswith("num_batches_tracked"):
         return np.array(12345, dtype=np.int64)
     count = math.prod(shape)
@@ -93,7 +93,7 @@ def formula_tensor(key: str, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def formula_values(key: str, shape: tuple[int, ...], index: np.ndarray) -> np.ndarray:
-    """Values at flat positions; the README's cases in the README's order."""
+    """Values at flat positions; the cases have the order of the README."""
     u = formula_u(key, index.astype(np.uint64))
     s = 2 * u - 1
     row = index // math.prod(shape[1:])

@@ -1,6 +1,6 @@
-"""`load_model("deca" | "emoca" | "smirk")` from files in the official layout, and the whole fit with them.
+"""`load_model("deca" | "emoca" | "smirk")` from files in the official layout, and whole fits with these models.
 
-The weights are those of a formula and the head is a tiny one, so the numbers mean nothing; the path must work.
+The weights come from a formula and the head is a tiny one: the tests are about the path and not about accuracy.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from neuface.cropping import DECA_CROP, SMIRK_CROP
 from neuface.encoders.emoca import EmocaEncoder
 from neuface.encoders.flame_encoder import FlameEncoder
 from neuface.io.assets.catalogue import ASSETS_VARIABLE, SMIRK_WEIGHTS, assets_dirs, only_asset
+from neuface.landmarks.schemes import MEDIAPIPE_TO_IBUG68
+from neuface.pipeline import clip_for_model
 from neuface.structs import Clip
 
 SHORT = neuface.FitConfig(max_passes=2, learning_rate=1e-4)
@@ -32,7 +34,7 @@ EMOCA_FILE = "EMOCA_v2_lr_mse_20/detail/checkpoints/deca-epoch=10-val_loss/datal
 
 @pytest.fixture(scope="module")
 def assets(tmp_path_factory: pytest.TempPathFactory, formula: Callable[..., dict[str, Tensor]]) -> Path:
-    """A folder as users have it: downloads of all three models and FLAME beside each other."""
+    """A folder as users have it, with the downloads of all three models and of FLAME."""
     folder = tmp_path_factory.mktemp("assets")
     (folder / "FLAME2020").mkdir()
     for name in FLAME_FILES:
@@ -59,7 +61,7 @@ def assets(tmp_path_factory: pytest.TempPathFactory, formula: Callable[..., dict
 
 @pytest.fixture(scope="module")
 def clip(reference: Callable[[str], dict[str, np.ndarray]]) -> Clip:
-    """Two small frames, and landmarks about where the tiny head is seen."""
+    """Two small frames, and landmarks roughly at the tiny head."""
     stored = reference("crop")
     moved = np.stack([stored["keypoints_inside"], stored["keypoints_inside"] + 2])
     return neuface.read_clip(np.repeat(stored["source"][None], 2, 0), moved.astype(np.float32))
@@ -87,8 +89,8 @@ def test_the_whole_fit(
     assert torch.equal(again.vertices(), result.vertices())
 
 
-def test_emoca_changes_only_the_branch_asked_for(assets: Path, clip: Clip) -> None:
-    """With the coarse network fixed, the poses stay what the pretrained network answers."""
+def test_emoca_changes_only_the_chosen_network(assets: Path, clip: Clip) -> None:
+    """With the coarse network fixed, the poses remain those that the pretrained network predicts."""
     model = neuface.load_model("emoca", assets=assets, trainable="expression")
     assert isinstance(model.encoder, EmocaEncoder)
     assert model.crop_rule == DECA_CROP
@@ -113,15 +115,12 @@ def test_a_model_carries_its_layout_and_crop(assets: Path) -> None:
 
 def test_dense_landmarks_are_reduced_for_a_head_without_them(assets: Path, clip: Clip) -> None:
     points = np.random.default_rng(0).uniform(80, 260, (2, 478, 2)).astype(np.float32)
-    frames = clip.frames.read(0, 0, 2).numpy()
-    result = neuface.optimize(
-        frames,
-        landmarks=points,
-        model=neuface.load_model("smirk", assets=assets),
-        config=neuface.FitConfig(max_passes=1),
-        progress=False,
+    dense = neuface.read_clip(clip.frames.read(0, 0, 2).numpy(), points)
+    reduced = clip_for_model(dense, neuface.load_model("smirk", assets=assets))
+    assert dense.landmarks.points_px.shape == (1, 2, 478, 2)
+    np.testing.assert_array_equal(
+        reduced.landmarks.points_px[0].numpy(), points[:, list(MEDIAPIPE_TO_IBUG68)]
     )
-    assert result.landmarks.scheme == "ibug68"
 
 
 # --- What is missing or wrong
@@ -149,23 +148,23 @@ def test_another_flame_is_refused(assets: Path, tmp_path: Path) -> None:
     with pytest.raises(neuface.ModelMismatchError, match="flame2023"):
         neuface.load_model("smirk", assets=tmp_path)
     (tmp_path / "FLAME2023").rename(tmp_path / "mine")
-    assert neuface.load_model("smirk", assets=tmp_path).head.name == "flame"  # its names tell no version
+    assert neuface.load_model("smirk", assets=tmp_path).head.name == "flame"  # its names contain no version
 
 
-def test_equal_files_are_one_and_different_ones_are_not_chosen_between(assets: Path, tmp_path: Path) -> None:
+def test_copies_of_one_file_are_accepted_and_different_files_refused(assets: Path, tmp_path: Path) -> None:
     for folder in ("one", "two"):
         (tmp_path / folder).mkdir()
         shutil.copy(assets / "SMIRK_em1.pt", tmp_path / folder)
-    places = [tmp_path / folder / "SMIRK_em1.pt" for folder in ("one", "two")]
-    assert only_asset(SMIRK_WEIGHTS, places) == places[0]
-    with places[1].open("ab") as stream:
+    paths = [tmp_path / folder / "SMIRK_em1.pt" for folder in ("one", "two")]
+    assert only_asset(SMIRK_WEIGHTS, paths) == paths[0]
+    with paths[1].open("ab") as stream:
         stream.write(b"another download")
     shutil.copytree(assets / "FLAME2020", tmp_path / "FLAME2020")
     with pytest.raises(neuface.InputError, match="several candidates for SMIRK's weights"):
         neuface.load_model("smirk", assets=tmp_path)
 
 
-def test_options_that_do_not_apply() -> None:
+def test_options_that_do_not_apply_are_refused() -> None:
     with pytest.raises(neuface.InputError, match="'open', 'deca', 'emoca', 'smirk'"):
         neuface.load_model("mica")
     with pytest.raises(neuface.InputError, match="only 'emoca'"):

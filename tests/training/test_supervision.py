@@ -1,4 +1,4 @@
-"""The losses are zero at the truth and know their units."""
+"""The losses are zero at the truth and have the stated units."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ def test_loss_is_zero_at_the_truth_and_grows_away_from_it(open_head: HeadModel, 
     assert float(parts["shape_mm"]) == pytest.approx(0.0, abs=1e-4)
 
 
-def test_compared_points_are_where_the_head_puts_them(open_head: HeadModel, truth: Prediction) -> None:
+def test_compared_points_equal_the_heads_landmarks(open_head: HeadModel, truth: Prediction) -> None:
     supervision = Supervision(open_head)
     posed = supervision._posed(supervision.points(truth.params), truth.params)
-    held = open_head.landmarks(truth.params, "mediapipe478", facing=truth.params.unposed())
-    assert torch.allclose(posed[:, :478], held, atol=1e-5)
+    fixed = open_head.landmarks(truth.params, "mediapipe478", facing=truth.params.unposed())
+    assert torch.allclose(posed[:, :478], fixed, atol=1e-5)
 
 
-def observed_as(head: HeadModel, answer: Prediction, scheme: str) -> RecordedFrames:
-    """Frames in which exactly the answer was observed, two of each person."""
-    points = answer.camera.project(head.landmarks(answer.params, scheme))
+def observed_as(head: HeadModel, prediction: Prediction, scheme: str) -> RecordedFrames:
+    """Frames whose landmarks are exactly those of the prediction, two of each person."""
+    points = prediction.camera.project(head.landmarks(prediction.params, scheme))
     return RecordedFrames(
         pictures=torch.zeros(COUNT, 3, 8, 8, dtype=torch.uint8),
         points_ndc=points,
@@ -52,7 +52,7 @@ def observed_as(head: HeadModel, answer: Prediction, scheme: str) -> RecordedFra
 
 
 @pytest.mark.parametrize("scheme", ["ibug68", "mediapipe478"])
-def test_footage_losses_are_zero_where_the_landmarks_are_met(
+def test_footage_losses_are_zero_at_the_observed_landmarks(
     open_head: HeadModel, truth: Prediction, scheme: str
 ) -> None:
     supervision = Supervision(open_head)
@@ -63,12 +63,12 @@ def test_footage_losses_are_zero_where_the_landmarks_are_met(
     assert float(parts["footage_closure"]) == pytest.approx(0, abs=1e-6)
     moved = replace(frames, points_ndc=frames.points_ndc + 0.1)
     parts = supervision.footage_parts(truth, moved)
-    # L1 per coordinate; a shift of the whole face opens neither eyes nor lips.
+    # The loss is L1 per coordinate. A shift of the whole face opens neither eyes nor lips.
     assert float(parts["footage_image"]) == pytest.approx(0.1, abs=1e-5)
     assert float(parts["footage_closure"]) == pytest.approx(0, abs=1e-6)
 
 
-def test_a_shut_eye_is_seen_by_the_closure_loss_alone(open_head: HeadModel, truth: Prediction) -> None:
+def test_a_closed_eye_raises_the_closure_loss(open_head: HeadModel, truth: Prediction) -> None:
     supervision = Supervision(open_head)
     shut = observed_as(open_head, truth, "ibug68")
     points = shut.points_ndc.clone()
@@ -83,7 +83,7 @@ def test_consistency_is_the_spread_within_each_person(open_head: HeadModel, trut
     frames = observed_as(open_head, truth, "ibug68")
     identity = truth.params.identity
     spread = float(supervision.footage_parts(truth, frames)["footage_consistency"])
-    # Two people with two frames each, and one with one, which has no spread.
+    # Two people have two frames each; the third has one frame and therefore no spread.
     pairs = [(identity[0] - identity[1]).square() / 2, (identity[2] - identity[3]).square() / 2]
     assert spread == pytest.approx(float(sum(pair.sum() for pair in pairs)) / identity.numel(), rel=1e-4)
     everyone_else = replace(frames, person=torch.arange(COUNT))

@@ -37,7 +37,7 @@ OPTIONS = TrainingOptions(
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a drawn shard and a held-out one, and nothing else yet."""
+    """A folder with one shard to train on and the held-out one."""
     path = tmp_path_factory.mktemp("training")
     draw_shards(TrainingFolder(path), [0, HELD_OUT_SHARD], 24, 1, progress=False)
     return path
