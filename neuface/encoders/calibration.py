@@ -23,12 +23,12 @@ class EncoderCalibration:
     size_error_share: float
     """Variance of the error of the predicted log size of a face, divided by the variance of log size over people.
 
-    At 1 a prediction says as little about size as the population does; towards 0 it says everything."""
+    At 1 a prediction constrains the size no more than the population does; towards 0 it determines the size."""
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.size_error_share) and self.size_error_share > 0):
             raise InputError(
-                f"size_error_share: expected a positive number (1 for an encoder that says nothing about the size of "
+                "size_error_share: expected a positive number (1 for an encoder that knows nothing about the size of "
                 f"a face), got {self.size_error_share}"
             )
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 import neuface
 from neuface.cropping import DECA_CROP, SMIRK_CROP
+from neuface.encoders.calibration import UNCALIBRATED
 from neuface.encoders.emoca import EmocaEncoder
 from neuface.encoders.flame_encoder import FlameEncoder
 from neuface.io.assets.catalogue import ASSETS_VARIABLE, SMIRK_WEIGHTS, assets_dirs, only_asset
@@ -94,6 +95,7 @@ def test_emoca_changes_only_the_chosen_network(assets: Path, clip: Clip) -> None
     model = neuface.load_model("emoca", assets=assets, trainable="expression")
     assert isinstance(model.encoder, EmocaEncoder)
     assert model.crop_rule == DECA_CROP
+    assert model.calibration == UNCALIBRATED
     config = neuface.FitConfig(max_passes=1, learning_rate=1e-4)
     result = neuface.optimize(clip, model=model, config=config, progress=False)
     before, after = result.initial.params, result.params

@@ -1,4 +1,4 @@
-"""Pose alone: exact data come back exactly, noisy data to the least error, and what cannot be solved is said."""
+"""Pose alone: exact landmarks give the exact pose, noisy ones that of least error; unsolvable images are marked."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MakeParams = Callable[..., HeadParams]
 
 
 def some_poses(count: int = IMAGES, largest_yaw: float = 1.5) -> tuple[Tensor, WeakPerspective]:
-    """Turned, nodding and tilted heads anywhere in the crop; float64."""
+    """Heads that look sideways, nod and tilt, anywhere in the crop; float64."""
     generator = torch.Generator().manual_seed(0)
 
     def spread(*shape: int) -> Tensor:
@@ -33,39 +33,41 @@ def some_poses(count: int = IMAGES, largest_yaw: float = 1.5) -> tuple[Tensor, W
     return roma.euler_to_rotvec("xyz", angles), camera
 
 
-def seen(head: HeadModel, params: HeadParams, camera: WeakPerspective, scheme: str) -> Tensor:
+def observed_ndc(head: HeadModel, params: HeadParams, camera: WeakPerspective, scheme: str) -> Tensor:
     return camera.project(head.landmarks(params, scheme))
 
 
-def test_tiny_heads_poses_come_back(tiny_head: MakeHead, random_params: MakeParams) -> None:
-    """With a root joint off the origin, turned jaw and neck, and a sliding contour among the points."""
+def test_exact_landmarks_give_the_exact_pose(tiny_head: MakeHead, random_params: MakeParams) -> None:
+    """With a root joint away from the origin, jaw and neck rotations, and a sliding contour among the points."""
     head = tiny_head()
     root, camera = some_poses()
     true = replace(random_params(head, IMAGES), root_rotvec=root)
     for scheme in ("ibug68", "mediapipe478"):
         given = random_params(head, IMAGES, seed=1)
         given = replace(true, root_rotvec=given.root_rotvec)
-        observed = seen(head, true, camera, scheme)
+        observed = observed_ndc(head, true, camera, scheme)
         found = resect(head, given, observed, torch.ones(observed.shape[:2]).double(), scheme)
         assert bool(found.solved.all())
         assert float(rotation_angle_rad(found.prediction.params.root_rotvec, root).max()) < 1e-6
-        torch.testing.assert_close(found.prediction.camera.scale, camera.scale, rtol=0, atol=1e-6)
-        torch.testing.assert_close(found.prediction.camera.offset, camera.offset, rtol=0, atol=1e-6)
+        torch.testing.assert_close(
+            found.prediction.camera.magnification, camera.magnification, rtol=0, atol=1e-6
+        )
+        torch.testing.assert_close(found.prediction.camera.position, camera.position, rtol=0, atol=1e-6)
         for name in ("identity", "expression", "neck_rotvec", "jaw_rotvec", "eyes_rotvec"):
             assert getattr(found.prediction.params, name) is getattr(given, name)
 
 
-def test_offsets_that_do_not_turn_with_the_head_are_followed(
+def test_offsets_that_do_not_rotate_with_the_head_are_taken_into_account(
     tiny_head: MakeHead, random_params: MakeParams
 ) -> None:
-    """As the lids of some FLAME encoders: the head is not rigid, and its pose comes back all the same."""
+    """Like the lids of some FLAME encoders: the head is not rigid, and its pose is exact all the same."""
     head = tiny_head()
     generator = torch.Generator().manual_seed(3)
     lids = 0.003 * torch.randn(head.num_vertices, 3, 2, generator=generator, dtype=torch.float64)
     head = replace(head, posed_basis=lids)
     root, camera = some_poses()
     true = replace(random_params(head, IMAGES), root_rotvec=root)
-    observed = seen(head, true, camera, "mediapipe478")
+    observed = observed_ndc(head, true, camera, "mediapipe478")
     found = resect(head, true.unposed(), observed, torch.ones(IMAGES, 478).double(), "mediapipe478")
     assert float(rotation_angle_rad(found.prediction.params.root_rotvec, root).max()) < 1e-6
 
@@ -81,12 +83,14 @@ def test_faces_are_found_from_every_side_in_float32(open_head: HeadModel) -> Non
     )
     true = replace(given, root_rotvec=root.float())
     for scheme in ("ibug68", "mediapipe478"):
-        observed = seen(open_head, true, camera.to(torch.float32), scheme)
+        observed = observed_ndc(open_head, true, camera.to(torch.float32), scheme)
         found = resect(open_head, given, observed, torch.ones(observed.shape[:2]), scheme)
         assert found.prediction.params.root_rotvec.dtype == torch.float32
         assert float(rotation_angle_rad(found.prediction.params.root_rotvec, true.root_rotvec).max()) < 1e-3
-        torch.testing.assert_close(found.prediction.camera.scale, camera.scale.float(), rtol=1e-4, atol=0)
-        # Landmarks that are a pixel or so off move the head by a degree or so, not to a mirrored pose.
+        torch.testing.assert_close(
+            found.prediction.camera.magnification, camera.magnification.float(), rtol=1e-4, atol=0
+        )
+        # Errors of about a pixel rotate the head by about a degree; they never lead to the mirrored pose.
         noise = 0.01 * torch.randn(observed.shape, generator=generator)
         near = resect(open_head, given, observed + noise, torch.ones(observed.shape[:2]), scheme)
         far = rotation_angle_rad(near.prediction.params.root_rotvec, true.root_rotvec).rad2deg()
@@ -94,23 +98,23 @@ def test_faces_are_found_from_every_side_in_float32(open_head: HeadModel) -> Non
         assert float(far.max()) < 6
 
 
-def test_noisy_poses_are_those_of_least_error(tiny_head: MakeHead, random_params: MakeParams) -> None:
-    """The gradient of the weighted squared error vanishes, and no step away from the answer lowers it."""
+def test_noisy_landmarks_give_the_pose_of_least_error(tiny_head: MakeHead, random_params: MakeParams) -> None:
+    """The gradient of the weighted squared error vanishes, and no step away from the solution lowers it."""
     head = tiny_head()
     root, camera = some_poses(6)
     generator = torch.Generator().manual_seed(5)
     true = replace(random_params(head, 6), root_rotvec=root)
-    observed = seen(head, true, camera, "mediapipe478")
+    observed = observed_ndc(head, true, camera, "mediapipe478")
     observed = observed + 0.05 * torch.randn(observed.shape, generator=generator, dtype=torch.float64)
     weight = torch.rand(6, 478, generator=generator, dtype=torch.float64)
     found = resect(head, true, observed, weight, "mediapipe478").prediction
     unknowns = torch.cat(
-        (found.params.root_rotvec, found.camera.scale[:, None], found.camera.offset), -1
+        (found.params.root_rotvec, found.camera.magnification[:, None], found.camera.position), -1
     ).requires_grad_()
 
     def error(numbers: Tensor) -> Tensor:
         moved = WeakPerspective(scale=numbers[:, 3], offset=numbers[:, 4:])
-        points = seen(head, replace(true, root_rotvec=numbers[:, :3]), moved, "mediapipe478")
+        points = observed_ndc(head, replace(true, root_rotvec=numbers[:, :3]), moved, "mediapipe478")
         return (weight * (points - observed).square().sum(-1)).sum(-1)
 
     (gradient,) = torch.autograd.grad(error(unknowns).sum(), unknowns)
@@ -122,46 +126,50 @@ def test_noisy_poses_are_those_of_least_error(tiny_head: MakeHead, random_params
         assert bool((error(unknowns.detach() + step) > best).all())
 
 
-def test_confidence_decides_which_points_count(tiny_head: MakeHead, random_params: MakeParams) -> None:
+def test_points_count_by_the_ratios_of_their_confidences(
+    tiny_head: MakeHead, random_params: MakeParams
+) -> None:
     head = tiny_head()
     root, camera = some_poses()
     true = replace(random_params(head, IMAGES), root_rotvec=root)
-    observed = seen(head, true, camera, "mediapipe478")
+    observed = observed_ndc(head, true, camera, "mediapipe478")
     weight = torch.rand(IMAGES, 478, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     weight[:, ::3] = 0
     observed[:, ::3] = torch.nan
     found = resect(head, true, observed, weight, "mediapipe478")
     assert float(rotation_angle_rad(found.prediction.params.root_rotvec, root).max()) < 1e-6
-    spoilt = observed.clone()
-    spoilt[:, 1] += 0.5
-    moved = resect(head, true, spoilt, weight, "mediapipe478").prediction
-    scaled = resect(head, true, spoilt, 0.01 * weight, "mediapipe478").prediction
+    shifted = observed.clone()
+    shifted[:, 1] += 0.5
+    moved = resect(head, true, shifted, weight, "mediapipe478").prediction
+    scaled = resect(head, true, shifted, 0.01 * weight, "mediapipe478").prediction
     assert float(rotation_angle_rad(moved.params.root_rotvec, root).max()) > 1e-4
-    torch.testing.assert_close(moved.camera.offset, scaled.camera.offset, rtol=0, atol=1e-8)
+    torch.testing.assert_close(moved.camera.position, scaled.camera.position, rtol=0, atol=1e-8)
 
 
-def test_what_is_not_determined_is_not_solved(tiny_head: MakeHead, random_params: MakeParams) -> None:
+def test_undetermined_poses_are_nan(tiny_head: MakeHead, random_params: MakeParams) -> None:
     head = tiny_head()
     root, camera = some_poses(4)
     true = replace(random_params(head, 4), root_rotvec=root)
-    observed = seen(head, true, camera, "ibug68")
+    observed = observed_ndc(head, true, camera, "ibug68")
     weight = torch.ones(4, 68, dtype=torch.float64)
-    weight[1, 22:] = 0  # the sliding contour does not count, five others are left
+    weight[1, 22:] = 0  # the sliding contour has no weight, so five points are left
     weight[2] = 0
     line = torch.linspace(0, 0.1, 68, dtype=torch.float64)[:, None] * torch.ones(3, dtype=torch.float64)
     found = resect(head, true, observed, weight, "ibug68")
     assert found.solved.tolist() == [True, False, False, True]
-    for answer in (found.prediction.params.root_rotvec, found.prediction.camera.offset):
-        assert answer.isnan().any(-1).tolist() == [False, True, True, False]
-    assert found.prediction.camera.scale.isnan().tolist() == [False, True, True, False]
+    for values in (found.prediction.params.root_rotvec, found.prediction.camera.position):
+        assert values.isnan().any(-1).tolist() == [False, True, True, False]
+    assert found.prediction.camera.magnification.isnan().tolist() == [False, True, True, False]
     alone = resect(head, true[[0, 3]], observed[[0, 3]], weight[[0, 3]], "ibug68")
-    torch.testing.assert_close(alone.prediction.camera.scale, found.prediction.camera.scale[[0, 3]])
+    torch.testing.assert_close(
+        alone.prediction.camera.magnification, found.prediction.camera.magnification[[0, 3]]
+    )
 
-    # All landmarks on one line: turning about it changes nothing.
+    # All landmarks on one line: a rotation about it changes nothing.
     flat = replace(head, template=line[:30], identity_basis=0 * head.identity_basis)
     flat = replace(flat, expression_basis=0 * head.expression_basis)
     rest = flat.neutral(4)
-    pixels = seen(flat, replace(rest, root_rotvec=root), camera, "mediapipe478")
+    pixels = observed_ndc(flat, replace(rest, root_rotvec=root), camera, "mediapipe478")
     lost = resect(flat, rest, pixels, torch.ones(4, 478, dtype=torch.float64), "mediapipe478")
     assert lost.solved.tolist() == [False] * 4
 
