@@ -1,4 +1,4 @@
-"""Normals of triangle meshes."""
+"""Triangle meshes: normals, and the check of face indices."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-__all__ = ["face_normals", "vertex_normals"]
+from neuface.errors import InputError
+
+__all__ = ["check_face_indices", "face_normals", "vertex_normals"]
 
 
 def face_normals(
@@ -43,6 +45,16 @@ def vertex_normals(
     for corner in faces.long().unbind(-1):
         total = total.index_add_(0, (first_row + corner).flatten(), area.flatten(0, 1))
     return _unit(total).reshape(*batch, count, 3)
+
+
+def check_face_indices(faces: Int[Tensor, "f 3"], num_vertices: int) -> None:
+    """Raises InputError if a face refers to a vertex outside of 0 to `num_vertices` - 1."""
+    if faces.numel():
+        low, high = (int(bound) for bound in faces.aminmax())
+        if low < 0 or high >= num_vertices:
+            raise InputError(
+                f"faces point outside the mesh: expected indices 0 to {num_vertices - 1}, got {low} to {high}"
+            )
 
 
 def _area_vectors(

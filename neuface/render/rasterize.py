@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from neuface.errors import InputError
+from neuface.geometry.meshes import check_face_indices
 from neuface.render.zbuffer import triangle_ids
 from neuface.structs import TensorStruct
 
@@ -238,10 +239,4 @@ def _check_mesh(vertices_px: Tensor, faces: Tensor, size_hw: tuple[int, int]) ->
         )
     if min(size_hw) < 1:
         raise InputError(f"size_hw is out of range: expected at least 1 by 1 pixel, got {size_hw}")
-    if faces.numel():
-        low, high = (int(bound) for bound in faces.aminmax())
-        if low < 0 or high >= vertices_px.shape[1]:
-            raise InputError(
-                f"faces point outside the mesh: expected indices 0 to {vertices_px.shape[1] - 1}, "
-                f"got {low} to {high}"
-            )
+    check_face_indices(faces, vertices_px.shape[1])

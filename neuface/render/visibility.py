@@ -31,6 +31,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from neuface.errors import InputError
+from neuface.geometry.meshes import check_face_indices
 
 __all__ = ["vertex_visible"]
 
@@ -192,10 +193,4 @@ def _check(vertices_image: Tensor, faces: Tensor, relative_tolerance: float) -> 
         raise InputError(
             "vertices_image has coordinates that are not finite, got NaN or infinity: leave such meshes out"
         )
-    if faces.numel():
-        low, high = (int(bound) for bound in faces.aminmax())
-        if low < 0 or high >= vertices_image.shape[-2]:
-            raise InputError(
-                f"faces point outside the mesh: expected indices 0 to {vertices_image.shape[-2] - 1}, "
-                f"got {low} to {high}"
-            )
+    check_face_indices(faces, vertices_image.shape[-2])
