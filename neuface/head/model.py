@@ -272,13 +272,13 @@ class HeadModel:
         rotations: list[Tensor] = []
         translations: list[Tensor] = []
         for joint, parent in enumerate(self.parents):
-            turn, pivot = local[..., joint, :, :], joints[..., joint, :]
+            rotation, pivot = local[..., joint, :, :], joints[..., joint, :]
             # Rotation about the pivot: x -> R (x - pivot) + pivot.
-            shift = pivot - (turn @ pivot[..., None])[..., 0]
+            shift = pivot - (rotation @ pivot[..., None])[..., 0]
             if parent >= 0:
                 shift = (rotations[parent] @ shift[..., None])[..., 0] + translations[parent]
-                turn = rotations[parent] @ turn
-            rotations.append(turn)
+                rotation = rotations[parent] @ rotation
+            rotations.append(rotation)
             translations.append(shift)
         return torch.stack(rotations, -3), torch.stack(translations, -2)
 

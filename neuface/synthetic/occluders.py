@@ -92,7 +92,7 @@ class Occluder:
         return painted
 
     def _local(self, points_px: Tensor, frames: slice = slice(None)) -> Float[Tensor, "time n 2"]:
-        """In half-sizes from the middle, turned with the thing."""
+        """Positions relative to the object's middle, in half-sizes and in its axes."""
         cosine, sine = math.cos(self.rotation_rad), math.sin(self.rotation_rad)
         turn = points_px.new_tensor(((cosine, -sine), (sine, cosine)))
         return (points_px - self.centre_px[frames, None]) @ turn / self.half_size_px
