@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from neuface.fitting.config import FitConfig
-from neuface.io.open_model.recipe_file import read_head_recipe
+from neuface.io.open_model.head_file import read_head_recipe
 from neuface.models import load_head
 from neuface.pipeline import optimize
 from neuface.results import FitResult

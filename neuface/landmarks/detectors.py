@@ -55,7 +55,7 @@ class FaceAlignmentDetector:
             import face_alignment
         except ImportError as error:
             raise MissingDependencyError(
-                "detecting landmarks needs the package face-alignment: pip install face-alignment, "
+                "detecting landmarks needs the package face-alignment: pip install 'neuface[fan]', "
                 "or give landmarks= yourself"
             ) from error
         self._heatmap_scale = 2.0 if flip_input else 1.0
@@ -116,7 +116,7 @@ class MediaPipeDetector:
     MediaPipe has no confidence per point: every point of a face that was found has 1.
 
     Raises:
-        MissingDependencyError: `mediapipe` is not installed (`pip install neuface[mediapipe]`).
+        MissingDependencyError: `mediapipe` is not installed (`pip install 'neuface[mediapipe]'`).
         InputError: The model file is missing or is not a face landmarker task.
     """
 
@@ -129,7 +129,7 @@ class MediaPipeDetector:
             from mediapipe.tasks.python import BaseOptions, vision
         except ImportError as error:
             raise MissingDependencyError(
-                "detecting landmarks with MediaPipe needs its package: pip install neuface[mediapipe]"
+                "detecting landmarks with MediaPipe needs its package: pip install 'neuface[mediapipe]'"
             ) from error
         options = vision.FaceLandmarkerOptions(
             base_options=BaseOptions(model_asset_path=os.fspath(model_path)),

@@ -11,10 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from neuface.errors import InputError
-from neuface.head.population import SCALE_COLUMN, sample_weights
-from neuface.head.recipe import COEFFICIENT_UNIT
-
-MACRO_PREFIX = "macrodetails/"
+from neuface.head.open_head import COEFFICIENT_UNIT
+from neuface.head.population import local_target_names, sample_weights
 
 
 def sample_identities(
@@ -34,10 +32,7 @@ def sample_identities(
     Raises:
         InputError: the names are not those of the population.
     """
-    shapes = tuple(
-        name for name in target_names if not name.startswith(MACRO_PREFIX) and name != SCALE_COLUMN
-    )
-    names, weights, _ = sample_weights(shapes, count, seed)
+    names, weights, _ = sample_weights(local_target_names(target_names), count, seed)
     if names != tuple(target_names):
         raise InputError("the recipe's morph targets are not those of this package's population")
     codes = (weights - mean * COEFFICIENT_UNIT) @ projection

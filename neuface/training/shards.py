@@ -13,7 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from neuface.errors import InputError
-from neuface.io.open_model.recipe_file import read_head_recipe
+from neuface.io.open_model.head_file import read_head_recipe
 from neuface.io.training_folder import TrainingFolder
 from neuface.models import load_head
 from neuface.synthetic.appearance import Painter

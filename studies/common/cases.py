@@ -16,7 +16,7 @@ from neuface.errors import InputError
 from neuface.geometry.alignment import align_points
 from neuface.geometry.triangulation import Triangulation
 from neuface.head.model import HeadModel
-from neuface.io.open_model.recipe_file import read_head_recipe
+from neuface.io.open_model.head_file import read_head_recipe
 from neuface.io.scans import Scan
 from neuface.landmarks.schemes import IBUG68
 from neuface.structs import Clip, HeadParams, Landmarks, ndc_to_px

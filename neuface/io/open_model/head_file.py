@@ -1,8 +1,9 @@
-"""The open head's recipe: the small shipped file that says how the head follows from the CC0 assets."""
+"""The open head's file: an extract of CC0 assets and the recipe that combines them; see `tools/open_head`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from functools import cache
 from importlib import resources
 from pathlib import Path
 
@@ -10,14 +11,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from neuface.head.model import LandmarkEmbedding
+from neuface.head.model import HeadModel, LandmarkEmbedding
+from neuface.head.open_head import HeadAssets, build_open_head
+from neuface.io.atomic import atomic_path
 
-SHIPPED_RECIPE = "open_head_recipe.npz"
+SHIPPED_HEAD = "open_head.npz"
 
 
 @dataclass(frozen=True, kw_only=True)
 class HeadRecipe:
-    """Integers and indices only, but for landmark positions; see `tools/make_open_head_recipe.py`."""
+    """How the head is combined from the assets: integers and indices, except for landmark positions."""
 
     vertex_index: NDArray[np.int32]
     """(vertices,) base-mesh vertices that make up the head: skin, tongue, left eye, right eye."""
@@ -64,18 +67,41 @@ class HeadRecipe:
         }
 
 
+@cache
+def read_open_head() -> HeadModel:
+    """The open head, built from the shipped file; repeated calls return the same object."""
+    return assemble_open_head(read_head_recipe(), read_head_assets())
+
+
+def assemble_open_head(recipe: HeadRecipe, assets: HeadAssets) -> HeadModel:
+    """The open head from its two parts."""
+    return build_open_head(
+        assets,
+        mean=recipe.mean,
+        modes=recipe.modes,
+        regions=dict(zip(recipe.region_names.tolist(), recipe.region_masks, strict=True)),
+        embeddings=recipe.embeddings(),
+    )
+
+
 def read_head_recipe(path: Path | None = None) -> HeadRecipe:
-    """The recipe shipped with the package, or one written by `write_head_recipe`."""
-    source = path or Path(str(resources.files("neuface") / "assets" / SHIPPED_RECIPE))
-    with np.load(source, allow_pickle=False) as archive:
+    """The recipe in the file shipped with the package, or in one written by `write_head_file`."""
+    with np.load(path or shipped_head(), allow_pickle=False) as archive:
         return HeadRecipe(**{item.name: archive[item.name] for item in fields(HeadRecipe)})
 
 
-def recipe_bytes() -> bytes:
-    """The shipped recipe as it lies on disk, to be hashed."""
-    return (resources.files("neuface") / "assets" / SHIPPED_RECIPE).read_bytes()
+def read_head_assets(path: Path | None = None) -> HeadAssets:
+    """The extract of the assets in the file shipped with the package, or in one written by `write_head_file`."""
+    with np.load(path or shipped_head(), allow_pickle=False) as archive:
+        return HeadAssets(**{item.name: archive[item.name] for item in fields(HeadAssets)})
 
 
-def write_head_recipe(path: Path, recipe: HeadRecipe) -> None:
-    """Write a recipe as a compressed npz."""
-    np.savez_compressed(path, **{item.name: getattr(recipe, item.name) for item in fields(HeadRecipe)})
+def write_head_file(path: Path, recipe: HeadRecipe, assets: HeadAssets) -> None:
+    """Write both parts as one compressed npz; the file appears only when it is complete."""
+    with atomic_path(path) as temporary:
+        np.savez_compressed(temporary, **vars(recipe), **vars(assets))
+
+
+def shipped_head() -> Path:
+    """Where the file that ships with the package lies."""
+    return Path(str(resources.files("neuface") / "assets" / SHIPPED_HEAD))

