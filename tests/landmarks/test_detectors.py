@@ -100,7 +100,7 @@ def test_damaged_weights_are_an_input_error(monkeypatch: pytest.MonkeyPatch, tmp
 def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "face_alignment", None)
     monkeypatch.setitem(sys.modules, "mediapipe", None)
-    with pytest.raises(MissingDependencyError, match="face-alignment"):
+    with pytest.raises(MissingDependencyError, match=r"'neuface\[fan\]'"):
         FaceAlignmentDetector()
     with pytest.raises(MissingDependencyError, match=r"neuface\[mediapipe\]"):
         MediaPipeDetector("face_landmarker.task")
