@@ -21,7 +21,7 @@ from neuface.head.model import HeadModel
 from neuface.io.npz import read_arrays, write_arrays
 from neuface.io.video import write_video
 from neuface.models import load_head
-from neuface.structs import Crop, FrameSource, HeadParams, Landmarks, Prediction, WeakPerspective
+from neuface.structs import Camera, Crop, FrameSource, HeadParams, Landmarks, Prediction, WeakPerspective
 from neuface.viz.overlay_video import overlay_frames
 
 RESULT_FORMAT = 1
@@ -72,7 +72,7 @@ class FitResult:
         return self.prediction.params
 
     @property
-    def camera(self) -> WeakPerspective:
+    def camera(self) -> Camera:
         """The camera of every image's crop."""
         return self.prediction.camera
 
@@ -272,9 +272,9 @@ def _without_none(figures: Figures) -> dict[str, float]:
 def _prediction_arrays(prefix: str, prediction: Prediction) -> dict[str, np.ndarray]:
     parts = (prediction.params, prediction.camera)
     return {
-        f"{prefix}.{item.name}": getattr(part, item.name).cpu().numpy()
+        f"{prefix}.{name}": tensor.cpu().numpy()
         for part in parts
-        for item in fields(part)
+        for name, tensor in part.named_tensors().items()
     }
 
 
@@ -298,11 +298,11 @@ def _check_shapes(path: str | os.PathLike[str], result: FitResult, head: HeadMod
     wrong = [f"{name} {shape} instead of {clip}" for name, shape in found.items() if shape != clip]
     for stage, prediction in (("prediction", result.prediction), ("initial", result.initial)):
         for part in (prediction.params, prediction.camera):
-            for item in fields(part):
-                shape, size = tuple(getattr(part, item.name).shape), sizes.get(item.name)
+            for name, tensor in part.named_tensors().items():
+                shape, size = tuple(tensor.shape), sizes.get(name)
                 # Shorter codes are allowed: the head pads them with zeros.
                 if shape[:2] != clip or (size is not None and not 0 < shape[2] <= size):
-                    wrong.append(f"{stage}.{item.name} {shape}")
+                    wrong.append(f"{stage}.{name} {shape}")
     if len(clip) != 2 or len(result.names) != clip[0] or wrong:
         raise InputError(
             f"{path}: the parts of this result do not fit each other: {'; '.join(wrong) or clip}"

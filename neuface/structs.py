@@ -10,7 +10,7 @@ Conventions, once for the whole package:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from enum import Enum, IntEnum
 from typing import Any, Protocol, TypeVar, runtime_checkable
@@ -42,6 +42,15 @@ class TensorStruct:
             elif isinstance(value, TensorStruct):
                 changed[item.name] = value.map_tensors(function)
         return replace(self, **changed)
+
+    def named_tensors(self) -> dict[str, Tensor]:
+        """The tensors of this noun's own fields by the fields' names."""
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        return {name: value for name, value in values.items() if isinstance(value, Tensor)}
+
+    def with_tensors(self: StructT, changed: Mapping[str, Tensor]) -> StructT:
+        """A copy with those fields replaced that `changed` names; names of other nouns' fields are passed over."""
+        return replace(self, **{name: changed[name] for name in self.named_tensors() if name in changed})
 
     def to(self: StructT, *args: Any, **kwargs: Any) -> StructT:
         """A copy with every tensor moved as `Tensor.to` would."""
@@ -113,6 +122,10 @@ class Camera(Protocol):
         """How far points of the head frame lie from the camera, up to a constant: for comparison among them."""
         ...
 
+    def to_image(self, points: Float[Tensor, "*batch points 3"]) -> Float[Tensor, "*batch points 3"]:
+        """Image position and depth side by side, as a rasteriser takes them."""
+        ...
+
     def jacobian(self, points: Float[Tensor, "*batch points 3"]) -> Float[Tensor, "*batch points 2 3"]:
         """Derivative of `project` by the point: image units per metre."""
         ...
@@ -135,6 +148,30 @@ class Camera(Protocol):
 
     def in_image(self: CameraT, scale: Float[Tensor, "*batch"], shift: Float[Tensor, "*batch 2"]) -> CameraT:
         """The same camera in other image coordinates, `new = scale * old + shift`."""
+        ...
+
+    def map_tensors(self: CameraT, function: Callable[[Tensor], Tensor]) -> CameraT:
+        """A copy with `function` applied to every tensor: cameras are `TensorStruct`s."""
+        ...
+
+    def named_tensors(self) -> dict[str, Tensor]:
+        """The camera's tensors by name: what free parameters optimise and files hold."""
+        ...
+
+    def with_tensors(self: CameraT, changed: Mapping[str, Tensor]) -> CameraT:
+        """A copy with some tensors replaced by name."""
+        ...
+
+    def detach(self: CameraT) -> CameraT:
+        """A copy that carries no gradient."""
+        ...
+
+    def flatten_batch(self: CameraT, axes: int) -> CameraT:
+        """Merge the first `axes` leading axes into one."""
+        ...
+
+    def __getitem__(self: CameraT, index: Any) -> CameraT:
+        """Index the leading (batch) axes."""
         ...
 
 
@@ -205,7 +242,7 @@ class Prediction(TensorStruct):
     """A head and the camera that sees it, for every image."""
 
     params: HeadParams
-    camera: WeakPerspective
+    camera: Camera
 
 
 class Status(IntEnum):

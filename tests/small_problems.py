@@ -54,7 +54,7 @@ def disturbed(truth: Prediction, size: float = 0.15, seed: int = 0) -> Predictio
         return tensor + size * torch.randn(tensor.shape, generator=generator, dtype=tensor.dtype)
 
     params = replace(truth.params, root_rotvec=moved(truth.params.root_rotvec))
-    camera = replace(truth.camera, scale=moved(truth.camera.scale), offset=moved(truth.camera.offset))
+    camera = WeakPerspective(scale=moved(truth.camera.magnification), offset=moved(truth.camera.position))
     return Prediction(params=params, camera=camera)
 
 

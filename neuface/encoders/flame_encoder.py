@@ -10,7 +10,7 @@ from torch import Tensor
 
 from neuface.encoders.predictor import Predictor
 from neuface.errors import InputError
-from neuface.structs import HeadParams, WeakPerspective
+from neuface.structs import Camera, HeadParams, WeakPerspective
 
 CROP_PX = 224
 # Half a crop pixel in NDC. In these models the centre of crop pixel 0 is at NDC -1; here -1 is its left (upper) edge.
@@ -66,7 +66,7 @@ def camera_from_code(cam: Float[Tensor, "*batch 3"]) -> WeakPerspective:
 
     Example:
         >>> camera = camera_from_code(torch.tensor([8.0, 0.0, 0.01]))
-        >>> camera.scale, camera.offset - 1 / 224
+        >>> camera.magnification, camera.position - 1 / 224
         (tensor(8.), tensor([ 0.0000, -0.0800]))
     """
     scale = cam[..., 0]
@@ -74,10 +74,10 @@ def camera_from_code(cam: Float[Tensor, "*batch 3"]) -> WeakPerspective:
     return WeakPerspective(scale=scale, offset=scale[..., None] * shift + NDC_PER_HALF_PIXEL)
 
 
-def code_from_camera(camera: WeakPerspective) -> Float[Tensor, "*batch 3"]:
+def code_from_camera(camera: Camera) -> Float[Tensor, "*batch 3"]:
     """The code `s, tx, ty` of a camera: the inverse of `camera_from_code`."""
-    shift = (camera.offset - NDC_PER_HALF_PIXEL) / camera.scale[..., None]
-    return torch.cat((camera.scale[..., None], shift * shift.new_tensor((1.0, -1.0))), -1)
+    shift = (camera.position - NDC_PER_HALF_PIXEL) / camera.magnification[..., None]
+    return torch.cat((camera.magnification[..., None], shift * shift.new_tensor((1.0, -1.0))), -1)
 
 
 def flame_params(

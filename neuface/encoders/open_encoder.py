@@ -16,7 +16,7 @@ from neuface.encoders.predictor import Predictor
 from neuface.errors import InputError
 from neuface.geometry.rotations import rotvec_to_rotmat
 from neuface.head.model import HeadModel
-from neuface.structs import HEAD_TO_IMAGE_SIGNS, HeadParams, Prediction, WeakPerspective
+from neuface.structs import HEAD_TO_IMAGE_SIGNS, Camera, HeadParams, Prediction, WeakPerspective
 
 CROP_PX = 224
 # Factor by which crops are reduced before the network.
@@ -135,9 +135,9 @@ def face_anchor(head: HeadModel) -> Float[Tensor, 3]:
     return (eyes + lips) / 2
 
 
-def anchor_centre(camera: WeakPerspective, posed_anchor: Float[Tensor, "n 3"]) -> Float[Tensor, "n 2"]:
+def anchor_centre(camera: Camera, posed_anchor: Float[Tensor, "n 3"]) -> Float[Tensor, "n 2"]:
     """The position of the posed anchor in the crop, NDC: the network's training target."""
     return (
-        camera.scale[:, None] * (posed_anchor * posed_anchor.new_tensor(HEAD_TO_IMAGE_SIGNS))[:, :2]
-        + camera.offset
+        camera.magnification[:, None] * (posed_anchor * posed_anchor.new_tensor(HEAD_TO_IMAGE_SIGNS))[:, :2]
+        + camera.position
     )

@@ -248,7 +248,9 @@ def _head_nme_percent(
         points = points[..., list(MEDIAPIPE_TO_IBUG68), :]
     observed = to_ibug68(landmarks)
     right, left = points[..., list(OUTER_EYES_IBUG68), :].unbind(-2)
-    apart = torch.linalg.vector_norm(left - right, dim=-1) * posed.camera.scale / crops.ndc_per_frame_px
+    apart = (
+        torch.linalg.vector_norm(left - right, dim=-1) * posed.camera.magnification / crops.ndc_per_frame_px
+    )
     return metrics.nme_percent(
         crops.ndc_to_frame(posed.camera.project(points))[..., INNER51, :],
         observed.points_px[..., INNER51, :],

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
-from typing import TypeVar
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from neuface.encoders.predictor import Predictor
 from neuface.errors import InputError
-from neuface.structs import HeadParams, Prediction, WeakPerspective
-
-NounT = TypeVar("NounT", HeadParams, WeakPerspective)
+from neuface.structs import Prediction
 
 CAMERA = ("scale", "offset")
 POSE = (*CAMERA, "root_rotvec")
@@ -31,9 +26,9 @@ class FreeParameters(Predictor):
         Raises InputError for a name that is not a field of HeadParams or WeakPerspective.
         """
         super().__init__()
-        if start.camera.scale.ndim > 1:
-            start = start.flatten_batch(start.camera.scale.ndim)
-        tensors = _named(start.params) | _named(start.camera)
+        if start.camera.magnification.ndim > 1:
+            start = start.flatten_batch(start.camera.magnification.ndim)
+        tensors = start.params.named_tensors() | start.camera.named_tensors()
         unknown = set(trainable) - set(tensors)
         if unknown:
             raise InputError(
@@ -53,13 +48,4 @@ class FreeParameters(Predictor):
         rows = torch.arange(len(inputs), device=inputs.device) if index is None else index
         start = self._start.to(inputs.device)[rows]
         moved = {name: tensor[rows] for name, tensor in self.tensors.items()}
-        return Prediction(params=_replaced(start.params, moved), camera=_replaced(start.camera, moved))
-
-
-def _named(noun: HeadParams | WeakPerspective) -> dict[str, Tensor]:
-    return {item.name: getattr(noun, item.name) for item in fields(noun)}
-
-
-def _replaced(noun: NounT, moved: dict[str, Tensor]) -> NounT:
-    names = {item.name for item in fields(noun)}
-    return replace(noun, **{name: tensor for name, tensor in moved.items() if name in names})
+        return Prediction(params=start.params.with_tensors(moved), camera=start.camera.with_tensors(moved))

@@ -74,7 +74,9 @@ class ClipShape:
         return self._with_identity(answer, self._of_person(shared).expand_as(identity))
 
     def _with_identity(self, answer: Prediction, identity: Tensor) -> Prediction:
-        camera = replace(answer.camera, scale=answer.camera.scale * self.magnification)
+        camera = answer.camera.placed(
+            answer.camera.position, answer.camera.magnification * self.magnification
+        )
         return Prediction(params=replace(answer.params, identity=identity), camera=camera)
 
     def _of_person(self, identity: Float[Tensor, "*batch identity"]) -> Float[Tensor, "*batch identity"]:

@@ -21,7 +21,7 @@ from neuface.geometry.smoothing import released_window_mean, smooth, smooth_quat
 from neuface.head.model import MESHES_PER_CHUNK, HeadModel
 from neuface.losses import log_scale
 from neuface.render.visibility import vertex_visible
-from neuface.structs import HEAD_TO_IMAGE_SIGNS, HeadParams, Prediction, TensorStruct, WeakPerspective
+from neuface.structs import HEAD_TO_IMAGE_SIGNS, Camera, HeadParams, Prediction, TensorStruct
 
 # Of the softmax over views in the released code.
 SOFTMAX_TEMPERATURE = 0.1
@@ -43,7 +43,7 @@ class Targets(TensorStruct):
     """Smoothed expression codes."""
     jaw_quaternion: Float[Tensor, "views time 4"] | None = None
     """Smoothed orientation of the jaw."""
-    camera: WeakPerspective | None = None
+    camera: Camera | None = None
     """Smoothed place and size in the frame, in the units of each image's crop."""
     appearance: EstimatedAppearance | None = None
     """The face's colours and the light of the clip."""
@@ -79,7 +79,7 @@ class ImageTargets(TensorStruct):
     expected_expression: Float[Tensor, "images points 3"] | None
     expression: Float[Tensor, "images expression"] | None
     jaw_quaternion: Float[Tensor, "images 4"] | None
-    camera: WeakPerspective | None
+    camera: Camera | None
     appearance: EstimatedAppearance | None
     """Of the whole clip."""
 
@@ -186,21 +186,21 @@ def _smooth_values(
 
 
 def _smooth_camera(
-    camera: WeakPerspective,
+    camera: Camera,
     problem: Problem,
     known: Bool[Tensor, "views time"],
     config: FitConfig,
     starts: tuple[int, ...],
-) -> WeakPerspective:
+) -> Camera:
     """Smoothed in frame pixels, for crops move and change their size; back in the units of each crop."""
     per_px, centre = problem.ndc_per_frame_px, problem.centre_px
     if per_px is None or centre is None:
-        per_px, centre = torch.ones_like(camera.scale), torch.zeros_like(camera.offset)
-    log_size = log_scale(camera.scale) - per_px.log()
-    place_px = centre + camera.offset / per_px[..., None]
+        per_px, centre = torch.ones_like(camera.magnification), torch.zeros_like(camera.position)
+    log_size = log_scale(camera.magnification) - per_px.log()
+    place_px = centre + camera.position / per_px[..., None]
     size = _smooth_values(log_size[..., None], known, config, starts)[..., 0].exp()
     place = _smooth_values(place_px, known, config, starts)
-    return WeakPerspective(scale=size * per_px, offset=(place - centre) * per_px[..., None])
+    return camera.placed((place - centre) * per_px[..., None], size * per_px)
 
 
 def _merged_meshes(

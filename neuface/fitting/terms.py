@@ -59,7 +59,7 @@ def loss_parts(
         parts["jaw_smoothness"] = losses.temporal_loss(params.jaw_rotvec, targets.jaw_quaternion) / everything
     if targets.camera is not None:
         smoothness = losses.camera_smoothness(
-            camera.scale, camera.offset, targets.camera.scale, targets.camera.offset
+            camera.magnification, camera.position, targets.camera.magnification, targets.camera.position
         )
         parts["camera_smoothness"] = smoothness / everything
     if targets.vertices is not None:

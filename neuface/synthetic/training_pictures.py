@@ -75,8 +75,8 @@ def make_training_pictures(
         identity=identity,
         expression=params.expression,
         root_rotvec=params.root_rotvec,
-        scale=camera.scale,
-        offset=camera.offset,
+        scale=camera.magnification,
+        offset=camera.position,
     ), mask
 
 

@@ -61,8 +61,8 @@ class CropJitter(TensorStruct):
         joint = (head.joints(truth.params)[..., 0, :] * head.template.new_tensor(HEAD_TO_IMAGE_SIGNS))[
             ..., :2
         ]
-        pivot = truth.camera.scale[:, None] * joint + truth.camera.offset
-        scale = truth.camera.scale * self.scale
+        pivot = truth.camera.magnification[:, None] * joint + truth.camera.position
+        scale = truth.camera.magnification * self.scale
         zero = torch.zeros_like(self.angle_rad)
         # The image's y axis points down and the head frame's up, which reverses the sign of the rotation.
         roll = torch.stack((zero, zero, -self.angle_rad), dim=-1)

@@ -86,7 +86,7 @@ class Supervision:
             "shape_mm": 1000 * (points - true_points).abs().mean(),
             "rotation_rad": rotation_angle_rad(*rotvecs).mean(),
             "centre": (centre - true_centre).abs().mean(),
-            "log_scale": (prediction.camera.scale / truth.camera.scale).log().abs().mean(),
+            "log_scale": (prediction.camera.magnification / truth.camera.magnification).log().abs().mean(),
             "identity_squared": (prediction.params.identity - truth.params.identity).square().mean(),
             "expression_squared": (prediction.params.expression - truth.params.expression).square().mean(),
         }

@@ -91,7 +91,9 @@ def rendered_nme_percent(
         points = head.landmarks(truth.params, IBUG68)
         projected = prediction.camera.project(head.landmarks(prediction.params, IBUG68))
         right, left = OUTER_EYES_IBUG68
-        eyes = torch.linalg.vector_norm(points[:, right] - points[:, left], dim=-1) * truth.camera.scale
+        eyes = (
+            torch.linalg.vector_norm(points[:, right] - points[:, left], dim=-1) * truth.camera.magnification
+        )
         confidence = torch.ones_like(projected[..., 0])
         errors.append(nme_percent(projected, truth.camera.project(points), confidence, eyes))
     return torch.cat(errors)

@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -310,11 +310,7 @@ def _pose_held(answer: Prediction) -> Prediction:
 
 
 def _named(answer: Prediction) -> dict[str, Tensor]:
-    return {
-        item.name: getattr(noun, item.name)
-        for noun in (answer.params, answer.camera)
-        for item in fields(noun)
-    }
+    return answer.params.named_tensors() | answer.camera.named_tensors()
 
 
 def _common_pull(direct: FreeParameters, objectives: list[Objective]) -> Objective:

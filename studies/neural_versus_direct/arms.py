@@ -60,7 +60,7 @@ class BoundedParameters(FreeParameters):
         super().__init__(
             Prediction(
                 params=replace(start.params, expression=amounts.logit()),
-                camera=replace(start.camera, scale=start.camera.scale.log()),
+                camera=start.camera.placed(start.camera.position, start.camera.magnification.log()),
             )
         )
 
@@ -69,7 +69,7 @@ class BoundedParameters(FreeParameters):
         free = super().forward(inputs, index)
         return Prediction(
             params=replace(free.params, expression=free.params.expression.sigmoid()),
-            camera=replace(free.camera, scale=free.camera.scale.exp()),
+            camera=free.camera.placed(free.camera.position, free.camera.magnification.exp()),
         )
 
 

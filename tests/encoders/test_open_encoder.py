@@ -47,7 +47,7 @@ def test_predictions_have_the_heads_shapes_and_expressions_in_range(
     assert prediction.params.eyes_rotvec.shape == (3, 2, 3)
     assert (prediction.params.expression > 0).all()
     assert (prediction.params.expression < 1).all()
-    assert (prediction.camera.scale > 0).all()
+    assert (prediction.camera.magnification > 0).all()
     for still in (prediction.params.neck_rotvec, prediction.params.jaw_rotvec, prediction.params.eyes_rotvec):
         assert not still.any()
 
@@ -56,13 +56,13 @@ def test_same_weights_and_images_give_the_same_prediction(encoder: OpenEncoder) 
     images = torch.rand(2, 3, 112, 112)
     first, again = encoder(images), encoder(images, torch.tensor([7, 8]))
     assert torch.equal(first.params.identity, again.params.identity)
-    assert torch.equal(first.camera.offset, again.camera.offset)
+    assert torch.equal(first.camera.position, again.camera.position)
 
 
 def test_untrained_network_starts_at_a_typical_face(open_head: HeadModel) -> None:
     with torch.no_grad():
         prediction = OpenEncoder(open_head, SMALL_ENCODER).eval()(torch.rand(1, 3, 112, 112))
-    assert torch.allclose(prediction.camera.scale, torch.tensor(9.0), rtol=0.1)
+    assert torch.allclose(prediction.camera.magnification, torch.tensor(9.0), rtol=0.1)
     assert float(prediction.params.expression.max()) < 0.1
 
 

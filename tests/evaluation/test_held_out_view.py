@@ -113,7 +113,7 @@ def test_one_displaced_landmark_gives_the_known_percentage(
     corners = open_head.landmarks(rendered.truth[0], "ibug68")[:, [36, 45]]
     apart = torch.linalg.vector_norm(corners[:, 0] - corners[:, 1], dim=-1)
     # The renderer's camera is in half-widths of the whole frame.
-    apart_px = apart * rendered.camera.scale[0] * 64 / 2
+    apart_px = apart * rendered.camera.magnification[0] * 64 / 2
     assert bool((apart_px > 1.1 * eyes_px).all())
     torch.testing.assert_close(errors.nme51_head_percent[0], 100 * 5.0 / 51 / apart_px, rtol=2e-3, atol=0)
 

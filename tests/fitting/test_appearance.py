@@ -348,18 +348,18 @@ def test_a_shifted_head_is_pulled_back(
     index = torch.arange(pictures.shape[1])
 
     def losses(offset: Tensor) -> Tensor:
-        shifted = replace(truth[0], camera=replace(truth[0].camera, offset=offset))
+        shifted = replace(truth[0], camera=truth[0].camera.placed(offset, truth[0].camera.magnification))
         found = photometric_residuals(open_head, shifted, pictures[0], appearance, index, Cosine())
         return photometric_loss(*found)
 
     shift = torch.tensor(shift_px) * (2 / pictures.shape[-1])
-    offset = (truth[0].camera.offset + shift).requires_grad_()
+    offset = (truth[0].camera.position + shift).requires_grad_()
     away = losses(offset)
     away.sum().backward()
     assert offset.grad is not None
     # In every image: downhill is towards the truth, where the loss is lower.
     assert float((offset.grad * shift).sum(-1).min()) > 0
-    assert bool((away.detach() > 1.3 * losses(truth[0].camera.offset)).all())
+    assert bool((away.detach() > 1.3 * losses(truth[0].camera.position)).all())
 
 
 # --- The loss itself

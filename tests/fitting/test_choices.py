@@ -113,9 +113,9 @@ def test_the_camera_is_smoothed_in_the_frame_and_not_in_the_crop() -> None:
         scale=600 * crops.ndc_per_frame_px, offset=crops.frame_to_ndc(place_px)[..., 0, :]
     )
     smoothed = targets_module._smooth_camera(camera, problem, problem.valid, FitConfig(), (0,))
-    torch.testing.assert_close(smoothed.scale, camera.scale)
-    torch.testing.assert_close(smoothed.offset, camera.offset)
-    assert float(camera.offset.std(1).min()) > 0.01, "the crops do not jump: nothing is tested"
+    torch.testing.assert_close(smoothed.magnification, camera.magnification)
+    torch.testing.assert_close(smoothed.position, camera.position)
+    assert float(camera.position.std(1).min()) > 0.01, "the crops do not jump: nothing is tested"
 
 
 @pytest.mark.parametrize("bridge", [True, False])
@@ -196,7 +196,7 @@ def test_smoothness_terms_calm_what_they_are_named_for(tiny_head, name: str, fie
     noise = 0.05 * torch.randn(1, 16, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     params, camera = truth.params, truth.camera
     if field == "offset":
-        camera = replace(camera, offset=camera.offset + noise[..., :2])
+        camera = camera.placed(camera.position + noise[..., :2], camera.magnification)
     else:
         old = getattr(params, field)
         params = replace(params, **{field: old + torch.nn.functional.pad(noise, (0, old.shape[-1] - 3))})

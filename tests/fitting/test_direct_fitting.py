@@ -30,9 +30,9 @@ def test_coarse_comes_before_fine(tiny_head) -> None:
     # max_passes leaves one pass for the second stage.
     first = fit_direct(FreeParameters(start), head, problem, coarse_only)
     whole = fit_direct(FreeParameters(start), head, problem, replace(coarse_only, max_passes=90))
-    torch.testing.assert_close(whole.prediction.camera.scale, first.prediction.camera.scale)
-    torch.testing.assert_close(whole.prediction.camera.offset, first.prediction.camera.offset)
-    assert not torch.equal(whole.prediction.camera.scale, start.camera.scale)
+    torch.testing.assert_close(whole.prediction.camera.magnification, first.prediction.camera.magnification)
+    torch.testing.assert_close(whole.prediction.camera.position, first.prediction.camera.position)
+    assert not torch.equal(whole.prediction.camera.magnification, start.camera.magnification)
     assert not torch.equal(whole.prediction.params.identity, start.params.identity)
     assert same(whole.initial, FreeParameters(start)(problem.inputs.flatten(0, 1)).unflatten_batch((1, 6)))
     assert len(whole.history["total"]) == len(whole.identity_spread) == 1 + 30 + 60

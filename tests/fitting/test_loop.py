@@ -44,8 +44,8 @@ def test_a_known_pose_is_recovered(tiny_head) -> None:
     angle = rotation_angle_rad(found.params.root_rotvec, truth.params.root_rotvec)
     assert float(before.max()) > 0.2, "the start is too good to test anything"
     assert math.degrees(float(angle.max())) < 0.5
-    torch.testing.assert_close(found.camera.scale, truth.camera.scale, atol=0.05, rtol=0)
-    torch.testing.assert_close(found.camera.offset, truth.camera.offset, atol=0.01, rtol=0)
+    torch.testing.assert_close(found.camera.magnification, truth.camera.magnification, atol=0.05, rtol=0)
+    torch.testing.assert_close(found.camera.position, truth.camera.position, atol=0.01, rtol=0)
     # What is not trainable stays.
     torch.testing.assert_close(found.params.identity, truth.params.identity)
 
@@ -61,7 +61,7 @@ def test_the_first_step_is_as_long_as_the_warm_up_allows(
         expected_identity="encoder", learning_rate=1e-3, max_passes=1, warm_up_steps=warm_up_steps
     )
     outcome = fit(FreeParameters(disturbed(truth), POSE), head, problem_of(head, truth), config)
-    moved = (outcome.prediction.camera.scale - outcome.initial.camera.scale).abs()
+    moved = (outcome.prediction.camera.magnification - outcome.initial.camera.magnification).abs()
     assert float(moved.max()) == pytest.approx(largest_move, rel=1e-3)
 
 
@@ -208,7 +208,7 @@ def test_every_image_is_optimised(tiny_head, batch_size: int) -> None:
     start = disturbed(truth)
     config = FitConfig(batch_size=batch_size, max_passes=1)
     outcome = fit(FreeParameters(start), head, problem_of(head, truth), config)
-    moved = (outcome.prediction.camera.offset - start.camera.offset).abs().amax(-1)
+    moved = (outcome.prediction.camera.position - start.camera.position).abs().amax(-1)
     assert float(moved.min()) > 0
     turned = (outcome.prediction.params.root_rotvec - start.params.root_rotvec).abs().amax(-1)
     assert float(turned.min()) > 0
@@ -262,7 +262,7 @@ def test_a_step_is_scaled_to_the_clip_and_not_to_the_batch(
     def moved(batch_size: int) -> Tensor:
         config = FitConfig(batch_size=batch_size, max_passes=1, learning_rate=1e-5, warm_up_steps=0)
         outcome = fit(FreeParameters(start), head, problem_of(head, truth), config)
-        return outcome.prediction.camera.offset - start.camera.offset
+        return outcome.prediction.camera.position - start.camera.position
 
     together, alone = moved(6), moved(1)
     assert float(together.abs().min()) > 0

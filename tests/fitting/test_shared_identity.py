@@ -80,8 +80,8 @@ def test_an_expected_head_is_seen_as_large_as_the_answered_one(tiny_head, config
     shape = clip_shape(head, initial, VALID, config, expected)
     start = shape.of_clip(initial)
     torch.testing.assert_close(start.params.identity[VALID].mean(0), expected)
-    torch.testing.assert_close(start.camera.scale, initial.camera.scale * math.exp(-growth))
-    assert torch.equal(start.camera.offset, initial.camera.offset)
+    torch.testing.assert_close(start.camera.magnification, initial.camera.magnification * math.exp(-growth))
+    assert torch.equal(start.camera.position, initial.camera.position)
     if config.hold_size:
         size = head.log_size(shape.of_clip(later).params.identity)
         torch.testing.assert_close(size, head.log_size(expected).expand(VIEWS, TIME))

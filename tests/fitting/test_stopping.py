@@ -76,11 +76,14 @@ class Exploding(FreeParameters):
 
     def forward(self, inputs: Tensor, index: Tensor | None = None) -> Prediction:
         answer = super().forward(inputs, index)
-        start = self._start.camera.offset
+        start = self._start.camera.position
         moved = (self.tensors["offset"] - start).abs().max().item()
         if moved <= self.reach:
             return answer
-        return replace(answer, camera=replace(answer.camera, scale=answer.camera.scale * math.inf))
+        return replace(
+            answer,
+            camera=answer.camera.placed(answer.camera.position, answer.camera.magnification * math.inf),
+        )
 
 
 @pytest.mark.parametrize(("reach", "max_passes"), [(0.0, 20), (3.5e-3, 20), (0.0, 1)])
@@ -93,7 +96,7 @@ def test_it_stops_when_the_loss_is_infinite(tiny_head, reach: float, max_passes:
     assert outcome.stop_reason == DIVERGED
     assert not math.isfinite(outcome.history["total"][-1])
     assert all(math.isfinite(value) for value in outcome.history["total"][:-1])
-    assert bool(outcome.prediction.camera.scale.isfinite().all())
+    assert bool(outcome.prediction.camera.magnification.isfinite().all())
     # The best pass: the start, or one that had moved a little.
     assert same(outcome.prediction, outcome.initial) == (reach == 0)
 

@@ -35,7 +35,9 @@ def test_jitter_is_a_similarity_of_all_projected_points(open_head: HeadModel, tr
     before = truth.camera.project(open_head.vertices(truth.params))
     after = moved.camera.project(open_head.vertices(moved.params))
     sizes = [(item - item.mean(1, keepdim=True)).norm(dim=(1, 2)) for item in (before, after)]
-    assert torch.allclose(sizes[1] / sizes[0], moved.camera.scale / truth.camera.scale, rtol=1e-4)
+    assert torch.allclose(
+        sizes[1] / sizes[0], moved.camera.magnification / truth.camera.magnification, rtol=1e-4
+    )
 
 
 def test_reexposed_images_stay_in_range_and_differ() -> None:

@@ -56,7 +56,7 @@ def test_the_requested_variance_is_reached_and_other_predictions_are_unchanged(
     assert variance(open_head, after.params.identity) / true == pytest.approx(0.6, abs=0.01)
     for name in ("expression", "root_rotvec"):
         assert torch.equal(getattr(after.params, name), getattr(before.params, name))
-    assert torch.equal(after.camera.scale, before.camera.scale)
+    assert torch.equal(after.camera.magnification, before.camera.magnification)
     sizes = [open_head.log_size(item.params.identity) for item in (before, after)]
     assert torch.allclose(sizes[0], sizes[1], atol=1e-5)
     assert torch.allclose(before.params.identity.mean(0), after.params.identity.mean(0), atol=1e-4)

@@ -23,7 +23,7 @@ def test_loss_is_zero_at_the_truth_and_grows_away_from_it(open_head: HeadModel, 
     parts = supervision.parts(encoder, truth, truth)
     assert parts.keys() == LOSS_WEIGHTS.keys()
     assert float(total_loss(parts)) < 1e-2
-    shifted = WeakPerspective(scale=truth.camera.scale, offset=truth.camera.offset + 0.1)
+    shifted = WeakPerspective(scale=truth.camera.magnification, offset=truth.camera.position + 0.1)
     parts = supervision.parts(encoder, replace(truth, camera=shifted), truth)
     assert float(parts["image"]) == pytest.approx(0.1, abs=1e-4)
     assert float(parts["shape_mm"]) == pytest.approx(0.0, abs=1e-4)

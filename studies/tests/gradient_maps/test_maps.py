@@ -69,7 +69,7 @@ class LinearPredictor(Predictor):
             identity=identity,
             expression=expression,
         )
-        camera = WeakPerspective(scale=start.camera.scale + scale[:, 0], offset=offset)
+        camera = WeakPerspective(scale=start.camera.magnification + scale[:, 0], offset=offset)
         return Prediction(params=params, camera=camera)
 
 

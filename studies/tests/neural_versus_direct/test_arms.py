@@ -81,14 +81,14 @@ def test_bounded_parameters_answer_the_start_and_stay_in_bounds(start: Predictio
     flat = start.flatten_batch(2)
     answer = free(inputs)
     torch.testing.assert_close(answer.params.expression, flat.params.expression, rtol=0, atol=1.1e-4)
-    torch.testing.assert_close(answer.camera.scale, flat.camera.scale)
+    torch.testing.assert_close(answer.camera.magnification, flat.camera.magnification)
     assert free(inputs[:2], torch.tensor([3, 5])).params.identity.equal(flat.params.identity[[3, 5]])
     with torch.no_grad():
         for tensor in free.parameters():
             tensor.sub_(30.0)
     answer = free(inputs).detach()
     assert float(answer.params.expression.min()) >= 0
-    assert float(answer.camera.scale.min()) > 0
+    assert float(answer.camera.magnification.min()) > 0
 
 
 def test_the_encoder_is_left_as_it_was(case: Case, model: FaceModel, start: Prediction) -> None:

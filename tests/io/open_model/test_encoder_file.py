@@ -44,7 +44,7 @@ def test_round_trip(written: tuple[Path, OpenEncoder], open_head: HeadModel) -> 
     pictures = torch.rand(3, 3, 112, 112)
     before, after = encoder(pictures), back(pictures)
     assert torch.allclose(before.params.identity, after.params.identity, atol=1e-3)
-    assert torch.allclose(before.camera.offset, after.camera.offset, atol=1e-3)
+    assert torch.allclose(before.camera.position, after.camera.position, atol=1e-3)
     with safe_open(path, framework="pt") as archive:
         metadata = archive.metadata()
     assert metadata["head_hash"] == open_head.parameter_hash()
