@@ -7,21 +7,26 @@ result.vertices()        # (views, time, vertices, 3) metres
 result.save("talk.npz")
 """
 
-from neuface.clips import read_clip
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from neuface.errors import InputError, MissingDependencyError, ModelMismatchError, NeufaceError
-from neuface.fitting.config import FitConfig
-from neuface.head.model import HeadModel
-from neuface.models import FaceModel, load_head, load_model
-from neuface.pipeline import optimize, optimize_person
-from neuface.results import FitResult
-from neuface.structs import (
-    Clip,
-    Crop,
-    HeadParams,
-    Landmarks,
-    Prediction,
-    WeakPerspective,
-)
+
+if TYPE_CHECKING:
+    from neuface.clips import read_clip
+    from neuface.fitting.config import FitConfig
+    from neuface.head.model import HeadModel
+    from neuface.models import FaceModel, load_head, load_model
+    from neuface.pipeline import optimize, optimize_person
+    from neuface.results import FitResult
+    from neuface.structs import (
+        Clip,
+        Crop,
+        HeadParams,
+        Landmarks,
+        Prediction,
+        WeakPerspective,
+    )
 
 __version__ = "0.1.0"
 
@@ -46,3 +51,35 @@ __all__ = [
     "optimize_person",
     "read_clip",
 ]
+
+# The module of every public name. Names are imported on use (PEP 562), so that a program that needs one of them, or
+# the command line's help, does not wait for PyAV and the whole fit.
+_MODULE_OF = {
+    "Clip": "neuface.structs",
+    "Crop": "neuface.structs",
+    "FaceModel": "neuface.models",
+    "FitConfig": "neuface.fitting.config",
+    "FitResult": "neuface.results",
+    "HeadModel": "neuface.head.model",
+    "HeadParams": "neuface.structs",
+    "Landmarks": "neuface.structs",
+    "Prediction": "neuface.structs",
+    "WeakPerspective": "neuface.structs",
+    "load_head": "neuface.models",
+    "load_model": "neuface.models",
+    "optimize": "neuface.pipeline",
+    "optimize_person": "neuface.pipeline",
+    "read_clip": "neuface.clips",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'neuface' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_MODULE_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
+
+import pytest
 
 import neuface
 
@@ -45,6 +48,26 @@ RESULT_MEMBERS = {
 def test_names() -> None:
     assert set(neuface.__all__) == PUBLIC_NAMES
     assert all(hasattr(neuface, name) for name in PUBLIC_NAMES)
+
+
+def test_every_name_is_the_one_that_type_checkers_see() -> None:
+    """The imports for type checkers and the table of modules state the same."""
+    tree = ast.parse(inspect.getsource(neuface))
+    seen = {
+        alias.name: node.module
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("neuface.")
+        for alias in node.names
+    }
+    errors = {name for name, module in seen.items() if module == "neuface.errors"}
+    assert {name: seen[name] for name in seen.keys() - errors} == neuface._MODULE_OF
+    assert seen.keys() == PUBLIC_NAMES
+    assert set(dir(neuface)) >= PUBLIC_NAMES
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'Optimise'"):
+        _ = neuface.Optimise
 
 
 def test_every_public_name_is_documented() -> None:
