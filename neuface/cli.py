@@ -23,8 +23,6 @@ from neuface.pipeline import optimize
 from neuface.run_folder import make_folder, table, write_outputs
 from neuface.training.options import TrainingOptions
 from neuface.training.run import train_encoder
-from studies.benchmark.collect import FAST, EvidenceSettings
-from studies.benchmark.command import command_line, run_benchmark
 
 _preset: ContextVar[Preset] = ContextVar("preset", default="best")
 
@@ -110,35 +108,6 @@ class Demo:
 
 
 @dataclass(frozen=True)
-class Benchmark:
-    """Compare the encoder alone, direct fitting and all presets on clips with known truth and on real ones."""
-
-    out: Path
-    """Folder for tables.json, report.md, report.html, figures, and finished runs: run it again to go on."""
-    data: Path | None = None
-    """Folder of real clips and a scan (docs/benchmark.md); without it there are rendered people only."""
-    fast: bool = False
-    """A clip of every kind, without ablations: 12 minutes on two cores, with --data."""
-    workers: int = 2
-    """Clips that are fitted side by side, one thread each."""
-    progress: bool = True
-    """Show a progress bar."""
-    settings: EvidenceSettings = field(default_factory=EvidenceSettings)
-
-    def run(self) -> None:
-        if self.fast and self.settings != EvidenceSettings():
-            raise InputError("--fast has settings of its own: give either --fast or --settings")
-        settings = FAST if self.fast else self.settings
-        command = command_line(settings, with_data=self.data is not None)
-        evidence = run_benchmark(
-            self.out, settings, self.data, workers=self.workers, command=command, progress=self.progress
-        )
-        for line in evidence.absent:
-            print(f"not there: {line}")
-        print(f"written to {self.out}: report.html, report.md, tables.json, figures")
-
-
-@dataclass(frozen=True)
 class TrainEncoder:
     """Train the open encoder; run it again to go on from the last checkpoint."""
 
@@ -203,7 +172,6 @@ def main(arguments: list[str] | None = None) -> None:
             Annotated[Optimize, tyro.conf.subcommand("optimize")]
             | Annotated[Demo, tyro.conf.subcommand("demo")]
             | Annotated[Assets, tyro.conf.subcommand("assets")]
-            | Annotated[Benchmark, tyro.conf.subcommand("benchmark")]
             | Annotated[TrainEncoder, tyro.conf.subcommand("train-encoder")],
             prog="neuface",
             description=__doc__,

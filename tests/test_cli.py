@@ -142,4 +142,3 @@ def test_help_names_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
     printed = capsys.readouterr().out
     assert "optimize" in printed
     assert "demo" in printed
-    assert "benchmark" in printed

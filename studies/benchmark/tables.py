@@ -7,27 +7,23 @@ from statistics import fmean, geometric_mean
 from typing import Any
 
 from studies.benchmark.aggregate import (
-    EFFORT,
-    GROUP_TITLES,
-    METRICS,
-    MOTION,
-    SHAPE,
-    Mean,
-    arms_in,
     clips_of,
     cvd_per_view,
     group_mean,
-    group_title,
     groups_of,
     held_out_rows,
-    identity_spread_course,
+    identity_spread_curve,
     true_stability_of,
+    variants_in,
 )
-from studies.benchmark.collect import Evidence
-from studies.benchmark.requirements import claim_sources, orderings, verdicts
-from studies.benchmark.variants import ENCODER, LOSSES, MAIN, PHOTOMETRIC, SMOOTHERS, Arm, arms_of
+from studies.benchmark.paper_claims import claim_sources, orderings
+from studies.benchmark.records import Evidence
+from studies.benchmark.requirements import verdicts
+from studies.benchmark.variants import LOSSES, MAIN, PHOTOMETRIC, SMOOTHERS, every_variant
+from studies.common.metrics import EFFORT, GROUP_TITLES, METRICS, MOTION, SHAPE, Mean, group_title
+from studies.common.variants import ENCODER, Variant
 
-_ENCODER_ROW = tuple(arm for arm in MAIN if arm.name == ENCODER)
+_ENCODER_ROW = tuple(variant for variant in MAIN if variant.name == ENCODER)
 
 SUMMARY_METRICS = (
     "mpve_mm",
@@ -44,19 +40,19 @@ SUMMARY_METRICS = (
 
 @dataclass(frozen=True, kw_only=True)
 class TableSpec:
-    """Which arms and metrics a table has."""
+    """Which variants and metrics a table has."""
 
     name: str
     title: str
-    arms: tuple[Arm, ...]
+    variants: tuple[Variant, ...]
     metrics: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One arm on the clips of a group."""
+    """One variant on the clips of a group."""
 
-    arm: str
+    variant: str
     title: str
     means: dict[str, Mean | None]
     """By metric."""
@@ -70,30 +66,30 @@ class Table:
     group: str
     clips: int
     rows: tuple[Row, ...]
-    """Of the arms that were run on the group."""
+    """Of the variants that were run on the group."""
     metrics: tuple[str, ...]
-    """Those of which some arm has a figure."""
+    """Those of which some variant has a figure."""
     true_msi3d_vertices: Mean | None
     """What a perfect fit has."""
 
 
 MAIN_TABLE = TableSpec(
     name="main",
-    title="All arms",
-    arms=MAIN,
+    title="All variants",
+    variants=MAIN,
     metrics=tuple(metric.name for metric in (*SHAPE, *MOTION, *EFFORT)),
 )
 ABLATIONS = (
     TableSpec(
         name="S1",
         title="Terms of the objective (Table S1)",
-        arms=(*_ENCODER_ROW, *LOSSES),
+        variants=(*_ENCODER_ROW, *LOSSES),
         metrics=("cvd_mm", "msi3d_landmarks", "msi3d_vertices", "nme_percent", "mpve_mm"),
     ),
     TableSpec(
         name="S2",
         title="Smoothers (Table S2)",
-        arms=SMOOTHERS,
+        variants=SMOOTHERS,
         metrics=(
             "cvd_mm",
             "nme_percent",
@@ -107,7 +103,7 @@ ABLATIONS = (
     TableSpec(
         name="S3a",
         title="The photometric term (Table S3a)",
-        arms=PHOTOMETRIC,
+        variants=PHOTOMETRIC,
         metrics=("cvd_mm", "msi3d_landmarks", "msi3d_vertices", "nme_percent", "mpve_mm"),
     ),
 )
@@ -115,20 +111,20 @@ TABLES = (MAIN_TABLE, *ABLATIONS)
 
 
 def table(evidence: Evidence, spec: TableSpec, group: str) -> Table | None:
-    """One table on one group; None where none of its own arms was run, those of the main table aside."""
-    run = arms_in(evidence, group)
-    main = {arm.name for arm in MAIN}
-    own = [arm for arm in spec.arms if spec is MAIN_TABLE or arm.name not in main]
-    if not any(arm.name in run for arm in own):
+    """One table on one group; None where none of its own variants was run, those of the main table aside."""
+    run = variants_in(evidence, group)
+    main = {variant.name for variant in MAIN}
+    own = [variant for variant in spec.variants if spec is MAIN_TABLE or variant.name not in main]
+    if not any(variant.name in run for variant in own):
         return None
     rows = tuple(
         Row(
-            arm=arm.name,
-            title=arm.title,
-            means={metric: group_mean(evidence, arm.name, group, metric) for metric in spec.metrics},
+            variant=variant.name,
+            title=variant.title,
+            means={metric: group_mean(evidence, variant.name, group, metric) for metric in spec.metrics},
         )
-        for arm in spec.arms
-        if arm.name in run
+        for variant in spec.variants
+        if variant.name in run
     )
     return Table(
         name=spec.name,
@@ -150,31 +146,35 @@ def tables_of(evidence: Evidence, spec: TableSpec) -> tuple[Table, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class SummaryColumn:
-    """One figure of every arm, mean over groups; each group counts the same."""
+    """One figure of every variant, mean over groups; each group counts the same."""
 
     metric: str
     groups: tuple[str, ...]
-    """Those on which every arm has the figure that has it anywhere."""
+    """Those on which every variant has the figure that has it anywhere."""
     means: dict[str, float]
-    """By arm. Geometric for MSI3D, whose size differs tenfold between groups."""
+    """By variant. Geometric for MSI3D, whose size differs tenfold between groups."""
 
 
 def summary(evidence: Evidence) -> tuple[SummaryColumn, ...]:
-    """One row per main arm over all groups, in a few figures; without those that no arm has."""
+    """One row per main variant over all groups, in a few figures; without those that no variant has."""
     groups = groups_of(evidence)
     columns = []
     for metric in SUMMARY_METRICS:
         cells = {
-            (arm.name, group): mean.mean
-            for arm in MAIN
+            (variant.name, group): mean.mean
+            for variant in MAIN
             for group in groups
-            if (mean := group_mean(evidence, arm.name, group, metric)) is not None
+            if (mean := group_mean(evidence, variant.name, group, metric)) is not None
         }
-        arms = [arm.name for arm in MAIN if any((arm.name, group) in cells for group in groups)]
-        common = tuple(group for group in groups if arms and all((arm, group) in cells for arm in arms))
+        variants = [
+            variant.name for variant in MAIN if any((variant.name, group) in cells for group in groups)
+        ]
+        common = tuple(
+            group for group in groups if variants and all((variant, group) in cells for variant in variants)
+        )
         if common:
             over = geometric_mean if metric.startswith("msi3d") else fmean
-            means = {arm: over([cells[arm, group] for group in common]) for arm in arms}
+            means = {variant: over([cells[variant, group] for group in common]) for variant in variants}
             columns.append(SummaryColumn(metric=metric, groups=common, means=means))
     return tuple(columns)
 
@@ -188,20 +188,20 @@ def left_out(evidence: Evidence) -> tuple[str, ...]:
         if group not in groups
     ]
     lines += [
-        f"{spec.title}: left out, its arms were not run."
+        f"{spec.title}: left out, its variants were not run."
         for spec in ABLATIONS
         if not tables_of(evidence, spec)
     ]
-    if not any(identity_spread_course(evidence, arm.name, group) for arm in MAIN for group in groups):
+    if not any(identity_spread_curve(evidence, variant.name, group) for variant in MAIN for group in groups):
         lines.append("Identity spread over passes (Table S3b): left out, no fit recorded it.")
     if not evidence.held_out:
         lines.append("Held-out-view error: left out, no fit without a camera was run.")
     for group in groups:
-        if missing := _main_arms_missing(evidence, group):
+        if missing := _main_variants_missing(evidence, group):
             lines.append(f"{group_title(group)}: not run: {', '.join(missing)}.")
     judged = {item.source for item in orderings(evidence)}
     lines += [
-        f"Orderings of {source}: left out, no group has the arms and figures for them."
+        f"Orderings of {source}: left out, no group has the variants and figures for them."
         for source in claim_sources()
         if source not in judged
     ]
@@ -211,11 +211,11 @@ def left_out(evidence: Evidence) -> tuple[str, ...]:
 def tables(evidence: Evidence) -> dict[str, Any]:
     """The evidence, its tables, verdicts and orderings as one JSON-able object.
 
-    `tables[name][group]` has `clips` and `rows[arm].means[metric]`, each with the mean, the number of clips and, for
-    several, the standard deviation between them; `metrics` tells their units and which values are better.
+    `tables[name][group]` has `clips` and `rows[variant].means[metric]`, each with the mean, the number of clips and,
+    for several, the standard deviation between them; `metrics` has their units and which values are better.
     """
     groups = groups_of(evidence)
-    every_arm = [arm.name for arm in arms_of((MAIN, LOSSES, SMOOTHERS, PHOTOMETRIC))]
+    every_variant_name = [variant.name for variant in every_variant((MAIN, LOSSES, SMOOTHERS, PHOTOMETRIC))]
     return {
         **asdict(evidence),
         "metrics": {
@@ -229,27 +229,36 @@ def tables(evidence: Evidence) -> dict[str, Any]:
         },
         "identity_spread": _by_group(
             {
-                group: {arm: list(identity_spread_course(evidence, arm, group)) for arm in every_arm}
+                group: {
+                    variant: list(identity_spread_curve(evidence, variant, group))
+                    for variant in every_variant_name
+                }
                 for group in groups
             }
         ),
         "mpve_mm": _by_group(
             {
-                group: {arm.name: _plain(group_mean(evidence, arm.name, group, "mpve_mm")) for arm in MAIN}
+                group: {
+                    variant.name: _plain(group_mean(evidence, variant.name, group, "mpve_mm"))
+                    for variant in MAIN
+                }
                 for group in groups
             }
         ),
         "cvd_per_view_mm": _by_group(
             {
-                group: {arm.name: [*map(_plain, cvd_per_view(evidence, arm.name, group))] for arm in MAIN}
+                group: {
+                    variant.name: [*map(_plain, cvd_per_view(evidence, variant.name, group))]
+                    for variant in MAIN
+                }
                 for group in groups
             }
         ),
         "landmarks_3d_median_mm": _by_group(
             {
                 group: {
-                    arm.name: _plain(group_mean(evidence, arm.name, group, "landmarks_3d_median_mm"))
-                    for arm in MAIN
+                    variant.name: _plain(group_mean(evidence, variant.name, group, "landmarks_3d_median_mm"))
+                    for variant in MAIN
                 }
                 for group in groups
             }
@@ -261,15 +270,18 @@ def tables(evidence: Evidence) -> dict[str, Any]:
     }
 
 
-def _main_arms_missing(evidence: Evidence, group: str) -> list[str]:
-    run = arms_in(evidence, group)
-    return [arm.title for arm in MAIN if arm.name not in run]
+def _main_variants_missing(evidence: Evidence, group: str) -> list[str]:
+    run = variants_in(evidence, group)
+    return [variant.title for variant in MAIN if variant.name not in run]
 
 
 def _by_group(values: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Without what is empty."""
-    kept = {group: {arm: value for arm, value in arms.items() if value} for group, arms in values.items()}
-    return {group: arms for group, arms in kept.items() if arms}
+    kept = {
+        group: {variant: value for variant, value in variants.items() if value}
+        for group, variants in values.items()
+    }
+    return {group: variants for group, variants in kept.items() if variants}
 
 
 def _plain(mean: Mean | None) -> dict[str, Any] | None:
@@ -281,7 +293,7 @@ def _plain_table(item: Table) -> dict[str, Any]:
         "clips": item.clips,
         "true_msi3d_vertices": _plain(item.true_msi3d_vertices),
         "rows": {
-            row.arm: {
+            row.variant: {
                 "title": row.title,
                 "means": {name: _plain(row.means[name]) for name in item.metrics},
             }

@@ -1,79 +1,72 @@
-"""What is compared: the rows of the study's tables, each a name and a configuration."""
+"""What is compared: the rows of the benchmark's tables."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 from neuface.fitting.config import FitConfig
+from studies.common.variants import ENCODER, Variant
 
-ENCODER, DIRECT, PAPER, OFFICIAL, BEST = "encoder", "direct", "paper", "official", "best"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Arm:
-    """One row of a table."""
-
-    name: str
-    title: str
-    config: FitConfig | None
-    """None: the pretrained encoder's answer as it is."""
-
+DIRECT, PAPER, OFFICIAL, BEST = "direct", "paper", "official", "best"
+"""Names of the variants that have a preset of FitConfig. `direct` is `FitConfig.direct()`: free parameters with the
+regularisers of Eq. 5, fitted from coarse to fine."""
 
 MAIN = (
-    Arm(name=ENCODER, title="encoder alone", config=None),
-    Arm(name=DIRECT, title="direct fitting (Eq. 5)", config=FitConfig.direct()),
-    Arm(name=PAPER, title="paper()", config=FitConfig.paper()),
-    Arm(name=OFFICIAL, title="official()", config=FitConfig.official()),
-    Arm(
+    Variant(name=ENCODER, title="encoder alone", config=None),
+    Variant(name=DIRECT, title="direct fitting (Eq. 5)", config=FitConfig.direct()),
+    Variant(name=PAPER, title="paper()", config=FitConfig.paper()),
+    Variant(name=OFFICIAL, title="official()", config=FitConfig.official()),
+    Variant(
         name="official_fast",
         title="official(), our step size",
         config=FitConfig.official(
             learning_rate=FitConfig().learning_rate, warm_up_steps=FitConfig().warm_up_steps
         ),
     ),
-    Arm(name=BEST, title="best()", config=FitConfig.best()),
+    Variant(name=BEST, title="best()", config=FitConfig.best()),
 )
-"""The released step size was chosen for DECA, which has ten times the open encoder's weights; hence a row with ours,
-and with our warm-up, without which such steps throw the encoder off."""
+"""The variants that run on every clip. The released step size was chosen for DECA, which has ten times the weights of
+the open encoder. One row therefore has our step size, with our warm-up, without which the first steps of this size
+destroy the encoder's predictions."""
 
 LOSSES = (
-    Arm(
+    Variant(
         name="only_landmarks",
         title="landmarks",
         config=FitConfig.paper(temporal_weight=0.0, multiview_weight=0.0),
     ),
-    Arm(
+    Variant(
         name="with_multiview",
         title="landmarks + multi-view",
         config=FitConfig.paper(temporal_weight=0.0),
     ),
-    Arm(name="with_temporal", title="landmarks + temporal", config=FitConfig.paper(multiview_weight=0.0)),
-    Arm(name=PAPER, title="all three", config=FitConfig.paper()),
+    Variant(name="with_temporal", title="landmarks + temporal", config=FitConfig.paper(multiview_weight=0.0)),
+    Variant(name=PAPER, title="all three", config=FitConfig.paper()),
 )
-"""Table S1: the terms of `paper()`. Without a second view the multi-view term is zero, and two rows repeat others."""
+"""Table S1: the terms of `paper()`. With one view the multi-view term is zero, and two rows would repeat others."""
 
 SMOOTHERS = (
-    Arm(name=PAPER, title="paper(), mean", config=FitConfig.paper()),
-    Arm(name="paper_median", title="paper(), median", config=FitConfig.paper(smoother="median")),
-    Arm(
+    Variant(name=PAPER, title="paper(), mean", config=FitConfig.paper()),
+    Variant(name="paper_median", title="paper(), median", config=FitConfig.paper(smoother="median")),
+    Variant(
         name="best_mean", title="best(), mean of 5", config=FitConfig.best(smoother="mean", temporal_window=5)
     ),
-    Arm(name=BEST, title="best(), as it is", config=FitConfig.best()),
+    Variant(name=BEST, title="best(), as it is", config=FitConfig.best()),
 )
-"""Table S2, and what the choice of the smoother brings to `best()`."""
+"""Table S2, and the effect of the smoother on `best()`."""
 
-# The paper gives the photometric term's weight only as multiples of one that it does not name. This is the weight at
-# which the term is about as large as the landmark term at the encoder's answer.
 PHOTOMETRIC_UNIT = 0.1
+"""Weight of the photometric term that the titles multiply. The paper gives multiples of a weight that it does not
+state; with this one the term is about as large as the landmark term at the encoder's predictions."""
 
 PHOTOMETRIC = (
-    Arm(name=PAPER, title="paper()", config=FitConfig.paper()),
-    Arm(
+    Variant(name=PAPER, title="paper()", config=FitConfig.paper()),
+    Variant(
         name="paper_photo2",
         title="paper() + 2 x photometric",
         config=FitConfig.paper(photometric_weight=2 * PHOTOMETRIC_UNIT),
     ),
-    Arm(
+    Variant(
         name="paper_photo5",
         title="paper() + 5 x photometric",
         config=FitConfig.paper(photometric_weight=5 * PHOTOMETRIC_UNIT),
@@ -82,7 +75,7 @@ PHOTOMETRIC = (
 """Table S3a."""
 
 
-def arms_of(groups: tuple[tuple[Arm, ...], ...]) -> tuple[Arm, ...]:
-    """Every arm of some tables once, in order."""
-    found = {arm.name: arm for table in groups for arm in table}
+def every_variant(tables: Sequence[Sequence[Variant]]) -> tuple[Variant, ...]:
+    """Every variant of some tables once, in order."""
+    found = {variant.name: variant for table in tables for variant in table}
     return tuple(found.values())

@@ -1,4 +1,4 @@
-"""What landmarks tell of a person's shape at all: the error that an ideal estimator of a clip would expect."""
+"""How well landmarks determine a person's shape: the error that an ideal estimator expects on a clip."""
 
 from __future__ import annotations
 
@@ -17,30 +17,33 @@ from neuface.fitting.problem import make_problem
 from neuface.models import FaceModel
 from neuface.pipeline import clip_for_model
 from studies.common.cases import Case
-from studies.neural_versus_direct.arms import encoder_answer
+from studies.common.variants import encoder_prediction
 
 DRAWS = 200
+"""Number of identity codes over which the expected error is averaged."""
 
 
 def expected_shape_error_mm(case: Case, model: FaceModel, noise_px: float, *, seed: int = 0) -> float:
     """Rigid MPVE of the shape at rest that an ideal estimator expects from the landmarks of a clip with known truth.
 
-    It knows how large the (white) noise is, how faces and expressions vary, and how far off the encoder usually is in
-    size; poses, cameras, expressions and the person are unknown to it. Its codes are then normal about the true one
-    with `identity_covariance`; this is the mean error over DRAWS of them, head without neck. What the pictures tell
-    beyond that, it does not use. No estimator that takes no more from a clip is better on average over people;
-    expressions add their own error.
+    The estimator knows the variance of the (white) landmark noise, the variation of faces and expressions, and the
+    variance of the encoder's size error; poses, cameras, expressions and the person are unknown to it. Its estimates
+    are then normal about the true code with `identity_covariance`; this is the mean error over DRAWS of them, head
+    without neck. It uses nothing else of the images. No estimator from the same observations is better on average
+    over people; errors of expression come on top.
 
     Raises:
         InputError: the clip has no exact truth.
     """
     if case.truth is None or case.true_landmarks_px is None:
-        raise InputError("what landmarks tell can be computed for rendered people only, whose truth is known")
+        raise InputError(
+            "the expected shape error can be computed for rendered people only, whose truth is known"
+        )
     clip = clip_for_model(case.clip, model)
     exact = replace(clip.landmarks, points_px=case.true_landmarks_px)
     inputs = case.true_landmarks_px.new_zeros(*clip.valid.shape, 0, 0, 0)
     problem = make_problem(inputs, exact, clip.crops, clip.valid)
-    true = replace(encoder_answer(case, model, FitConfig()), params=case.truth)
+    true = replace(encoder_prediction(case.clip, model, FitConfig()), params=case.truth)
     covariance = identity_covariance(model.head, true, problem, noise_px, calibration=model.calibration)
     code = case.truth.identity[0, 0]
     codes = code + _normal(covariance, DRAWS, seed).to(code)

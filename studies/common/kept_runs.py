@@ -1,4 +1,4 @@
-"""Results of long computations, kept as JSON files so that an interrupted run goes on where it stopped."""
+"""Results of long computations, kept as JSON files so that an interrupted study continues where it stopped."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Any
 from neuface.io.npz import write_json
 
 Json = dict[str, Any]
+Keep = Callable[[str, Json, Callable[[], Json]], Json]
+"""`keep(name, key, make)` returns the object kept under `name` if it was made for an equal `key`; else it calls
+`make()` and keeps what that returns."""
 
 
-def kept_in(folder: Path) -> Callable[[str, Json, Callable[[], Json]], Json]:
-    """`keep(name, key, make)`: what `make()` gave for an equal key before, else what it gives now.
-
-    One file per name. A file that is damaged or was made for another key is made again.
-    """
+def kept_in(folder: Path) -> Keep:
+    """A `Keep` that has one file per name. A file that is damaged or was made for another key is made again."""
 
     def keep(name: str, key: Json, make: Callable[[], Json]) -> Json:
         path = folder / f"{name}.json"
-        # As it will be read again: tuples become lists.
+        # JSON turns tuples into lists, so the key is compared as it will be read again.
         wanted = json.loads(json.dumps(key))
         try:
             stored = json.loads(path.read_text(encoding="utf-8"))
@@ -33,3 +33,8 @@ def kept_in(folder: Path) -> Callable[[str, Json, Callable[[], Json]], Json]:
         return json.loads(json.dumps(result))
 
     return keep
+
+
+def keep_nothing(name: str, key: Json, make: Callable[[], Json]) -> Json:
+    """A `Keep` that makes everything anew."""
+    return make()

@@ -1,4 +1,4 @@
-"""How good one prediction for one clip of the study is."""
+"""The quality of one prediction for one clip of a study."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from neuface import metrics
-from neuface.evaluation.figures import image_nme_percent, measure, vertices_in_chunks
+from neuface.evaluation.figures import Figures, image_nme_percent, measure, vertices_in_chunks
 from neuface.evaluation.landmarks_3d import PER_IMAGE, PER_VIEW, landmark_3d_errors_mm
 from neuface.geometry.sampling import evenly_spread_indices
 from neuface.head.model import HeadModel
@@ -19,60 +19,51 @@ from neuface.structs import HeadParams, Landmarks, Prediction
 from studies.common.cases import ALIGNING_POINTS, Case, ScanTruth
 
 SCAN_IMAGES = 6
-"""About how many images of a scan's clip are compared with the scan, spread over the clip."""
-# Expression units beyond 0..1 by more than this count as outside the range the head model gives them.
+"""Number of images of a scan's clip that are compared with the scan, spread evenly over time."""
 RANGE_SLACK = 0.05
+"""Excess beyond 0..1 that an expression amount may have before it counts as outside its range."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scores:
-    """Figures of one prediction; None where one does not apply. Less is better, but for the stability index."""
+class Scores(Figures):
+    """The clip figures of `neuface.evaluation` and what the studies measure besides; None where one does not apply.
 
-    nme_percent: float | None
-    """Landmark error against the noisy landmarks that were fitted, outer-eye distance, 68 points."""
-    mpve_mm: float | None
-    """Vertex error to the truth after rigid alignment, head without neck."""
-    mpve_scaled_mm: float | None
-    """The same after alignment with scale, which a weak-perspective camera cannot see."""
-    mpve_face_mm: float | None
+    Less is better, except for the stability index and for shares, which are best at 1.
+    """
+
+    mpve_scaled_mm: float | None = None
+    """Vertex error after alignment with scale, which a weak-perspective camera does not observe."""
+    mpve_face_mm: float | None = None
     """Vertex error of the face region alone, after its rigid alignment."""
-    scan_mm: float | None
+    mpve_unaligned_mm: float | None = None
+    """Vertex error of the unposed mesh in the head frame, without alignment."""
+    scan_mm: float | None = None
     """Mean distance from the scan's face to the mesh after rigid alignment."""
-    scan_scaled_mm: float | None
+    scan_scaled_mm: float | None = None
     """The same after alignment with scale."""
-    cvd_mm: float | None
-    """Distance between the views' meshes; None for one view."""
-    msi3d_vertices: float | None
-    """Motion stability of the vertices, (mm / frame^2)^-2; more is steadier."""
-    expression_outside_percent: float
+    expression_outside_percent: float = 0.0
     """Share of the expression amounts that lie outside 0..1 by more than RANGE_SLACK."""
-    nme51_percent: float | None = None
-    """As `nme_percent`, over the inner 51 points."""
     true_nme_percent: float | None = None
-    """Landmark error against the landmarks without noise, over all frames, also those whose landmarks are hidden."""
-    msi3d_landmarks: float | None = None
-    """Motion stability of the 3D landmarks, (mm / frame^2)^-2; more is steadier."""
+    """Landmark error against the landmarks without noise, over all frames, including those with hidden landmarks."""
     jitter_mm: float | None = None
     """Mean second difference of the posed 3D landmarks, mm / frame^2."""
     identity_drift_mm: float | None = None
     """Distance of the images' neutral meshes to their mean."""
-    mpve_unaligned_mm: float | None = None
-    """Vertex error of the unposed mesh as it stands in the head frame."""
     angular_velocity_error_deg: float | None = None
-    """Error of the head's turning against truth, degrees per frame."""
+    """Error of the head's angular velocity against the truth, degrees per frame."""
     turning_kept: float | None = None
-    """Share of the true turning that is in the fit: 1 is all."""
+    """Share of the true head rotation that the fit has: 1 is all."""
     lip_opening_error_mm: float | None = None
-    """Error of the distance between the lips against truth."""
+    """Error of the distance between the lips against the truth."""
     lip_motion_kept: float | None = None
-    """Share of the true lip motion that is in the fit: 1 is all."""
+    """Share of the true lip motion that the fit has: 1 is all."""
     landmarks_3d_median_mm: float | None = None
-    """Median distance of the inner landmarks to points triangulated from calibrated cameras, after one size for the
-    clip and one rotation per camera; weak perspective leaves every image its own place."""
-    landmarks_3d_turned_median_mm: float | None = None
-    """The same with a rotation per image: shape and expression alone."""
+    """Median distance of the inner landmarks to points triangulated from calibrated cameras, after alignment by one
+    scale for the clip, one rotation per camera and one translation per image."""
+    landmarks_3d_per_image_median_mm: float | None = None
+    """The same with one rotation per image, which judges shape and expression alone."""
     cvd_per_view_mm: tuple[float | None, ...] | None = None
-    """Distance of each view's meshes to those of the others; None for a view that shares no time with another."""
+    """Distance of each view's meshes to those of the others; None for a view that shares no frame with another."""
 
 
 def score(case: Case, head: HeadModel, prediction: Prediction) -> Scores:
@@ -90,24 +81,19 @@ def score(case: Case, head: HeadModel, prediction: Prediction) -> Scores:
     expression = prediction.params.expression
     outside = (expression < -RANGE_SLACK) | (expression > 1 + RANGE_SLACK)
     return Scores(
-        nme_percent=figures.nme_percent,
-        mpve_mm=figures.mpve_mm,
+        **vars(figures),
         mpve_scaled_mm=scaled,
         mpve_face_mm=face,
         scan_mm=scan,
         scan_scaled_mm=scan_scaled,
-        cvd_mm=figures.cvd_mm,
-        msi3d_vertices=figures.msi3d_vertices,
         expression_outside_percent=100 * float(outside.float().mean()),
-        nme51_percent=figures.nme51_percent,
-        msi3d_landmarks=figures.msi3d_landmarks,
         **_motion_scores(case, head, prediction),
         **_shape_scores(case, head, prediction),
     )
 
 
 def _motion_scores(case: Case, head: HeadModel, prediction: Prediction) -> dict[str, float | None]:
-    """How steady the head is, and how much of the true motion is in it."""
+    """Stability of the head, and the share of the true motion that the prediction has."""
     params, everything = prediction.params, torch.ones_like(case.clip.valid)
     scores = {"jitter_mm": _number(metrics.jitter_mm(head.landmarks(params, IBUG68), everything))}
     if case.true_landmarks_px is not None:
@@ -122,7 +108,7 @@ def _motion_scores(case: Case, head: HeadModel, prediction: Prediction) -> dict[
     if case.truth is None:
         return scores
     turns = (params.root_rotvec, case.truth.root_rotvec, everything)
-    # Lips are compared without the head's motion.
+    # The lips are compared in unposed heads, without the head's motion.
     lips = (
         head.landmarks(params.unposed(), IBUG68),
         head.landmarks(case.truth.unposed(), IBUG68),
@@ -138,7 +124,7 @@ def _motion_scores(case: Case, head: HeadModel, prediction: Prediction) -> dict[
 
 
 def _shape_scores(case: Case, head: HeadModel, prediction: Prediction) -> dict[str, Any]:
-    """How much the images agree about the face, and how far it is from what is known of it."""
+    """Agreement of the images about the face, and its error against what is known of it."""
     params, valid = prediction.params, case.clip.valid
     neutral = replace(head.neutral(*valid.shape), identity=params.identity)
     drift = metrics.identity_drift_mm(vertices_in_chunks(head, neutral)[valid])
@@ -154,7 +140,7 @@ def _shape_scores(case: Case, head: HeadModel, prediction: Prediction) -> dict[s
     if case.triangulated is not None:
         for name, per in (
             ("landmarks_3d_median_mm", PER_VIEW),
-            ("landmarks_3d_turned_median_mm", PER_IMAGE),
+            ("landmarks_3d_per_image_median_mm", PER_IMAGE),
         ):
             errors = landmark_3d_errors_mm(
                 head, params, valid, case.clip.landmarks.scheme, case.triangulated, rotation_per=per
@@ -171,7 +157,7 @@ def _number(value: Tensor) -> float | None:
 def scan_error_mm(head: HeadModel, params: HeadParams, scan: ScanTruth, *, with_scale: bool) -> float:
     """Mean distance from the scan's face to the predicted mesh, mean over SCAN_IMAGES images.
 
-    The mesh has its predicted expression: the scan is what the pictures show.
+    The mesh has its predicted expression, because the images show the scan.
     """
     views, time = params.identity.shape[:2]
     times = evenly_spread_indices(time, max(1, SCAN_IMAGES // views))
@@ -187,14 +173,14 @@ def scan_error_mm(head: HeadModel, params: HeadParams, scan: ScanTruth, *, with_
 
 
 def true_stability(case: Case, head: HeadModel) -> float | None:
-    """Motion stability of the true vertices: what a perfect fit has; None where the truth is a scan."""
+    """Motion stability of the true vertices, which a perfect fit has; None where the truth is a scan."""
     if case.truth is None:
         return None
     return float(metrics.msi3d(vertices_in_chunks(head, case.truth)))
 
 
 def _truth_errors_mm(head: HeadModel, params: HeadParams, truth: HeadParams) -> tuple[float, float]:
-    """With scale over the head without neck, and rigid over the face."""
+    """Errors after similarity alignment of the head without neck, and after rigid alignment of the face."""
     found, true = (vertices_in_chunks(head, item.unposed()) for item in (params, truth))
     scaled = metrics.mpve_mm(found, true, ~head.regions["neck"], alignment="similarity")
     return float(scaled), float(metrics.mpve_mm(found, true, head.regions["face"]))

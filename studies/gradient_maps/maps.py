@@ -1,23 +1,23 @@
 """Where on the face the first gradient step acts: free parameters against the encoder's weights (paper, Fig. 3).
 
 For some images of a clip, one at a time, the landmark term (Eq. 2) of that image alone is lowered by the same small
-amount in two ways, each a step from the encoder's answer:
+amount in two ways, each a step from the encoder's prediction:
 
-    direct  on scale, offset, orientation, identity, expression, ... (Eq. 6): the numbers that the encoder answers,
-            as `FreeParameters`
+    free    on scale, offset, orientation, identity, expression, ... (Eq. 6): the parameters that the encoder
+            predicts, as `FreeParameters`
     neural  on the encoder's weights (Eq. 7)
 
 A step of size a in the direction -d changes the loss by -a <g, d> to first order, where g is the loss's gradient. The
 direction is g itself (`gradient`, as in the paper's equations) or that of Adam's first step (`adam`, as in a fit: all
 parameters move equally far); a is chosen such that the loss falls by `loss_decrease` of the image's loss. What is
 shown is the displacement that the step gives to the unposed mesh, to the same order: -a J d with the Jacobian J of
-the vertices. The step has no size of its own, so nothing depends on a learning rate. The direct map does depend on
-the units of the parameters (radians, standard deviations, crop half-widths), as descent on parameters does.
+the vertices. The step has no size of its own, so nothing depends on a learning rate. The map of free parameters
+depends on the units of the parameters (radians, standard deviations, crop half-widths), as descent on them does.
 
-Two images also differ in what their landmarks ask for. To single out how the step depends on the picture, all images
-are moved along one common pull as well: the mean over the images of the loss's gradient with respect to the answer.
-Free parameters answer it alike in every image (where the Jacobian of the head is the same, as of an open head at
-rest); what differs between images under the common pull is what the network makes of the picture.
+Two images also differ in their landmarks. To isolate how the step depends on the image, all images are moved along
+one common pull as well: the mean over the images of the loss's gradient with respect to the prediction. Free
+parameters move alike in every image under it (where the Jacobian of the head is the same, as of an open head at
+rest); differences between images under the common pull come from the network.
 
 The paper draws "the absolute magnitude of the back-propagated gradients" and does not say with respect to what. The
 two candidates are here: `vertex_gradient` and `pixel_gradient`.
@@ -48,7 +48,7 @@ from neuface.structs import Clip, Prediction, TensorStruct
 from studies.gradient_maps.figure import gradient_figure
 
 Objective = Callable[[Prediction], Tensor]
-"""A number from the answer for one image (one batch axis of one row)."""
+"""A number from the prediction for one image (one batch axis of one row)."""
 MM_PER_M = 1000.0
 # Divisors that are zero become this.
 TINY = 1e-30
@@ -99,7 +99,7 @@ class GradientMaps(TensorStruct):
     crops: UInt8[Tensor, "images size size 3"]
     """What the encoder was shown, RGB."""
     prediction: Prediction
-    """The encoder's answers, where every step starts."""
+    """The encoder's predictions, where every step starts."""
     landmark_loss: Float[Tensor, " images"]
     """Eq. 2 before the step, crop half-widths."""
     vertex_gradient: Float[Tensor, "images vertices"]
@@ -108,7 +108,7 @@ class GradientMaps(TensorStruct):
     pixel_gradient: Float[Tensor, "images h w"]
     """Length over the channels of the landmark loss's gradient with respect to the picture as the network sees it
     (the crop as prepared), crop half-widths per unit of intensity."""
-    direct: StepMaps
+    free: StepMaps
     neural: StepMaps
 
 
@@ -144,23 +144,23 @@ def gradient_maps(model: FaceModel, clip: Clip, config: GradientMapConfig | None
     images = _chosen_images(model, clip, settings.images)
     objectives = images.objectives(head)
     inputs = encoder.prepare(images.crops).detach().requires_grad_()
-    answer = encoder(inputs, torch.arange(len(inputs), device=inputs.device))
-    loss = torch.stack([objective(answer[row : row + 1]) for row, objective in enumerate(objectives)])
+    prediction = encoder(inputs, torch.arange(len(inputs), device=inputs.device))
+    loss = torch.stack([objective(prediction[row : row + 1]) for row, objective in enumerate(objectives)])
     (slopes,) = torch.autograd.grad(loss.sum(), inputs)
-    direct = FreeParameters(answer, answered_fields(answer))
-    pull = _common_pull(direct, objectives)
+    parameters = FreeParameters(prediction, predicted_fields(prediction))
+    pull = _common_pull(parameters, objectives)
     free, neural = (
         step_maps(predictor, head, inputs.detach(), objectives, pull, settings)
-        for predictor in (direct, encoder)
+        for predictor in (parameters, encoder)
     )
     return GradientMaps(
         view_time=images.view_time,
         crops=(images.crops * 255).round().clamp(0, 255).to(torch.uint8).movedim(1, -1).contiguous(),
-        prediction=answer.detach(),
+        prediction=prediction.detach(),
         landmark_loss=loss.detach(),
-        vertex_gradient=_vertex_gradients(head, answer.detach(), images),
+        vertex_gradient=_vertex_gradients(head, prediction.detach(), images),
         pixel_gradient=torch.linalg.vector_norm(slopes, dim=1),
-        direct=free,
+        free=free,
         neural=neural,
     )
 
@@ -177,7 +177,7 @@ def step_maps(
 
     Args:
         inputs: as the predictor keeps them, one row per image.
-        objectives: the loss of each image, from its answer alone.
+        objectives: the loss of each image, from its prediction alone.
         pull: the common pull: another number to lower, for every image alike.
         config: which step is taken; its number of images is not used.
     """
@@ -189,7 +189,7 @@ def step_maps(
         decrease = _dot(slope, direction)
         size = torch.where(decrease > 0, config.loss_decrease * loss / decrease.clamp(min=TINY), 0.0)
         moves.append(MM_PER_M * step.displacement(direction, size))
-        _, of_shape = step.slope(lambda answer, of=objective: of(_pose_held(answer)))
+        _, of_shape = step.slope(lambda prediction, of=objective: of(_pose_detached(prediction)))
         shares.append(_dot(of_shape, direction) / decrease.clamp(min=TINY))
         along = _direction(step.slope(pull)[1], config)
         pulled.append(MM_PER_M * step.displacement(along, torch.ones_like(size)))
@@ -229,9 +229,9 @@ def mean_cosine(fields_by_image: Float[Tensor, " images *place"]) -> float | Non
     return float(((unit @ unit.mT).sum() - unit.square().sum()) / (count * (count - 1)))
 
 
-def answered_fields(answer: Prediction) -> tuple[str, ...]:
-    """Names of the parameters that an answer of a network varies: those that carry a gradient."""
-    return tuple(name for name, tensor in _named(answer).items() if tensor.requires_grad)
+def predicted_fields(prediction: Prediction) -> tuple[str, ...]:
+    """Names of the parameters that a network predicts: those that carry a gradient."""
+    return tuple(name for name, tensor in _named(prediction).items() if tensor.requires_grad)
 
 
 def gradient_picture(maps: GradientMaps, head: HeadModel) -> UInt8[Tensor, "h w 3"]:
@@ -242,7 +242,7 @@ def gradient_picture(maps: GradientMaps, head: HeadModel) -> UInt8[Tensor, "h w 
     side = maps.crops.shape[1]
     ndc = maps.prediction.camera.to_image(head.vertices(maps.prediction.params))
     centred = (ndc + ndc.new_tensor((1.0, 1.0, 0.0))) * (side / 2) - ndc.new_tensor((0.5, 0.5, 0.0))
-    steps = {"direct step": maps.direct, "neural step": maps.neural}
+    steps = {"step of free parameters": maps.free, "step of the network": maps.neural}
     return gradient_figure(
         maps.crops,
         centred,
@@ -276,7 +276,7 @@ class _Step:
     def slope(self, objective: Objective) -> tuple[Tensor, dict[str, Tensor]]:
         """The objective, and its gradient with respect to the parameters."""
         leaves = {name: tensor.clone().requires_grad_() for name, tensor in self.weights.items()}
-        value = objective(self._answer(leaves))
+        value = objective(self._predict(leaves))
         slopes = torch.autograd.grad(value, list(leaves.values()), allow_unused=True, materialize_grads=True)
         return value.detach(), dict(zip(leaves, slopes, strict=True))
 
@@ -284,12 +284,12 @@ class _Step:
         """How far the step `-size * direction` moves the unposed mesh, to first order, metres."""
 
         def unposed(weights: dict[str, Tensor]) -> Tensor:
-            return self.head.vertices(self._answer(weights).params.unposed())[0]
+            return self.head.vertices(self._predict(weights).params.unposed())[0]
 
         change = {name: -size * tensor for name, tensor in direction.items()}
         return torch.func.jvp(unposed, (self.weights,), (change,))[1]
 
-    def _answer(self, weights: dict[str, Tensor]) -> Prediction:
+    def _predict(self, weights: dict[str, Tensor]) -> Prediction:
         return torch.func.functional_call(self.predictor, weights, (self.inputs, self.index))
 
 
@@ -303,23 +303,23 @@ def _dot(a: dict[str, Tensor], b: dict[str, Tensor]) -> Float[Tensor, ""]:
     return torch.stack([(a[name] * b[name]).sum() for name in a]).sum()
 
 
-def _pose_held(answer: Prediction) -> Prediction:
-    """The answer with root rotation and camera as constants."""
-    still = replace(answer.params, root_rotvec=answer.params.root_rotvec.detach())
-    return Prediction(params=still, camera=answer.camera.detach())
+def _pose_detached(prediction: Prediction) -> Prediction:
+    """The prediction with root rotation and camera as constants."""
+    still = replace(prediction.params, root_rotvec=prediction.params.root_rotvec.detach())
+    return Prediction(params=still, camera=prediction.camera.detach())
 
 
-def _named(answer: Prediction) -> dict[str, Tensor]:
-    return answer.params.named_tensors() | answer.camera.named_tensors()
+def _named(prediction: Prediction) -> dict[str, Tensor]:
+    return prediction.params.named_tensors() | prediction.camera.named_tensors()
 
 
-def _common_pull(direct: FreeParameters, objectives: list[Objective]) -> Objective:
-    """A linear objective whose slope is the mean of the images' slopes with respect to their answers."""
+def _common_pull(parameters: FreeParameters, objectives: list[Objective]) -> Objective:
+    """A linear objective whose slope is the mean of the images' gradients with respect to their predictions."""
     rows = len(objectives)
-    answer = direct(next(direct.parameters()).new_zeros(rows, 1, 1, 1))
-    total = torch.stack([of(answer[row : row + 1]) for row, of in enumerate(objectives)]).sum()
-    slopes = torch.autograd.grad(total, list(direct.tensors.values()))
-    mean = {name: slope.mean(0) for name, slope in zip(direct.tensors, slopes, strict=True)}
+    prediction = parameters(next(parameters.parameters()).new_zeros(rows, 1, 1, 1))
+    total = torch.stack([of(prediction[row : row + 1]) for row, of in enumerate(objectives)]).sum()
+    slopes = torch.autograd.grad(total, list(parameters.tensors.values()))
+    mean = {name: slope.mean(0) for name, slope in zip(parameters.tensors, slopes, strict=True)}
 
     def pull(prediction: Prediction) -> Tensor:
         values = _named(prediction)
@@ -343,8 +343,8 @@ class _Images(TensorStruct):
         return [self._objective(head, row) for row in range(len(self.crops))]
 
     def _objective(self, head: HeadModel, row: int) -> Objective:
-        def loss(answer: Prediction) -> Tensor:
-            points = answer.camera.project(head.landmarks(answer.params, self.scheme))
+        def loss(prediction: Prediction) -> Tensor:
+            points = prediction.camera.project(head.landmarks(prediction.params, self.scheme))
             return losses.landmark_loss(points, self.observed_ndc[row][None], self.confidence[row][None])[0]
 
         return loss
@@ -378,13 +378,13 @@ def _chosen_images(model: FaceModel, clip: Clip, count: int) -> _Images:
 
 
 def _vertex_gradients(
-    head: HeadModel, answer: Prediction, images: _Images
+    head: HeadModel, prediction: Prediction, images: _Images
 ) -> Float[Tensor, "images vertices"]:
     """Length of each image's loss's gradient with respect to the vertices at rest: the template is moved."""
     lengths = []
     for row in range(len(images.crops)):
         template = head.template.clone().requires_grad_()
         objective = images.objectives(replace(head, template=template))[row]
-        (slope,) = torch.autograd.grad(objective(answer[row : row + 1]), template)
+        (slope,) = torch.autograd.grad(objective(prediction[row : row + 1]), template)
         lengths.append(torch.linalg.vector_norm(slope, dim=-1))
     return torch.stack(lengths)

@@ -1,11 +1,11 @@
-"""Neural re-parameterisation against direct fitting, measured on rendered people and on a real scan.
+"""Neural re-parameterisation against free parameters, measured on rendered people and on a real scan.
 
-    python examples/neural_versus_direct.py --out study --scan path/to/menpo_james
+    python -m studies.neural_versus_direct --out study --scan path/to/menpo_james
 
-The scan's folder holds one .obj with texture coordinates, its picture, and one .ljson with the 68 landmarks, in
-millimetres, such as "james" of the menpo3d package. What is compared, and how, is said in
-studies/neural_versus_direct/arms.py. An interrupted study goes on where it stopped: finished clips lie in
-OUT/clips and are used again while the settings, the learning rates and the encoder's weights stay the same.
+The scan's folder contains one .obj with texture coordinates, its picture, and one .ljson with the 68 landmarks, in
+millimetres, such as "james" of the menpo3d package. studies/neural_versus_direct/variants.py explains what is
+compared, and how. An interrupted study continues where it stopped: finished clips lie in OUT/clips and are used again
+while the settings, the learning rates, the encoder's weights and the code that computes stay the same.
 """
 
 from __future__ import annotations
@@ -15,13 +15,12 @@ from pathlib import Path
 
 import tyro
 
-from neuface.io.atomic import atomic_path
-from neuface.io.npz import write_json
+from neuface.io.npz import write_json, write_text
 from neuface.io.scans import read_scan
 from neuface.models import load_model
 from studies.common.kept_runs import kept_in
 from studies.neural_versus_direct.report import markdown, tables
-from studies.neural_versus_direct.study import FAST, StudySettings, run_study
+from studies.neural_versus_direct.study import FAST, ComparisonSettings, run_study
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,14 +34,14 @@ class Options:
     clips: int | None = None
     """Rendered clips to compare, half of them from one camera and half from three; 20 unless --fast."""
     fast: bool = False
-    """Two small clips and few passes, to see that everything works; the figures mean nothing."""
+    """Two small clips and few passes, which show that everything works; the figures mean nothing."""
     progress: bool = True
     """Show a progress bar."""
 
 
 def main(options: Options) -> None:
-    """Run what is not there yet, then write the tables."""
-    settings = FAST if options.fast else StudySettings()
+    """Run what is missing, then write the tables."""
+    settings = FAST if options.fast else ComparisonSettings()
     if options.clips is not None:
         settings = replace(settings, clips=options.clips)
     scan = None if options.scan is None else read_scan(options.scan)
@@ -51,11 +50,10 @@ def main(options: Options) -> None:
     )
     report = markdown(study)
     write_json(options.out / "tables.json", tables(study))
-    with atomic_path(options.out / "report.md") as temporary:
-        temporary.write_text(report, encoding="utf-8")
+    write_text(options.out / "report.md", report)
     print(report)
     print(f"written to {options.out}: tables.json, report.md")
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options))
+    main(tyro.cli(Options, prog="python -m studies.neural_versus_direct"))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import ClassVar
 
 import torch
 from tqdm import tqdm
@@ -14,87 +14,69 @@ from neuface.fitting.config import FitConfig
 from neuface.hashing import tensors_hash
 from neuface.io.scans import Scan
 from neuface.models import FaceModel
+from studies.common.cache_keys import model_key, rendered_clip_key
 from studies.common.cases import SCAN, SYNTHETIC, TEST, TUNING, CaseSpec, make_case
-from studies.common.scores import Scores, true_stability
-from studies.neural_versus_direct.arms import (
+from studies.common.kept_runs import Json, Keep, keep_nothing
+from studies.common.runs import Run, run_from_json
+from studies.common.scores import true_stability
+from studies.common.settings import StudySettings
+from studies.neural_versus_direct import variants as computing
+from studies.neural_versus_direct.variants import (
     BOUNDED,
-    DIRECT,
+    FREE,
     NEURAL,
-    ArmRow,
     Trial,
     choose_rates,
     compare,
+    comparison_config,
     try_rates,
 )
 
-STUDY_FORMAT = 2
-"""Raise when the meaning of kept results changes: older ones are then computed again."""
-
-Json = dict[str, Any]
-Keep = Callable[[str, Json, Callable[[], Json]], Json]
-"""`keep(name, key, make)`: the object kept under `name` if it was made for an equal `key`, else `make()`, kept."""
-
 
 @dataclass(frozen=True, kw_only=True)
-class StudySettings:
+class ComparisonSettings(StudySettings):
     """How large the study is, and what all fits have in common."""
 
+    MAY_BE_ZERO: ClassVar[tuple[str, ...]] = ("clips", "scan_clips")
+
     clips: int = 20
-    """Rendered test clips, each of another person: the first half before one camera, the others before three."""
+    """Rendered test clips, each of another person: the first half from one camera, the others from three."""
     scan_clips: int = 4
-    """Test clips of the scan, if there is one, shared out in the same way."""
+    """Test clips of the scan, if there is one, divided in the same way."""
     tuning_clips: int = 2
-    """Rendered clips of further people on which the learning rates are chosen, shared out in the same way."""
+    """Rendered clips of further people on which the learning rates are chosen, divided in the same way."""
     frames: int = 16
-    """Of a clip from one camera."""
+    """Length of a clip from one camera."""
     frames_of_three: int = 8
-    """Of a clip from three cameras, each."""
-    size_px: int = 320
-    """Side of the frames."""
-    direct_rates: tuple[float, ...] = (3e-3, 1e-2, 3e-2, 1e-1)
-    """Learning rates to choose from, for direct fitting, bounded or not."""
+    """Length of a clip from three cameras, frames of each."""
+    free_rates: tuple[float, ...] = (3e-3, 1e-2, 3e-2, 1e-1)
+    """Learning rates to choose from, for free parameters, bounded or not."""
     neural_rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3)
+    """Learning rates to choose from, for the encoder's weights."""
     max_passes: int = 300
-    """Enough for the stopping rule to end the fits."""
+    """Limit of passes; the stopping rule ends most fits earlier."""
     patience: int = 20
-    """As FitConfig's, but longer: a fit whose loss jumps at first, or creeps, has not converged."""
+    """Patience of the stopping rule. It is longer than FitConfig's, because the loss of some fits rises at first."""
 
     def __post_init__(self) -> None:
-        for item in fields(self):
-            value = getattr(self, item.name)
-            least = 0 if item.name in ("clips", "scan_clips") else 1
-            if isinstance(value, int) and value < least:
-                raise InputError(f"StudySettings.{item.name} must be at least {least}, got {value}")
-            if isinstance(value, tuple) and not value:
-                raise InputError(f"StudySettings.{item.name} must name at least one learning rate")
+        super().__post_init__()
+        for name in ("free_rates", "neural_rates"):
+            if not getattr(self, name):
+                raise InputError(f"ComparisonSettings.{name} must name at least one learning rate")
         images = max(self.frames, 3 * self.frames_of_three)
         if images > self.config().batch_size:
             raise InputError(
                 f"a clip of {images} images does not fit the batch of {self.config().batch_size}, with which "
-                "every arm takes one step per pass: choose fewer frames"
+                "every variant takes one step per pass: choose fewer frames"
             )
 
     def config(self) -> FitConfig:
-        """The configuration of all fits, but for the learning rate.
-
-        That of the figures in docs/neural_versus_direct.md, which are older than some of FitConfig's defaults.
-        """
-        return FitConfig(
-            max_passes=self.max_passes,
-            patience=self.patience,
-            identity_prior_weight=1e-2,
-            expected_identity="encoder",
-            multiview_weight=2.0,
-            smoother="mean",
-            temporal_window=5,
-            bridge_gaps=False,
-            expression_smoothness_weight=0.0,
-            camera_smoothness_weight=0.0,
-        )
+        """The configuration of all fits, except for the learning rate."""
+        return comparison_config(max_passes=self.max_passes, patience=self.patience)
 
     def grids(self) -> dict[str, tuple[float, ...]]:
-        """Learning rates to choose from, for every fitted arm."""
-        return {DIRECT: self.direct_rates, BOUNDED: self.direct_rates, NEURAL: self.neural_rates}
+        """Learning rates to choose from, for every fitted variant."""
+        return {FREE: self.free_rates, BOUNDED: self.free_rates, NEURAL: self.neural_rates}
 
     def test_specs(self, *, with_scan: bool) -> tuple[CaseSpec, ...]:
         """The clips that are compared."""
@@ -120,72 +102,66 @@ class StudySettings:
         )
 
 
-FAST = StudySettings(
+FAST = ComparisonSettings(
     clips=2,
     scan_clips=1,
     frames=8,
     frames_of_three=4,
     size_px=224,
-    direct_rates=(1e-2, 3e-2),
+    free_rates=(1e-2, 3e-2),
     neural_rates=(3e-4, 1e-3),
     max_passes=12,
     patience=8,
 )
-"""To see that everything works; its fits do not converge, so its figures mean nothing."""
+"""A small study that shows that everything works; its fits do not converge, so its figures mean nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CaseResult:
-    """All arms on one clip."""
+    """All variants on one clip."""
 
     name: str
     group: str
-    rows: tuple[ArmRow, ...]
+    runs: tuple[Run, ...]
     true_msi3d_vertices: float | None
     """Motion stability of the truth; None where the truth is a scan."""
 
-    def row(self, arm: str) -> ArmRow:
-        """The row of one arm."""
-        return next(row for row in self.rows if row.arm == arm)
+    def run(self, variant: str) -> Run:
+        """The run of one variant."""
+        return next(run for run in self.runs if run.variant == variant)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """What was found, with all that it depends on."""
+    """All that was measured, with all that it depends on."""
 
-    settings: StudySettings
+    settings: ComparisonSettings
     encoder_hash: str
     head_hash: str
     scan_hash: str | None
     threads: int
-    """Of torch; `seconds` depend on them."""
+    """Threads of torch; `seconds` depend on them."""
     trials: tuple[Trial, ...]
     learning_rates: dict[str, float]
     cases: tuple[CaseResult, ...]
 
 
 def run_study(
-    settings: StudySettings,
+    settings: ComparisonSettings,
     model: FaceModel,
     scan: Scan | None = None,
     *,
-    keep: Keep | None = None,
+    keep: Keep = keep_nothing,
     progress: bool = True,
 ) -> Study:
-    """Choose learning rates on the tuning clips, then run every arm on every test clip.
+    """Choose learning rates on the tuning clips, then run every variant on every test clip.
 
     Args:
-        scan: a textured scan to film; without one there are rendered clips only.
-        keep: where finished clips are kept and found again; None keeps nothing.
+        scan: a textured scan to render; without one there are rendered people only.
+        keep: where finished clips are kept and found again.
         progress: show a progress bar, one step per clip.
     """
-    memory = keep or _forget
-    origin: Json = {
-        "format": STUDY_FORMAT,
-        "encoder": weights_hash(model),
-        "head": model.head.content_hash(),
-        "config": asdict(settings.config()),
-    }
+    origin: Json = {**model_key(model, computing.__name__), "config": repr(settings.config())}
     scan_hash = None if scan is None else tensors_hash(vars(scan))
     tuning, tests = settings.tuning_specs(), settings.test_specs(with_scan=scan is not None)
     grids = settings.grids()
@@ -193,13 +169,13 @@ def run_study(
 
         def finished(name: str, key: Json, make: Callable[[], Json]) -> Json:
             bar.set_description(name)
-            found = memory(name, key, make)
+            found = keep(name, key, make)
             bar.update()
             return found
 
         trials: list[Trial] = []
         for spec in tuning:
-            key = {**origin, "spec": asdict(spec), "grids": {arm: list(grid) for arm, grid in grids.items()}}
+            key = {**origin, "clip": rendered_clip_key(spec), "grids": grids}
             kept = finished(spec.name, key, lambda spec=spec: _tried(spec, model, settings))
             trials += [Trial(**item) for item in kept["trials"]]
         rates = choose_rates(trials)
@@ -207,7 +183,7 @@ def run_study(
         for spec in tests:
             key = {
                 **origin,
-                "spec": asdict(spec),
+                "clip": rendered_clip_key(spec),
                 "rates": rates,
                 "scan": scan_hash if spec.kind == SCAN else None,
             }
@@ -227,33 +203,27 @@ def run_study(
 
 def case_from_json(kept: Json) -> CaseResult:
     """The result whose `dataclasses.asdict` this is."""
-    rows = [ArmRow(**{**row, "scores": Scores(**row["scores"])}) for row in kept["rows"]]
-    return CaseResult(**{**kept, "rows": tuple(rows)})
+    return CaseResult(**{**kept, "runs": tuple(run_from_json(run) for run in kept["runs"])})
 
 
-def weights_hash(model: FaceModel) -> str:
-    """SHA-256 over every number of the model's encoder."""
-    return tensors_hash(model.encoder.state_dict())
-
-
-def _tried(spec: CaseSpec, model: FaceModel, settings: StudySettings) -> Json:
+def _tried(spec: CaseSpec, model: FaceModel, settings: ComparisonSettings) -> Json:
     case = make_case(spec, model.head)
     return {"trials": [asdict(item) for item in try_rates(case, model, settings.config(), settings.grids())]}
 
 
 def _compared(
-    spec: CaseSpec, model: FaceModel, scan: Scan | None, settings: StudySettings, rates: Mapping[str, float]
+    spec: CaseSpec,
+    model: FaceModel,
+    scan: Scan | None,
+    settings: ComparisonSettings,
+    rates: Mapping[str, float],
 ) -> Json:
     case = make_case(spec, model.head, scan)
     return asdict(
         CaseResult(
             name=spec.name,
             group=spec.group,
-            rows=compare(case, model, settings.config(), rates),
+            runs=compare(case, model, settings.config(), rates, clip=spec.name, group=spec.group),
             true_msi3d_vertices=true_stability(case, model.head),
         )
     )
-
-
-def _forget(name: str, key: Json, make: Callable[[], Json]) -> Json:
-    return make()

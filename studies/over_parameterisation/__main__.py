@@ -1,6 +1,6 @@
 """Does over-parameterisation rid the landmark fit of local minima? Proposition 1 of the paper, tried out.
 
-    python examples/over_parameterisation.py --out out          (--full for the figures below, --fast for a glance)
+    python -m studies.over_parameterisation --out out          (--full for the figures below, --fast for a glance)
 
 The proposition: gradient descent brings the squared distance between the outputs of a wide ReLU network and
 any labels to zero. The paper hopes that a fit by way of an encoder is robust to local minima for the same

@@ -1,6 +1,6 @@
 """Gradient descent on networks of growing width: Proposition 1 of the paper as an experiment.
 
-`examples/over_parameterisation.py` runs it, says what was found, and what does not follow.
+`python -m studies.over_parameterisation` runs it; its docstring has the findings and what does not follow from them.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A hand-made study whose means, verdicts and orderings are known by hand.
 
-Two clips of rendered people before three cameras with every arm, one real clip on which official() was not run.
+Two clips of rendered people before three cameras with every variant, one real clip on which official() was not run.
 """
 
 from __future__ import annotations
@@ -8,7 +8,9 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
-from studies.benchmark.collect import Evidence, EvidenceSettings, HeldOutRun, Run
+from studies.benchmark.records import Evidence, HeldOutRun
+from studies.benchmark.settings import BenchmarkSettings
+from studies.common.runs import Run
 from studies.common.scores import Scores
 
 PEOPLE, REAL = "synthetic_3views", "real_1view"
@@ -29,11 +31,11 @@ def scores(**figures: Any) -> Scores:
     return Scores(**{**nothing, "expression_outside_percent": 0.0, **named})
 
 
-def run(clip: str, group: str, arm: str, spread: tuple[float, ...] = (), **figures: Any) -> Run:
+def run(clip: str, group: str, variant: str, spread: tuple[float, ...] = (), **figures: Any) -> Run:
     return Run(
         clip=clip,
         group=group,
-        arm=arm,
+        variant=variant,
         scores=scores(**figures),
         frames=24,
         views=3 if group == PEOPLE else 1,
@@ -41,7 +43,7 @@ def run(clip: str, group: str, arm: str, spread: tuple[float, ...] = (), **figur
     )
 
 
-# By arm: the figures of clips a and b.
+# By variant: the figures of clips a and b.
 FIGURES: dict[str, dict[str, tuple[float | None, float | None]]] = {
     "encoder": {"mpve_mm": (4, 6), "cvd_mm": (2, 2), "nme_percent": (4, 4), "msi3d_vertices": (1, 1)},
     "direct": {"mpve_mm": (3, 3), "cvd_mm": (1, 1), "nme_percent": (1, 1), "msi3d_vertices": (2, 2)},
@@ -86,18 +88,18 @@ def small_evidence() -> Evidence:
         run(
             clip,
             PEOPLE,
-            arm,
-            spread=SPREADS[clip] if arm == "paper" else (),
-            cvd_per_view_mm=CVD_PER_VIEW[clip] if arm == "paper" else None,
+            variant,
+            spread=SPREADS[clip] if variant == "paper" else (),
+            cvd_per_view_mm=CVD_PER_VIEW[clip] if variant == "paper" else None,
             **{name: values[place] for name, values in figures.items()},
         )
-        for arm, figures in FIGURES.items()
+        for variant, figures in FIGURES.items()
         for place, clip in enumerate("ab")
     ]
     real = {"encoder": 5.0, "direct": 3.0, "paper": 2.0, "official_fast": 3.0, "best": 2.0}
-    runs += [run("r", REAL, arm, nme_percent=value) for arm, value in real.items()]
+    runs += [run("r", REAL, variant, nme_percent=value) for variant, value in real.items()]
     return Evidence(
-        settings=EvidenceSettings(people=2),
+        settings=BenchmarkSettings(people=2),
         encoder_hash="e" * 64,
         head_hash="h" * 64,
         workers=2,
@@ -111,8 +113,8 @@ def small_evidence() -> Evidence:
 
 def four_camera_runs() -> tuple[Run, ...]:
     return tuple(
-        run("session", "four_cameras", arm, landmarks_3d_median_mm=value)
-        for arm, value in {"encoder": 6.0, "paper": 4.5, "best": 4.5}.items()
+        run("session", "four_cameras", variant, landmarks_3d_median_mm=value)
+        for variant, value in {"encoder": 6.0, "paper": 4.5, "best": 4.5}.items()
     )
 
 
@@ -120,10 +122,10 @@ def held_out_runs() -> tuple[HeldOutRun, ...]:
     return tuple(
         HeldOutRun(
             clip="session",
-            arm=arm,
+            variant=variant,
             views=("left", "middle", "right"),
             nme51_percent=errors,
             nme51_head_percent=(1.0, 1.0, 1.0),
         )
-        for arm, errors in {"encoder": (5.0, 4.0, 6.0), "best": (2.0, 4.0, None)}.items()
+        for variant, errors in {"encoder": (5.0, 4.0, 6.0), "best": (2.0, 4.0, None)}.items()
     )

@@ -1,12 +1,9 @@
-"""What a file is, told by its bytes, and what the package computes, told by its code."""
+"""Which file it is: SHA-256 of its bytes, and the hashes of published files."""
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import os
-from collections.abc import Sequence
-from pathlib import Path
 
 from neuface.errors import InputError
 
@@ -38,31 +35,3 @@ def is_as_published(name: str, sha256: str) -> bool | None:
     """Whether a file of that name has the known published content; None where no hash is known."""
     known = PUBLISHED_SHA256.get(name)
     return None if known is None else sha256.startswith(known)
-
-
-def package_sha256(leave_out: Sequence[str] = ()) -> str:
-    """SHA-256 of this package's code without comments, docstrings and layout, in hexadecimal digits.
-
-    Args:
-        leave_out: patterns of files that do not count, such as `viz/*.py`, from the package's folder.
-    """
-    root = Path(__file__).parents[1]
-    digest = hashlib.sha256()
-    for path in sorted(root.rglob("*.py")):
-        place = path.relative_to(root)
-        if not any(place.match(pattern) for pattern in leave_out):
-            digest.update(f"{place.as_posix()} {code_sha256(path.read_text(encoding='utf-8'))}\n".encode())
-    return digest.hexdigest()
-
-
-def code_sha256(source: str) -> str:
-    """SHA-256 of what Python code does: the same with other comments, docstrings or layout."""
-    return hashlib.sha256(ast.dump(_WithoutTexts().visit(ast.parse(source))).encode()).hexdigest()
-
-
-class _WithoutTexts(ast.NodeTransformer):
-    """Strings that stand alone: docstrings of modules, classes, functions and fields."""
-
-    def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:
-        alone = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
-        return None if alone else node

@@ -1,48 +1,48 @@
-"""Why claims of the paper, or our own requirements, may fail here, as far as we understand it: for the report."""
+"""Likely causes of failed claims of the paper and of unmet requirements, for the report."""
 
 from __future__ import annotations
 
 _NOISE = (
-    "Moving every image's parameters by themselves follows each landmark, and its noise, most closely. Against "
-    "landmarks without noise, which rendered people have, the order is told by the columns of exact landmarks."
+    "Free parameters of every image follow each landmark, and its noise, most closely. The columns of exact "
+    "landmarks, which rendered people have, show the order without noise."
 )
 _COLOURS = (
-    "Here every picture is compared with the clip's own colours, which hold the mesh between frames like a tracker; "
-    "the paper's are those of a statistical texture, which explains less of a picture."
+    "Here every image is compared with the clip's own colours, which stabilise the mesh between frames like a "
+    "tracker; the paper uses a statistical texture, which explains less of an image."
 )
 _CORNERS = (
-    "A mean of five frames cuts the corners of every motion and pulls heads off their landmarks there. Shape and "
-    "expression make up for it in every view differently."
+    "A mean of five frames flattens the extremes of every motion and pulls heads off their landmarks there. Shape "
+    "and expression compensate for it, differently in every view."
 )
-_UNHELD = (
-    "paper() has nothing that holds what 68 landmarks do not tell: with a code per image and no prior, size and "
+_UNCONSTRAINED = (
+    "paper() does not constrain what 68 landmarks leave unobserved: with a code per image and no prior, size and "
     "depth of the face drift, more so where the landmarks are damaged. Direct fitting has the regularisers of Eq. "
-    "5, and best() a code and a size that are estimated first; with them the order is the paper's."
+    "5, and best() has a code and a size that are estimated first; with them the order is the paper's."
 )
 
 LIKELY_CAUSES = {
     "msi3d_vertices_against_direct": (
         "official() takes steps of 2e-5, chosen for a network with ten times the weights, for 100 passes: the open "
-        "encoder hardly leaves its trembling answers. With our step size it is steadier than direct fitting."
+        "encoder hardly leaves its noisy predictions. With our step size it is more stable than direct fitting."
     ),
     "nme_percent_against_direct": _NOISE,
-    "mpve_mm_against_direct": _UNHELD,
-    "mpve_mm_against_encoder": _UNHELD,
+    "mpve_mm_against_direct": _UNCONSTRAINED,
+    "mpve_mm_against_encoder": _UNCONSTRAINED,
     "cvd_mm_against_direct": (
-        "With the same multi-view term, free parameters can move each mesh to the merged one without a network in "
-        "the way."
+        "With the same multi-view term, free parameters can move each mesh to the merged one, which the network's "
+        "weights restrict."
     ),
     "direct_msi3d": (
         "The scan is a still face that is filmed by moving cameras, and its landmarks follow another annotation: "
-        "moving each image by itself follows them, where the encoder sees one face."
+        "free parameters of each image follow them, whereas the encoder sees one face."
     ),
     "landmarks_only_cvd": (
-        "Alone, the open encoder's answers for several views differ by millimetres: landmarks bring its views "
-        "together, where they drove DECA's apart."
+        "Without a fit, the open encoder's predictions for several views differ by millimetres: landmarks bring its "
+        "views together, whereas they drove DECA's apart."
     ),
     "landmarks_only_msi3d": (
-        "The open encoder's answers, one picture at a time, tremble more than the landmarks of these clips do, so "
-        "that landmarks alone make it steadier; DECA's answers are steadier than what was detected."
+        "The open encoder's predictions, one image at a time, jitter more than the landmarks of these clips, so that "
+        "landmarks alone make them more stable; DECA's predictions are more stable than detected landmarks."
     ),
     "multiview_nme": (
         "One face for all cameras cannot follow landmarks that contradict each other: detectors place points "
@@ -56,23 +56,23 @@ LIKELY_CAUSES = {
     "photometric_msi3d_vertices": _COLOURS,
     "photometric_nme_percent": _COLOURS,
     "identity_spread": (
-        "The open encoder begins with codes that hardly differ within a clip; without anything that ties them, "
+        "The open encoder starts with codes that hardly differ within a clip; without a constraint between them, "
         "landmark noise pulls them apart."
     ),
 }
 
 UNMET_CAUSES = {
     "mpve_mm": (
-        "The targets are about what an ideal estimate of the shape at rest expects (beside them), "
-        "before any error of expression. Most of it is size: no weak-perspective camera sees it, and shape "
-        "tells it to 1.5 to 2 %. Among four people, one whose size is unlike that of others of this shape "
-        "decides the mean; the columns with scale are free of it."
+        "The targets are close to the expected error of an ideal estimate of the shape at rest (beside them), "
+        "before any error of expression. Most of it is size: no weak-perspective camera observes it, and shape "
+        "determines it to 1.5 to 2 %. Among four people, one whose size is unusual for this shape "
+        "dominates the mean; the columns with scale are free of it."
     ),
     "nme_percent": (
         "These landmarks are wrong on purpose (jumps, drift, hands) or follow another annotation (the scan's "
         "lie 2 to 3 mm from the head model's) or contradict each other between cameras. paper(), with a code "
-        "for every image and nothing that holds it, follows them further, and is further from the truth for "
-        "it: see the error against exact landmarks, MPVE, CVD, and the distance to the scan."
+        "for every image and no constraint on it, follows them more closely, and is further from the truth as a "
+        "result: see the error against exact landmarks, MPVE, CVD, and the distance to the scan."
     ),
 }
-"""By metric."""
+"""Causes by metric."""

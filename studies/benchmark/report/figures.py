@@ -1,4 +1,4 @@
-"""The evidence as pictures, drawn without matplotlib's global state."""
+"""The evidence as pictures, drawn without the global state of matplotlib."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
 from studies.benchmark.aggregate import (
-    Mean,
-    arm_title,
     clips_of,
     cvd_per_view,
     group_mean,
-    group_title,
     groups_of,
-    identity_spread_course,
+    identity_spread_curve,
     true_stability_of,
+    variant_title,
 )
-from studies.benchmark.collect import Evidence
-from studies.benchmark.variants import BEST, DIRECT, ENCODER, MAIN, OFFICIAL, PAPER
+from studies.benchmark.records import Evidence
+from studies.benchmark.variants import BEST, DIRECT, MAIN, OFFICIAL, PAPER
 from studies.common.cases import VIEW_YAW_DEG
+from studies.common.metrics import Mean, group_title
 from studies.common.recordings import FOUR_CAMERAS
+from studies.common.variants import ENCODER
 
 __all__ = [
     "CAPTIONS",
@@ -39,9 +39,9 @@ __all__ = [
 DPI = 120
 WIDTH_IN = 8.0
 PANEL_IN = 2.9
-# A wider range on a logarithmic axis has labels at powers of ten only: at 1, 2 and 5 they would overlap.
 MOST_LABELLED_THRICE = 1e3
-# One colour and one mark per arm in every picture; the colours can be told apart by the colour-blind.
+"""Range of a logarithmic axis up to which labels stand at 1, 2 and 5; wider axes have them at powers of ten alone."""
+# Each variant has one colour and one mark in every picture; the colour-blind can distinguish the colours.
 STYLES = {
     ENCODER: ("#7f7f7f", "o"),
     DIRECT: ("#e69f00", "s"),
@@ -50,12 +50,12 @@ STYLES = {
     "official_fast": ("#56b4e9", "D"),
     BEST: ("#d55e00", "*"),
 }
-ARMS = tuple(arm.name for arm in MAIN)
+VARIANTS = tuple(variant.name for variant in MAIN)
 Picture = UInt8[np.ndarray, "h w 3"]
 
 
 def mpve_bars(evidence: Evidence) -> Picture | None:
-    """Fig. 4: vertex error after rigid alignment of every arm, one cluster of bars per group, the value on each bar.
+    """Fig. 4: vertex error of every variant after rigid alignment, one panel per group, the value on each bar.
 
     Whiskers are the standard deviation between clips. None where no group has a vertex error.
     """
@@ -64,31 +64,33 @@ def mpve_bars(evidence: Evidence) -> Picture | None:
         return None
     figure, panels = _panels(len(groups))
     for axes, group in zip(panels, groups, strict=True):
-        means = {arm: group_mean(evidence, arm, group, "mpve_mm") for arm in ARMS}
+        means = {variant: group_mean(evidence, variant, group, "mpve_mm") for variant in VARIANTS}
         _bars(axes, means)
         clips = len(clips_of(evidence, group))
         axes.set_title(f"{group_title(group)}\n{clips} clip{'s' if clips > 1 else ''}", fontsize=9)
         axes.set_xlabel("MPVE, rigid (mm)")
-    return _finished(figure, "Vertex error per arm (as Fig. 4 of the paper), less is better")
+    return _finished(figure, "Vertex error per variant (as Fig. 4 of the paper), less is better")
 
 
 def cvd_view_bars(evidence: Evidence) -> Picture | None:
     """Fig. S3: distance of each view's meshes to those of the others, one panel per group of several views."""
     groups = [
-        group for group in groups_of(evidence) if any(cvd_per_view(evidence, arm, group) for arm in ARMS)
+        group
+        for group in groups_of(evidence)
+        if any(cvd_per_view(evidence, variant, group) for variant in VARIANTS)
     ]
     if not groups:
         return None
     figure, panels = _panels(len(groups))
     for axes, group in zip(panels, groups, strict=True):
-        courses = {arm: cvd_per_view(evidence, arm, group) for arm in ARMS}
-        drawn = [arm for arm in ARMS if courses[arm]]
-        views = max(len(courses[arm]) for arm in drawn)
+        curves = {variant: cvd_per_view(evidence, variant, group) for variant in VARIANTS}
+        drawn = [variant for variant in VARIANTS if curves[variant]]
+        views = max(len(curves[variant]) for variant in drawn)
         width = 0.8 / len(drawn)
-        for number, arm in enumerate(drawn):
-            places = np.arange(len(courses[arm])) + (number - (len(drawn) - 1) / 2) * width
-            heights = [np.nan if mean is None else mean.mean for mean in courses[arm]]
-            axes.bar(places, heights, width, color=STYLES[arm][0], label=arm_title(arm))
+        for number, variant in enumerate(drawn):
+            places = np.arange(len(curves[variant])) + (number - (len(drawn) - 1) / 2) * width
+            heights = [np.nan if mean is None else mean.mean for mean in curves[variant]]
+            axes.bar(places, heights, width, color=STYLES[variant][0], label=variant_title(variant))
         axes.set_xticks(range(views), view_names(evidence, group, views), fontsize=8)
         axes.set_title(group_title(group), fontsize=9)
         axes.set_ylabel("CVD (mm)")
@@ -98,16 +100,18 @@ def cvd_view_bars(evidence: Evidence) -> Picture | None:
 
 
 def identity_spread_curves(evidence: Evidence) -> Picture | None:
-    """Table S3b: spread of the identity codes over the passes, one line per arm, mean over clips."""
-    groups = [group for group in groups_of(evidence) if any(_courses(evidence, group).values())]
+    """Table S3b: spread of the identity codes over the passes, one line per variant, mean over clips."""
+    groups = [group for group in groups_of(evidence) if any(_curves(evidence, group).values())]
     if not groups:
         return None
     figure, panels = _panels(len(groups))
     for axes, group in zip(panels, groups, strict=True):
-        for arm, course in _courses(evidence, group).items():
-            if course:
-                mark = STYLES[arm][1] if len(course) == 1 else None
-                axes.plot(course, color=STYLES[arm][0], marker=mark, linewidth=1.6, label=arm_title(arm))
+        for variant, curve in _curves(evidence, group).items():
+            if curve:
+                mark = STYLES[variant][1] if len(curve) == 1 else None
+                axes.plot(
+                    curve, color=STYLES[variant][0], marker=mark, linewidth=1.6, label=variant_title(variant)
+                )
         axes.set_title(group_title(group), fontsize=9)
         axes.set_xlabel("pass")
         axes.set_ylabel("spread (code units)")
@@ -118,19 +122,21 @@ def identity_spread_curves(evidence: Evidence) -> Picture | None:
 
 
 def steadiness_scatter(evidence: Evidence) -> Picture | None:
-    """How steady the vertices are against the error of the head's turning: right and low is good.
+    """Motion stability of the vertices against the error of head rotation: right and low is good.
 
-    A dashed line is the steadiness of the truth. Right of it and high is motion that was smoothed away.
+    A dashed line marks the stability of the truth. Points right of it and high have lost true motion.
     """
     groups = [group for group in groups_of(evidence) if _steadiness(evidence, group)]
     if not groups:
         return None
     figure, panels = _panels(len(groups))
     for axes, group in zip(panels, groups, strict=True):
-        for arm, (steadiness, error) in _steadiness(evidence, group).items():
-            colour, mark = STYLES[arm]
-            size = 150 if arm == BEST else 60
-            axes.scatter(steadiness, error, s=size, color=colour, marker=mark, label=arm_title(arm), zorder=3)
+        for variant, (steadiness, error) in _steadiness(evidence, group).items():
+            colour, mark = STYLES[variant]
+            size = 150 if variant == BEST else 60
+            axes.scatter(
+                steadiness, error, s=size, color=colour, marker=mark, label=variant_title(variant), zorder=3
+            )
         true = true_stability_of(evidence, group)
         if true is not None and true.mean > 0:
             axes.axvline(true.mean, color="black", linestyle="--", linewidth=1.2, label="truth")
@@ -152,7 +158,7 @@ def steadiness_scatter(evidence: Evidence) -> Picture | None:
 
 
 def view_names(evidence: Evidence, group: str, views: int) -> tuple[str, ...]:
-    """What the views of a group are called: the yaw of rendered ones, the names of the session's cameras."""
+    """Names of the views of a group: the yaw of rendered views, the names of the session's cameras."""
     if group == FOUR_CAMERAS:
         named = [run.views for run in evidence.held_out if len(run.views) == views]
         if named:
@@ -163,38 +169,38 @@ def view_names(evidence: Evidence, group: str, views: int) -> tuple[str, ...]:
 
 
 def _any(evidence: Evidence, group: str, metric: str) -> bool:
-    return any(group_mean(evidence, arm, group, metric) is not None for arm in ARMS)
+    return any(group_mean(evidence, variant, group, metric) is not None for variant in VARIANTS)
 
 
-def _courses(evidence: Evidence, group: str) -> dict[str, tuple[float, ...]]:
-    return {arm: identity_spread_course(evidence, arm, group) for arm in ARMS}
+def _curves(evidence: Evidence, group: str) -> dict[str, tuple[float, ...]]:
+    return {variant: identity_spread_curve(evidence, variant, group) for variant in VARIANTS}
 
 
 def _steadiness(evidence: Evidence, group: str) -> dict[str, tuple[float, float]]:
-    """By arm: MSI3D of vertices and error of turning, where it has both; a logarithm needs a positive MSI3D."""
+    """By variant: MSI3D of vertices and error of rotation, where both are known; the logarithm needs MSI3D > 0."""
     found = {}
-    for arm in ARMS:
-        steadiness = group_mean(evidence, arm, group, "msi3d_vertices")
-        error = group_mean(evidence, arm, group, "angular_velocity_error_deg")
+    for variant in VARIANTS:
+        steadiness = group_mean(evidence, variant, group, "msi3d_vertices")
+        error = group_mean(evidence, variant, group, "angular_velocity_error_deg")
         if steadiness is not None and error is not None and steadiness.mean > 0:
-            found[arm] = (steadiness.mean, error.mean)
+            found[variant] = (steadiness.mean, error.mean)
     return found
 
 
 def _bars(axes: Axes, means: dict[str, Mean | None]) -> None:
-    """Lying bars, for the titles of the arms are long."""
-    known = {arm: mean for arm, mean in means.items() if mean is not None}
+    """Horizontal bars, because the titles of the variants are long."""
+    known = {variant: mean for variant, mean in means.items() if mean is not None}
     places = range(len(known))
     spread = [mean.stdev or 0.0 for mean in known.values()]
     drawn = axes.barh(
         places,
         [mean.mean for mean in known.values()],
         xerr=spread if any(spread) else None,
-        color=[STYLES[arm][0] for arm in known],
+        color=[STYLES[variant][0] for variant in known],
         error_kw={"elinewidth": 1, "alpha": 0.6},
     )
     axes.bar_label(drawn, fmt="%.2f", padding=3, fontsize=8)
-    axes.set_yticks(places, [arm_title(arm) for arm in known], fontsize=8)
+    axes.set_yticks(places, [variant_title(variant) for variant in known], fontsize=8)
     axes.invert_yaxis()
     axes.margins(x=0.18)
     axes.grid(True, axis="x", alpha=0.3)
@@ -235,12 +241,12 @@ def _finished(figure: Figure, title: str) -> Picture:
 
 
 _FIGURES: dict[str, tuple[Callable[[Evidence], Picture | None], str]] = {
-    "mpve": (mpve_bars, "Vertex error per arm; whiskers are the standard deviation between clips."),
+    "mpve": (mpve_bars, "Vertex error per variant; whiskers are the standard deviation between clips."),
     "cvd_per_view": (cvd_view_bars, "Distance of each view's meshes to those of the other views."),
     "identity_spread": (
         identity_spread_curves,
-        "Spread of the identity codes as the network answers them, before any sharing; mean over clips. A clip "
-        "whose fit ended sooner keeps its last value.",
+        "Spread of the identity codes that the network predicts, before any sharing; mean over clips. A clip "
+        "whose fit ended earlier keeps its last value.",
     ),
     "steadiness": (
         steadiness_scatter,
@@ -249,10 +255,10 @@ _FIGURES: dict[str, tuple[Callable[[Evidence], Picture | None], str]] = {
     ),
 }
 CAPTIONS = {name: caption for name, (_, caption) in _FIGURES.items()}
-"""What is to be seen in each figure, by name, in the order of the report."""
+"""The caption of each figure, by name, in the order of the report."""
 
 
 def draw_figures(evidence: Evidence) -> dict[str, Picture]:
-    """All figures that the evidence has something for, by the names of CAPTIONS; RGB pictures."""
+    """All figures for which the evidence has data, by the names of CAPTIONS; RGB pictures."""
     drawn = {name: draw(evidence) for name, (draw, _) in _FIGURES.items()}
     return {name: picture for name, picture in drawn.items() if picture is not None}

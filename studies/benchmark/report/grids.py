@@ -2,45 +2,25 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
-from studies.benchmark.aggregate import (
-    METRICS,
-    Better,
-    Mean,
-    Metric,
-    arm_title,
-    group_title,
-    held_out_rows,
-    identity_spread_course,
-)
-from studies.benchmark.collect import Evidence
-from studies.benchmark.report.documents import Cell, Colour, Grid
+from studies.benchmark.aggregate import held_out_rows, identity_spread_curve, variant_title
+from studies.benchmark.paper_claims import ClaimCount, Ordering, count_orderings
+from studies.benchmark.records import Evidence
 from studies.benchmark.report.paper_numbers import DASH, PublishedTable
-from studies.benchmark.requirements import (
-    ClaimCount,
-    Ordering,
-    Verdict,
-    count_orderings,
-    requirement,
-)
+from studies.benchmark.requirements import Verdict, requirement
 from studies.benchmark.tables import SummaryColumn, Table
 from studies.benchmark.variants import BEST, MAIN, OFFICIAL
-
-# Behind spaces that do not break: an arrow alone in a line looks like a stray mark.
-ARROWS = {"less": "\u00a0↓", "more": "\u00a0↑", "one": "\u00a0→\u00a01", None: ""}
-
-
-def number(value: float | None, digits: int | None) -> str:
-    """With so many digits after the point; None: three significant digits, never as a power of ten."""
-    if value is None:
-        return ""
-    return f"{value:.{_digits_of(value) if digits is None else digits}f}"
-
-
-def _digits_of(value: float) -> int:
-    return max(0, 2 - math.floor(math.log10(abs(value)))) if value else 0
+from studies.common.metrics import METRICS, Better, Mean, group_title
+from studies.common.report.documents import (
+    ARROWS,
+    Cell,
+    Colour,
+    Grid,
+    column_title,
+    number,
+    significant_digits,
+)
 
 
 def _finer(digits: int | None) -> int | None:
@@ -58,13 +38,8 @@ def best_places(values: Sequence[float | None], better: Better | None, digits: i
     return {place for place, value in costs.items() if value == min(costs.values())}
 
 
-def column_title(metric: Metric) -> str:
-    """What, in which unit, and which values are better."""
-    return f"{metric.title} ({metric.unit}){ARROWS[metric.better]}"
-
-
-def arm_grid(table: Table, metrics: Sequence[str]) -> Grid | None:
-    """One row per arm, the given metrics as columns; None where the table has none of them."""
+def variant_grid(table: Table, metrics: Sequence[str]) -> Grid | None:
+    """One row per variant, the given metrics as columns; None where the table has none of them."""
     chosen = [METRICS[name] for name in metrics if name in table.metrics]
     if not chosen:
         return None
@@ -84,14 +59,14 @@ def arm_grid(table: Table, metrics: Sequence[str]) -> Grid | None:
 
 
 def summary_grid(columns: Sequence[SummaryColumn]) -> Grid:
-    """One row per main arm, means over groups."""
+    """One row per main variant, means over groups."""
     header, cells = [""], []
-    arms = [arm for arm in MAIN if any(arm.name in column.means for column in columns)]
+    variants = [variant for variant in MAIN if any(variant.name in column.means for column in columns)]
     for column in columns:
         metric = METRICS[column.metric]
         count = f"{len(column.groups)} group{'s' if len(column.groups) > 1 else ''}"
         header.append(f"{column_title(metric)}, {count}")
-        values = [column.means.get(arm.name) for arm in arms]
+        values = [column.means.get(variant.name) for variant in variants]
         best = best_places(values, metric.better, metric.digits)
         cells.append(
             [
@@ -99,7 +74,9 @@ def summary_grid(columns: Sequence[SummaryColumn]) -> Grid:
                 for place, value in enumerate(values)
             ]
         )
-    rows = tuple((Cell(text=arm.title), *of_arm) for arm, *of_arm in zip(arms, *cells, strict=True))
+    rows = tuple(
+        (Cell(text=variant.title), *of_variant) for variant, *of_variant in zip(variants, *cells, strict=True)
+    )
     return Grid(header=tuple(header), rows=rows)
 
 
@@ -127,26 +104,26 @@ def published_grid(table: PublishedTable) -> Grid:
 
 
 def spread_grid(evidence: Evidence, groups: Sequence[str]) -> Grid | None:
-    """Table S3b: the identity codes' spread at the first and the last pass, one row per arm, a column per group."""
-    courses = {
-        (arm.name, group): course
-        for arm in MAIN
+    """Table S3b: spread of the identity codes at the first and the last pass, by variant and group."""
+    curves = {
+        (variant.name, group): curve
+        for variant in MAIN
         for group in groups
-        if (course := identity_spread_course(evidence, arm.name, group))
+        if (curve := identity_spread_curve(evidence, variant.name, group))
     }
-    chosen = [group for group in groups if any(group == of for _, of in courses)]
-    arms = [arm for arm in MAIN if any(arm.name == of for of, _ in courses)]
-    if not courses:
+    chosen = [group for group in groups if any(group == of for _, of in curves)]
+    variants = [variant for variant in MAIN if any(variant.name == of for of, _ in curves)]
+    if not curves:
         return None
     rows = tuple(
-        (Cell(text=arm.title), *(_spread_cell(courses.get((arm.name, group), ())) for group in chosen))
-        for arm in arms
+        (Cell(text=variant.title), *(_spread_cell(curves.get((variant.name, group), ())) for group in chosen))
+        for variant in variants
     )
     return Grid(header=("", *(f"{group_title(group)} (code units)" for group in chosen)), rows=rows)
 
 
 def held_out_grid(evidence: Evidence, *, of_head: bool) -> Grid | None:
-    """One row per arm and clip, one column per camera left out."""
+    """One row per variant and clip, one column per camera left out."""
     found = held_out_rows(evidence)
     if not found:
         return None
@@ -162,7 +139,7 @@ def held_out_grid(evidence: Evidence, *, of_head: bool) -> Grid | None:
     best = [best_places(column, "less", 2) for column in zip(*padded, strict=True)]
     rows = tuple(
         (
-            Cell(text=f"{row.clip}: {arm_title(row.arm)}" if several else arm_title(row.arm)),
+            Cell(text=f"{row.clip}: {variant_title(row.variant)}" if several else variant_title(row.variant)),
             *(Cell(text=number(value, 2), bold=place in best[column]) for column, value in enumerate(of_row)),
         )
         for place, (row, of_row) in enumerate(zip(found, padded, strict=True))
@@ -210,7 +187,7 @@ def rivals_grid(found: Sequence[Verdict]) -> Grid:
         rows.append(
             (Cell(text=requirement(verdict)), _status_cell(verdict), *(Cell(text=text) for text in figures))
         )
-    header = ("required", "verdict", arm_title(BEST), "the other", "difference", "ratio")
+    header = ("required", "verdict", variant_title(BEST), "the other", "difference", "ratio")
     return Grid(header=header, rows=tuple(rows), words=True)
 
 
@@ -240,13 +217,13 @@ def claims_grid(found: tuple[Ordering, ...]) -> Grid:
     rows = []
     for claim in dict.fromkeys(count.claim for count in counts):
         members = [count for count in counts if count.claim == claim]
-        own = [count for count in members if count.arm not in (OFFICIAL, BEST)]
-        others = [[count for count in members if count.arm == arm] for arm in (OFFICIAL, BEST)]
+        own = [count for count in members if count.variant not in (OFFICIAL, BEST)]
+        others = [[count for count in members if count.variant == variant] for variant in (OFFICIAL, BEST)]
         first = members[0]
         rows.append(
             (Cell(text=f"{first.source}: {first.text}"), *(_count_cell(chosen) for chosen in (own, *others)))
         )
-    header = ("holds on groups", "paper(), its variants", arm_title(OFFICIAL), arm_title(BEST))
+    header = ("holds on groups", "paper(), its variants", variant_title(OFFICIAL), variant_title(BEST))
     return Grid(header=header, rows=tuple(rows), words=True)
 
 
@@ -257,14 +234,15 @@ def orderings_grid(found: Sequence[Ordering]) -> Grid:
         metric = METRICS.get(item.metric)
         digits = 3 if metric is None else _finer(metric.digits)
         figures = "; ".join(
-            f"{arm_title(arm)} {number(value, digits)}" for arm, value in item.figures.items()
+            f"{variant_title(variant)} {number(value, digits)}" for variant, value in item.figures.items()
         )
         answers = "; ".join(
-            f"{arm_title(arm)}: {'holds' if holds else 'does not hold'}" for arm, holds in item.holds.items()
+            f"{variant_title(variant)}: {'holds' if holds else 'does not hold'}"
+            for variant, holds in item.holds.items()
         )
         unit = "code units" if metric is None else metric.unit
         # The claims are about the paper's method: official() and best() do not colour the cell.
-        own = [holds for arm, holds in item.holds.items() if arm not in (OFFICIAL, BEST)]
+        own = [holds for variant, holds in item.holds.items() if variant not in (OFFICIAL, BEST)]
         rows.append(
             (
                 Cell(text=group_title(item.group)),
@@ -281,7 +259,8 @@ def _count_cell(counts: Sequence[ClaimCount]) -> Cell:
         return Cell(text="–")
     named = len(counts) > 1
     text = "; ".join(
-        f"{f'{arm_title(count.arm)}: ' if named else ''}{count.holds} of {count.groups}" for count in counts
+        f"{f'{variant_title(count.variant)}: ' if named else ''}{count.holds} of {count.groups}"
+        for count in counts
     )
     held, asked = sum(count.holds for count in counts), sum(count.groups for count in counts)
     return Cell(text=text, verdict="good" if held == asked else "bad" if held == 0 else None)
@@ -292,17 +271,17 @@ def _status_cell(verdict: Verdict) -> Cell:
     return Cell(text=verdict.status, verdict=colours.get(verdict.status))
 
 
-def _spread_cell(course: Sequence[float]) -> Cell:
-    if not course:
+def _spread_cell(curve: Sequence[float]) -> Cell:
+    if not curve:
         return Cell()
-    change = f"{100 * (course[-1] / course[0] - 1):+.0f} %" if course[0] else ""
-    return Cell(text=f"{number(course[0], 3)} → {number(course[-1], 3)}", note=change)
+    change = f"{100 * (curve[-1] / curve[0] - 1):+.0f} %" if curve[0] else ""
+    return Cell(text=f"{number(curve[0], 3)} → {number(curve[-1], 3)}", note=change)
 
 
 def _mean_cell(mean: Mean | None, digits: int | None, clips: int, bold: bool) -> Cell:
     if mean is None:
         return Cell()
-    shown = _digits_of(mean.mean) if digits is None else digits
+    shown = significant_digits(mean.mean) if digits is None else digits
     notes = [] if mean.stdev is None else [f"± {number(mean.stdev, shown)}"]
     if mean.clips < clips:
         notes.append(f"({mean.clips} of {clips} clips)")

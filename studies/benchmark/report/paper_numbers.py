@@ -1,6 +1,6 @@
-"""The paper's own numbers, to be set beside ours: Tables 2, S1, S2 and S3a of NeuFace (TMLR 2024).
+"""The numbers of the paper that the report shows beside ours: Tables 2, S1, S2 and S3a of NeuFace (TMLR 2024).
 
-Other clips, head model, encoder and units than ours: its CVD and MSI3D come without a unit.
+They were measured with other clips, head model, encoder and units than ours: its CVD and MSI3D have no unit.
 """
 
 from __future__ import annotations

@@ -6,44 +6,29 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 from studies.benchmark.aggregate import (
-    EFFORT,
-    METRICS,
-    MOTION,
-    SHAPE,
     clips_of,
     expected_shape_error_of,
     group_mean,
-    group_title,
     groups_of,
     true_stability_of,
 )
-from studies.benchmark.collect import Evidence
-from studies.benchmark.report.documents import (
-    Block,
-    Bullets,
-    Heading,
-    Paragraph,
-    Picture,
-    Rgb,
-    to_html,
-    to_markdown,
-)
+from studies.benchmark.paper_claims import orderings
+from studies.benchmark.records import Evidence
 from studies.benchmark.report.figures import CAPTIONS
 from studies.benchmark.report.grids import (
-    arm_grid,
     claims_grid,
     counts_grid,
     held_out_grid,
-    number,
     orderings_grid,
     published_grid,
     rivals_grid,
     spread_grid,
     summary_grid,
     targets_grid,
+    variant_grid,
 )
 from studies.benchmark.report.paper_numbers import PUBLISHED
-from studies.benchmark.requirements import HELD_OUT, Verdict, orderings, requirement, verdicts
+from studies.benchmark.requirements import HELD_OUT, Verdict, requirement, verdicts
 from studies.benchmark.tables import (
     ABLATIONS,
     MAIN_TABLE,
@@ -54,31 +39,43 @@ from studies.benchmark.tables import (
     tables_of,
 )
 from studies.benchmark.variants import BEST, MAIN, OFFICIAL, PAPER
+from studies.common.metrics import EFFORT, METRICS, MOTION, SHAPE, group_title
 from studies.common.recordings import FOUR_CAMERAS, REAL_1VIEW
+from studies.common.report.documents import (
+    Block,
+    Bullets,
+    Heading,
+    Paragraph,
+    Picture,
+    Rgb,
+    number,
+    to_html,
+    to_markdown,
+)
 
 PICTURE_FOLDER = "figures"
 """Where the Markdown looks for its pictures."""
-# Ours that are nearest to the paper's data sets: several cameras at once, and clips from one camera.
 BESIDE_TABLE_2 = ("synthetic_3views", FOUR_CAMERAS, REAL_1VIEW)
+"""Our groups that are closest to the paper's data sets: several cameras at once, and clips from one camera."""
 UNKNOWN_CAUSE = "We do not know why."
 TABLE_2_METRICS = ("msi3d_landmarks", "msi3d_vertices", "cvd_mm", "nme_percent")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReportExtras:
-    """What the evidence itself does not know."""
+    """What the report needs besides the evidence."""
 
     torch_version: str
     cpu: str
     """Name of the processor."""
-    command: str = "neuface benchmark"
-    """What made the report."""
+    command: str
+    """The command that made the report."""
     pictures: tuple[Picture, ...] = ()
     """Further pictures, e.g. of gradient maps."""
     remarks: Mapping[str, str] = field(default_factory=dict)
-    """Likely causes of orderings that do not hold, by `Ordering.claim`; without one the report says so."""
+    """Likely causes of orderings that do not hold, by `Ordering.claim`; the report states that others are unknown."""
     unmet: Mapping[str, str] = field(default_factory=dict)
-    """Likely causes of requirements that are not met, by `Verdict.metric`; without one the report says so."""
+    """Likely causes of unmet requirements, by `Verdict.metric`; the report states that others are unknown."""
 
 
 def markdown(evidence: Evidence, figures: Mapping[str, Rgb], extra: ReportExtras) -> str:
@@ -94,7 +91,7 @@ def markdown(evidence: Evidence, figures: Mapping[str, Rgb], extra: ReportExtras
 
 
 def html(evidence: Evidence, figures: Mapping[str, Rgb], extra: ReportExtras) -> str:
-    """The same as one HTML file, with its pictures in it and nothing that is fetched from elsewhere.
+    """The same as one self-contained HTML file.
 
     Raises:
         InputError: as `markdown`.
@@ -128,8 +125,8 @@ def _summary(evidence: Evidence) -> list[Block]:
         Heading(level=2, text="Summary"),
         Paragraph(
             text="Means over groups of clips, each group counting the same; of MSI3D the geometric mean. A column "
-            "has only groups on which every arm was measured. ↓ less is better, ↑ more is better, → 1 nearer to 1 "
-            "is better; the best of each column is bold, and so are ties."
+            "has only groups on which every variant was measured. ↓ less is better, ↑ more is better, → 1 nearer to "
+            "1 is better; the best of each column is bold, and so are ties."
         ),
     ]
     columns = summary(evidence)
@@ -156,13 +153,13 @@ def _count(found: Sequence[Verdict]) -> str:
 
 def _compared(evidence: Evidence) -> list[Block]:
     lines = [
-        f"{arm.title}: {text}"
-        for arm, text in zip(
+        f"{variant.title}: {text}"
+        for variant, text in zip(
             MAIN,
             (
-                "the pretrained encoder's answer as it is.",
-                "every image's parameters are moved themselves, from the encoder's answer, coarse to fine, with "
-                "regularisers.",
+                "the predictions of the pretrained encoder.",
+                "the parameters of every image are optimised freely, from the encoder's predictions, coarse to fine, "
+                "with regularisers.",
                 "the published equations.",
                 "what the authors' released code does.",
                 "the same with the step size of paper(): the released one was chosen for a larger encoder.",
@@ -177,20 +174,19 @@ def _compared(evidence: Evidence) -> list[Block]:
         Heading(level=2, text="What was compared"),
         Bullets(lines=tuple(lines)),
         Paragraph(
-            text="Rendered people are of identities that the encoder was not trained on; their shape, motion and "
-            "exact landmarks are known. Clean clips have landmarks with white noise; hard ones have landmarks as a "
-            "detector gives them, and things that hide the face. The rendered scan is a real person's, filmed from "
-            "known places. Nothing is known of the real clips but their landmarks, and of the real session its "
-            "cameras."
+            text="Rendered people have identities that the encoder was not trained on; their shape, motion and "
+            "exact landmarks are known. Clean clips have landmarks with white noise; hard ones have the errors of a "
+            "detector, and objects that hide the face. The rendered scan shows a real person from known cameras. "
+            "The real clips have landmarks alone, and the real session has calibrated cameras besides."
         ),
         Bullets(lines=tuple(sizes)),
         Paragraph(
-            text="NME is in percent of the outer-eye distance. Where it is not said otherwise, it is taken against "
-            "the landmarks that were fitted, with their noise: a lower one may mean that noise was fitted. MPVE "
-            "is the mean distance of vertices to the true ones, head without neck. CVD is the distance between "
-            "the meshes of the views. MSI3D is the mean over points of one over the variance of acceleration. "
-            "More of it than the truth has is motion that was smoothed away; so the errors of head turning and "
-            "of lip opening stand beside it."
+            text="NME is in percent of the outer-eye distance. Unless another reference is named, it is taken "
+            "against the landmarks that were fitted, with their noise: a lower value may mean that noise was fitted. "
+            "MPVE is the mean distance of vertices to the true ones, head without neck. CVD is the distance between "
+            "the meshes of the views. MSI3D is the mean over points of one over the variance of acceleration. A "
+            "value above that of the truth means that true motion was lost, which the errors of head turning and of "
+            "lip opening show."
         ),
     ]
 
@@ -210,8 +206,8 @@ def _published(evidence: Evidence) -> list[Block]:
         Heading(level=2, text="The paper's numbers and ours"),
         Paragraph(
             text="The data differ, and so do the head model, the encoder and the units (the paper's MSI3D and CVD "
-            "have none). No number of ours can be set against one of the paper's: only the orderings within each "
-            "table can be compared, which is done below."
+            "have none). Single numbers of ours and of the paper are therefore not comparable: only the orderings "
+            "within each table are compared, below."
         ),
     ]
     ours: dict[str, list[Block]] = {spec.name: _ablation(evidence, spec.name) for spec in ABLATIONS}
@@ -238,13 +234,13 @@ def _ablation(evidence: Evidence, name: str) -> list[Block]:
 
 
 def _ours(item: Table, metrics: Sequence[str]) -> list[Block]:
-    grid = arm_grid(item, metrics)
+    grid = variant_grid(item, metrics)
     return [] if grid is None else [Paragraph(text=f"Ours: {group_title(item.group)}"), grid]
 
 
 def _by_group(evidence: Evidence) -> list[Block]:
     blocks: list[Block] = [
-        Heading(level=2, text="All arms, group by group"),
+        Heading(level=2, text="All variants, group by group"),
         Paragraph(text="Mean over clips ± standard deviation between clips, where there are several."),
     ]
     for group in groups_of(evidence):
@@ -253,7 +249,7 @@ def _by_group(evidence: Evidence) -> list[Block]:
             continue
         blocks.append(Heading(level=3, text=f"{group_title(group)} ({_size(evidence, group)})"))
         for metrics in (SHAPE, MOTION, EFFORT):
-            grid = arm_grid(item, [metric.name for metric in metrics])
+            grid = variant_grid(item, [metric.name for metric in metrics])
             if grid is not None:
                 blocks.append(grid)
     return blocks
@@ -274,19 +270,21 @@ def _figures(figures: Mapping[str, Rgb], extra: ReportExtras) -> list[Block]:
 
 
 def _cameras(evidence: Evidence) -> list[Block]:
-    """What calibrated cameras tell about real footage."""
+    """The errors that calibrated cameras reveal on real footage."""
     blocks: list[Block] = []
     item = table(evidence, MAIN_TABLE, FOUR_CAMERAS)
     grid = (
-        None if item is None else arm_grid(item, ["landmarks_3d_median_mm", "landmarks_3d_turned_median_mm"])
+        None
+        if item is None
+        else variant_grid(item, ["landmarks_3d_median_mm", "landmarks_3d_per_image_median_mm"])
     )
     if grid is not None:
         blocks += [
             Heading(level=3, text="3D landmark error"),
             Paragraph(
-                text="Inner landmarks against points triangulated from the cameras, after one size for the clip and "
-                "one rotation per camera; beside it with a rotation per image, which leaves out how the head turned. "
-                "Every image has its own place, for weak perspective does not tell how far away a head is."
+                text="Inner landmarks against points triangulated from the cameras, after alignment by one scale for "
+                "the clip and one rotation per camera; beside it with one rotation per image, which removes errors "
+                "of head rotation. Every image has its own translation, which weak perspective does not observe."
             ),
             grid,
         ]
@@ -301,7 +299,7 @@ def _cameras(evidence: Evidence) -> list[Block]:
                 ),
                 held_out,
             ]
-    heading = Heading(level=2, text="Real session: what the cameras tell")
+    heading = Heading(level=2, text="Real session: errors against the calibrated cameras")
     return [heading, *blocks] if blocks else []
 
 
@@ -309,16 +307,16 @@ def _verdicts(evidence: Evidence, extra: ReportExtras) -> list[Block]:
     found = verdicts(evidence)
     against = [item for item in found if item.rival is not None]
     blocks: list[Block] = [
-        Heading(level=2, text="What best() has to reach"),
+        Heading(level=2, text="Requirements of best()"),
         Heading(level=3, text="Fixed targets"),
         *_targets(evidence, [item for item in found if item.rival is None]),
         Heading(level=3, text="Against paper() and official(), over all groups"),
         Paragraph(
-            text="Means over the clips that both arms have. On the scan, which has no corresponding vertices, its "
-            "distance to the mesh stands for MPVE. Equal counts as no larger; nothing else is tolerated."
+            text="Means over the clips that both variants have. On the scan, which has no corresponding vertices, "
+            "its distance to the mesh takes the place of MPVE. Equal means are no larger; there is no tolerance."
         ),
     ]
-    blocks.append(counts_grid(against) if against else Paragraph(text="Nothing could be compared."))
+    blocks.append(counts_grid(against) if against else Paragraph(text="No two variants could be compared."))
     failed = dict.fromkeys(item.metric for item in found if item.status == "not met")
     causes = tuple(f"{_title(name)}: {extra.unmet.get(name, UNKNOWN_CAUSE)}" for name in failed)
     if causes:
@@ -349,23 +347,23 @@ def _targets(evidence: Evidence, found: Sequence[Verdict]) -> list[Block]:
     return [
         grid,
         Paragraph(
-            text="Ideal, shape alone: the rigid MPVE of the shape at rest that the best estimate from the landmarks "
-            "expects. It knows how large their noise is and how faces vary, and takes from the pictures what the "
-            "encoder tells of size (studies/common/ideal_estimator.py). Errors of expression come on top. It is a "
-            "mean over noise and people: for single people it may be less or more."
+            text="Ideal, shape alone: the expected rigid MPVE of the shape at rest of the best estimate from the "
+            "landmarks. The estimator knows the variance of their noise and the variation of faces, and uses the "
+            "encoder's estimate of size (studies/common/ideal_estimator.py). Errors of expression come on top. The "
+            "value is a mean over noise and people; single people may have less or more."
         ),
     ]
 
 
 def _truth_line(evidence: Evidence, group: str) -> str | None:
-    """How steady the truth is, and whether a fit as steady as is asked for would still move as the truth does."""
+    """Motion stability of the truth, and whether a fit as stable as required would still move as the truth does."""
     true = true_stability_of(evidence, group)
     if true is None:
         return None
     shares = [
         f"{true.mean / mean.mean:.2f} x that of {title}"
-        for arm, title in ((PAPER, "paper()"), (OFFICIAL, "official()"), (BEST, "best()"))
-        if (mean := group_mean(evidence, arm, group, "msi3d_vertices")) is not None and mean.mean
+        for variant, title in ((PAPER, "paper()"), (OFFICIAL, "official()"), (BEST, "best()"))
+        if (mean := group_mean(evidence, variant, group, "msi3d_vertices")) is not None and mean.mean
     ]
     line = f"MSI3D of the true vertices: {number(true.mean, None)}"
     return f"{line}; {', '.join(shares)}." if shares else f"{line}."
@@ -374,14 +372,14 @@ def _truth_line(evidence: Evidence, group: str) -> str | None:
 def _orderings(evidence: Evidence, extra: ReportExtras) -> list[Block]:
     found = orderings(evidence)
     blocks: list[Block] = [
-        Heading(level=2, text="Orderings that the paper claims"),
+        Heading(level=2, text="Orderings that the paper reports"),
         Paragraph(
-            text="The claims are the paper's, about its own method: paper() answers to them. official() and best() "
-            "are judged by the same ones for comparison."
+            text="The claims are the paper's, about its own method, which paper() is. official() and best() are "
+            "judged by the same claims for comparison."
         ),
     ]
     if not found:
-        return [*blocks, Paragraph(text="No group has the arms and figures for any of them.")]
+        return [*blocks, Paragraph(text="No group has the variants and figures for any of them.")]
     blocks.append(claims_grid(found))
     failed = dict.fromkeys(item.claim for item in found if not all(item.holds.values()))
     texts = {item.claim: f"{item.source}, {item.text}" for item in found}
@@ -418,6 +416,6 @@ def _origin(evidence: Evidence, extra: ReportExtras) -> list[Block]:
         ),
     ]
     missing = (*(f"Absent: {line}" for line in evidence.absent), *left_out(evidence))
-    blocks.append(Heading(level=3, text="What is not here"))
+    blocks.append(Heading(level=3, text="What is missing"))
     blocks.append(Bullets(lines=missing) if missing else Paragraph(text="Nothing was left out."))
     return blocks

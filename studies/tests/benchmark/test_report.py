@@ -14,16 +14,17 @@ from matplotlib.image import imread
 from small_evidence import PEOPLE, four_camera_runs, held_out_runs, small_evidence
 
 from neuface.errors import InputError
-from studies.benchmark.aggregate import METRICS
-from studies.benchmark.collect import FAST, Evidence, EvidenceSettings
-from studies.benchmark.command import command_line, said_of_gradients
-from studies.benchmark.report.documents import Cell, Grid, Picture, png_bytes, to_html, to_markdown
+from studies.benchmark.command import command_line, gradient_map_findings
+from studies.benchmark.paper_claims import CLAIMS, SPREAD_CLAIM
+from studies.benchmark.records import Evidence
 from studies.benchmark.report.explanations import LIKELY_CAUSES
 from studies.benchmark.report.figures import CAPTIONS, draw_figures, mpve_bars, steadiness_scatter
-from studies.benchmark.report.grids import best_places, number
+from studies.benchmark.report.grids import best_places
 from studies.benchmark.report.paper_numbers import PUBLISHED
 from studies.benchmark.report.sections import ReportExtras, html, markdown, report_pictures
-from studies.benchmark.requirements import CLAIMS, SPREAD_CLAIM
+from studies.benchmark.settings import FAST, BenchmarkSettings
+from studies.common.metrics import METRICS
+from studies.common.report.documents import Cell, Grid, Picture, number, png_bytes, to_html, to_markdown
 from studies.gradient_maps.maps import MapFigures
 
 VOID = {"meta", "img"}
@@ -80,7 +81,7 @@ def extra() -> ReportExtras:
     return ReportExtras(
         torch_version="9.9",
         cpu="A <processor>",
-        command="neuface benchmark --out study",
+        command="python -m studies.benchmark --out study",
         pictures=(Picture(name="gradients", caption="Gradient maps", image=some_picture()),),
         remarks={"nme_percent_against_direct": "noise is fitted", "multiview_cvd": "never to be seen"},
         unmet={"nme_percent": "a model is no scatter plot", "scan_mm": "never to be seen"},
@@ -108,7 +109,7 @@ def rows_of(text: str) -> list[list[list[str]]]:
 # --- The whole report
 
 
-def test_the_page_is_whole_and_needs_nothing_else(
+def test_the_page_is_self_contained(
     evidence: Evidence, figures: dict[str, np.ndarray], extra: ReportExtras
 ) -> None:
     text = html(evidence, figures, extra)
@@ -133,7 +134,7 @@ def test_the_page_is_whole_and_needs_nothing_else(
     assert links == anchors != set()
 
 
-def test_markdown_and_page_say_the_same(
+def test_markdown_and_page_have_the_same_content(
     evidence: Evidence, figures: dict[str, np.ndarray], extra: ReportExtras
 ) -> None:
     text, page = markdown(evidence, figures, extra), page_of(html(evidence, figures, extra))
@@ -145,7 +146,7 @@ def test_markdown_and_page_say_the_same(
     for said in (
         "A <processor>",
         "torch 9.9",
-        "neuface benchmark --out study",
+        "python -m studies.benchmark --out study",
         "e" * 64,
         "h" * 64,
         "people 2",
@@ -173,7 +174,7 @@ def test_the_summary_comes_first_with_the_best_in_bold(evidence: Evidence, extra
     }
 
 
-def test_means_stand_with_spread_clips_ties_and_truth(evidence: Evidence, extra: ReportExtras) -> None:
+def test_means_have_their_spread_clips_ties_and_truth(evidence: Evidence, extra: ReportExtras) -> None:
     text = markdown(evidence, {}, extra)
     assert "**1.00** ± 0.71" in text
     # Both 0.40; and a figure that one of two clips has.
@@ -187,7 +188,7 @@ def test_means_stand_with_spread_clips_ties_and_truth(evidence: Evidence, extra:
     assert "4.00 ± 1.41" in motion[-1]
 
 
-def test_nothing_that_failed_is_hidden(evidence: Evidence, extra: ReportExtras) -> None:
+def test_failed_requirements_and_claims_are_listed(evidence: Evidence, extra: ReportExtras) -> None:
     text = markdown(evidence, {}, extra)
     assert "Fixed targets: 2 of 6 requirements met, 3 not measured." in text
     assert (
@@ -209,9 +210,7 @@ def test_nothing_that_failed_is_hidden(evidence: Evidence, extra: ReportExtras) 
     assert "never to be seen" not in text
 
 
-def test_what_an_ideal_estimator_expects_stands_beside_the_targets(
-    evidence: Evidence, extra: ReportExtras
-) -> None:
+def test_the_ideal_estimator_is_listed_beside_the_targets(evidence: Evidence, extra: ReportExtras) -> None:
     found = {
         (row[0], row[1]): row[2:]
         for table in rows_of(markdown(evidence, {}, extra))
@@ -225,7 +224,7 @@ def test_what_an_ideal_estimator_expects_stands_beside_the_targets(
     assert "Ideal, shape alone" not in unknown
 
 
-def test_a_study_of_nothing_says_so(extra: ReportExtras) -> None:
+def test_an_empty_benchmark_is_reported_as_such(extra: ReportExtras) -> None:
     nothing = replace(small_evidence(), runs=(), true_msi3d_vertices={}, absent=())
     text = markdown(nothing, draw_figures(nothing), extra)
     page_of(html(nothing, {}, extra))
@@ -261,7 +260,7 @@ def test_numbers_are_printed_without_powers_of_ten() -> None:
     assert number(None, 2) == ""
 
 
-def test_every_column_tells_its_unit() -> None:
+def test_every_column_has_a_unit() -> None:
     assert all(metric.unit for metric in METRICS.values())
 
 
@@ -283,12 +282,12 @@ def test_text_is_escaped_and_rows_fit_their_header() -> None:
 
 
 @pytest.mark.parametrize("name", ["../a", "a.png", "", "A"])
-def test_pictures_have_names_that_are_safe_as_files(name: str) -> None:
+def test_unsafe_picture_names_are_refused(name: str) -> None:
     with pytest.raises(InputError, match="lower-case letters"):
         Picture(name=name, caption="", image=some_picture())
 
 
-def test_a_png_holds_the_picture_exactly() -> None:
+def test_a_png_is_lossless() -> None:
     picture = some_picture()
     np.testing.assert_array_equal(np.round(255 * imread(BytesIO(png_bytes(picture)))[..., :3]), picture)
 
@@ -296,7 +295,7 @@ def test_a_png_holds_the_picture_exactly() -> None:
 # --- Figures
 
 
-def test_figures_are_drawn_of_what_there_is(evidence: Evidence) -> None:
+def test_figures_without_data_are_left_out(evidence: Evidence) -> None:
     drawn = draw_figures(evidence)
     assert list(drawn) == list(CAPTIONS)
     for picture in drawn.values():
@@ -307,12 +306,12 @@ def test_figures_are_drawn_of_what_there_is(evidence: Evidence) -> None:
     assert draw_figures(real) == {}
 
 
-def test_longer_bars_have_more_colour(evidence: Evidence) -> None:
+def test_the_length_of_a_bar_is_its_value(evidence: Evidence) -> None:
     """The bar of best(), in its own colour, grows against the others with its error."""
 
     def ink(value: float) -> int:
         runs = tuple(
-            replace(run, scores=replace(run.scores, mpve_mm=value)) if run.arm == "best" else run
+            replace(run, scores=replace(run.scores, mpve_mm=value)) if run.variant == "best" else run
             for run in evidence.runs
             if run.group == PEOPLE
         )
@@ -323,17 +322,17 @@ def test_longer_bars_have_more_colour(evidence: Evidence) -> None:
     assert ink(4.0) == pytest.approx(4 * ink(1.0), rel=0.05)
 
 
-def test_a_steadiness_of_zero_has_no_place_on_a_logarithm(evidence: Evidence) -> None:
+def test_a_stability_of_zero_is_left_out_of_the_logarithmic_figure(evidence: Evidence) -> None:
     runs = tuple(replace(run, scores=replace(run.scores, msi3d_vertices=0.0)) for run in evidence.runs)
     assert steadiness_scatter(replace(evidence, runs=runs)) is None
 
 
-def test_every_cause_is_of_a_claim() -> None:
+def test_every_cause_belongs_to_a_claim() -> None:
     known = {*(claim.name for claim in CLAIMS), SPREAD_CLAIM}
     assert set(LIKELY_CAUSES) <= known
 
 
-def test_what_is_said_of_the_gradient_maps_is_what_was_measured() -> None:
+def test_the_gradient_maps_are_judged_by_their_figures() -> None:
     def figures(moved: float, alike: float | None) -> MapFigures:
         return MapFigures(
             mean_mm=1.0,
@@ -344,19 +343,19 @@ def test_what_is_said_of_the_gradient_maps_is_what_was_measured() -> None:
             common_pull_similarity=0.0,
         )
 
-    as_claimed = said_of_gradients(figures(0.31, 0.98), figures(0.78, 0.83))
+    as_claimed = gradient_map_findings(figures(0.31, 0.98), figures(0.78, 0.83))
     assert "0.31 / 0.78, so the first holds; mean" in as_claimed
     assert as_claimed.endswith("0.98 / 0.83, so the second holds.")
-    reverse = said_of_gradients(figures(0.78, 0.83), figures(0.31, 0.98))
+    reverse = gradient_map_findings(figures(0.78, 0.83), figures(0.31, 0.98))
     assert "so the first does not hold;" in reverse
     assert reverse.endswith("so the second does not hold.")
-    assert said_of_gradients(figures(0.3, None), figures(0.7, None)).endswith("needs several images.")
+    assert gradient_map_findings(figures(0.3, None), figures(0.7, None)).endswith("needs several images.")
 
 
-def test_the_command_that_is_told_is_one_that_can_be_typed() -> None:
-    assert command_line(FAST, with_data=False) == "neuface benchmark --out DIR --fast"
-    settings = EvidenceSettings(people=2, four_camera_frames=0, held_out=False)
+def test_the_reported_command_repeats_the_benchmark() -> None:
+    assert command_line(FAST, with_data=False) == "python -m studies.benchmark --out DIR --fast"
+    settings = BenchmarkSettings(people=2, four_camera_frames=0, held_out=False)
     assert command_line(settings, with_data=True) == (
-        "neuface benchmark --out DIR --data DATA --settings.people 2 --settings.four-camera-frames 0 "
+        "python -m studies.benchmark --out DIR --data DATA --settings.people 2 --settings.four-camera-frames 0 "
         "--settings.no-held-out"
     )

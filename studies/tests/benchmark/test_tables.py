@@ -10,19 +10,19 @@ import pytest
 from small_evidence import ALL_ABSENT, PEOPLE, REAL, four_camera_runs, held_out_runs, small_evidence
 
 from studies.benchmark.aggregate import (
-    GROUP_TITLES,
     cvd_per_view,
     group_mean,
     groups_of,
     held_out_rows,
-    identity_spread_course,
-    mean_of,
+    identity_spread_curve,
     paired_means,
     true_stability_of,
 )
-from studies.benchmark.collect import Evidence
-from studies.benchmark.requirements import Ordering, Verdict, count_orderings, orderings, verdicts
+from studies.benchmark.paper_claims import Ordering, count_orderings, orderings
+from studies.benchmark.records import Evidence
+from studies.benchmark.requirements import Verdict, verdicts
 from studies.benchmark.tables import left_out, summary, tables
+from studies.common.metrics import GROUP_TITLES, mean_of
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def test_means_are_over_the_clips_that_have_the_figure(evidence: Evidence) -> No
     assert true_stability_of(evidence, REAL) is None
 
 
-def test_what_is_not_finite_is_missing() -> None:
+def test_values_that_are_not_finite_are_missing() -> None:
     assert mean_of([float("nan"), float("inf"), None]) is None
     found = mean_of([float("nan"), 2.0])
     assert found is not None
@@ -75,11 +75,11 @@ def test_views_and_passes_are_averaged_over_clips(evidence: Evidence) -> None:
     assert [view and (view.mean, view.clips) for view in views] == [(2, 2), (2, 2), (3, 1)]
     assert cvd_per_view(evidence, "best", PEOPLE) == ()
     # The shorter clip keeps its last value: (0.4 + 0.6) / 2, (0.2 + 0.4) / 2, (0.2 + 0.2) / 2.
-    assert identity_spread_course(evidence, "paper", PEOPLE) == pytest.approx((0.5, 0.3, 0.2))
-    assert identity_spread_course(evidence, "best", PEOPLE) == ()
+    assert identity_spread_curve(evidence, "paper", PEOPLE) == pytest.approx((0.5, 0.3, 0.2))
+    assert identity_spread_curve(evidence, "best", PEOPLE) == ()
 
 
-def test_groups_stand_in_the_reports_order_and_unknown_ones_last(evidence: Evidence) -> None:
+def test_groups_have_the_order_of_the_report_with_unknown_ones_last(evidence: Evidence) -> None:
     other = replace(evidence.runs[0], group="other")
     shuffled = replace(evidence, runs=(other, *reversed(evidence.runs)))
     assert groups_of(shuffled) == (PEOPLE, REAL, "other")
@@ -107,31 +107,31 @@ def test_the_tables_are_plain_json_with_every_mean(evidence: Evidence) -> None:
         "stdev": pytest.approx(math.sqrt(0.5)),
     }
     assert main[PEOPLE]["rows"]["official_fast"]["means"]["cvd_mm"] is None
-    # A figure that no arm has is no column.
+    # A figure that no variant has is no column.
     assert "scan_mm" not in main[PEOPLE]["rows"]["best"]["means"]
     assert main[PEOPLE]["true_msi3d_vertices"]["mean"] == 4
-    # Ablations only where their own arms were run, though paper() and best() were run on the real clip.
-    for name, arms in {
+    # Ablations only where their own variants were run, though paper() and best() were run on the real clip.
+    for name, variants in {
         "S1": ["encoder", "only_landmarks", "with_multiview", "with_temporal", "paper"],
         "S2": ["paper", "paper_median", "best"],
         "S3a": ["paper", "paper_photo2", "paper_photo5"],
     }.items():
         assert list(found["tables"][name]) == [PEOPLE]
-        assert list(found["tables"][name][PEOPLE]["rows"]) == arms
+        assert list(found["tables"][name][PEOPLE]["rows"]) == variants
     assert found["identity_spread"] == {PEOPLE: {"paper": pytest.approx([0.5, 0.3, 0.2])}}
     assert list(found["cvd_per_view_mm"][PEOPLE]) == ["paper"]
     assert {item["clip"] for item in found["runs"]} == {"a", "b", "r"}
     assert found["metrics"]["mpve_mm"] == {"title": "MPVE, rigid", "unit": "mm", "better": "less"}
 
 
-def test_the_summary_takes_groups_that_every_arm_has(evidence: Evidence) -> None:
+def test_the_summary_takes_groups_that_every_variant_name_has(evidence: Evidence) -> None:
     columns = {column.metric: column for column in summary(evidence)}
     assert columns["mpve_mm"].groups == (PEOPLE,)
     assert columns["mpve_mm"].means["best"] == 1.0
-    # official() was not run on the real clip, official_fast has no NME on the people: no group has all arms.
+    # official() was not run on the real clip, official_fast has no NME on the people: no group has all variants.
     assert "nme_percent" not in columns
     without = replace(
-        evidence, runs=tuple(run for run in evidence.runs if not run.arm.startswith("official"))
+        evidence, runs=tuple(run for run in evidence.runs if not run.variant.startswith("official"))
     )
     nme = next(column for column in summary(without) if column.metric == "nme_percent")
     assert nme.groups == (PEOPLE, REAL)
@@ -188,16 +188,16 @@ def test_verdicts_against_rivals(
     assert found.status == status
 
 
-def test_a_steadier_fit_that_is_not_steady_enough_fails(evidence: Evidence) -> None:
+def test_a_gain_of_stability_below_the_required_one_fails(evidence: Evidence) -> None:
     runs = tuple(
-        replace(run, scores=replace(run.scores, msi3d_vertices=2.9)) if run.arm == "best" else run
+        replace(run, scores=replace(run.scores, msi3d_vertices=2.9)) if run.variant == "best" else run
         for run in evidence.runs
     )
     found = verdict(verdicts(replace(evidence, runs=runs)), PEOPLE, "msi3d_vertices", "paper")
     assert found.status == "not met"
 
 
-def test_what_applies_to_nobody_is_no_requirement_and_what_one_lacks_is_not_measured(
+def test_a_metric_that_both_lack_is_not_required_and_one_that_either_lacks_is_not_measured(
     evidence: Evidence,
 ) -> None:
     found = verdicts(evidence)
@@ -206,7 +206,7 @@ def test_what_applies_to_nobody_is_no_requirement_and_what_one_lacks_is_not_meas
     assert not any(item.metric == "scan_mm" for item in found if item.rival)
 
 
-def test_fixed_targets_are_always_told(evidence: Evidence, with_session: Evidence) -> None:
+def test_fixed_targets_are_always_listed(evidence: Evidence, with_session: Evidence) -> None:
     found = verdicts(evidence)
     targets = {(item.group, item.metric): item for item in found if item.rival is None}
     assert {key: item.other for key, item in targets.items()} == {
@@ -268,7 +268,7 @@ def test_orderings_of_the_paper(evidence: Evidence, claim: str, expected: dict[s
     assert holds(orderings(evidence), claim) == expected
 
 
-def test_orderings_tell_their_figures_and_skip_what_was_not_run(evidence: Evidence) -> None:
+def test_orderings_have_their_figures_and_skip_what_was_not_run(evidence: Evidence) -> None:
     found = orderings(evidence)
     figures = next(item.figures for item in found if item.claim == "mpve_mm_against_direct")
     assert figures == {"direct": 3, "paper": 3, "official": 4, "best": 1}
@@ -280,14 +280,14 @@ def test_orderings_tell_their_figures_and_skip_what_was_not_run(evidence: Eviden
     assert orderings(empty(evidence)) == ()
 
 
-def test_a_spread_that_grows_is_told(evidence: Evidence) -> None:
+def test_a_growing_spread_is_reported(evidence: Evidence) -> None:
     runs = tuple(replace(run, identity_spread=tuple(reversed(run.identity_spread))) for run in evidence.runs)
     assert holds(orderings(replace(evidence, runs=runs)), "identity_spread") == {"paper": False}
 
 
 def test_claims_are_counted_over_groups(evidence: Evidence) -> None:
     counts = {
-        (item.claim, item.arm): (item.holds, item.groups) for item in count_orderings(orderings(evidence))
+        (item.claim, item.variant): (item.holds, item.groups) for item in count_orderings(orderings(evidence))
     }
     assert counts["nme_percent_against_direct", "paper"] == (1, 2)
     assert counts["nme_percent_against_direct", "official"] == (0, 1)

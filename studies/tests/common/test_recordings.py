@@ -15,10 +15,9 @@ from neuface.fitting.config import FitConfig
 from neuface.head.model import facing_yaw_rad
 from neuface.io.scans import read_scan
 from neuface.models import load_model
-from studies.common.cases import Case
 from studies.common.data_folder import files_below
 from studies.common.recordings import RECORDINGS, find_footage
-from studies.neural_versus_direct.arms import encoder_answer
+from studies.common.variants import encoder_prediction
 
 # What docs/open_encoder.md says that the encoder has been trained on.
 TRAINED_ON = {"brbk7n", "lbax4n", "asl_no", "calibration_session"}
@@ -104,15 +103,15 @@ def test_profiles_of_an_unseen_person() -> None:
     """MediaPipe's own places for its points in profiles explain a real clip better than those of the front view."""
     (real,) = (case for case in find_footage(DATA).cases if case.name == "head_pose_female")
     clip, model = real.load(), load_model("open")
-    answer = encoder_answer(Case(clip=clip), model, FitConfig())
+    predicted = encoder_prediction(clip, model, FitConfig())
     frontal = replace(
         model.head.embeddings["mediapipe478"], contour_yaw_rad=torch.zeros(0),
         contour_triangles=torch.zeros(0, 0).long(), contour_barycentric=torch.zeros(0, 0, 3),
     )  # fmt: skip
     fixed = replace(model.head, embeddings={**model.head.embeddings, "mediapipe478": frontal})
-    found = image_nme_percent(model.head, answer, clip.landmarks, clip.crops)[0]
-    without = image_nme_percent(fixed, answer, clip.landmarks, clip.crops)[0]
-    profile = facing_yaw_rad(answer.params)[0].abs().rad2deg() > 30
+    found = image_nme_percent(model.head, predicted, clip.landmarks, clip.crops)[0]
+    without = image_nme_percent(fixed, predicted, clip.landmarks, clip.crops)[0]
+    profile = facing_yaw_rad(predicted.params)[0].abs().rad2deg() > 30
     assert int(profile.sum()) >= 5
     assert float(found.nanmean()) < 8
     assert float(found[profile].nanmean()) < 0.9 * float(without[profile].nanmean())

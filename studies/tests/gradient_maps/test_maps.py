@@ -23,12 +23,12 @@ from studies.gradient_maps.maps import (
     GradientMaps,
     Objective,
     StepMaps,
-    answered_fields,
     gradient_maps,
     gradient_picture,
     map_figures,
     mean_cosine,
     moved_share,
+    predicted_fields,
     step_maps,
 )
 
@@ -106,7 +106,7 @@ def no_pull(answer: Prediction) -> Tensor:
     return answer.params.identity.sum()
 
 
-def direct_steps(
+def free_steps(
     start: Prediction, head: HeadModel, objectives: list[Objective], config: GradientMapConfig = ONE_PERCENT
 ) -> StepMaps:
     inputs = torch.zeros(len(objectives), 1, 1, 1).double()
@@ -134,11 +134,11 @@ def slopes_by_differences(function: Callable[[Tensor], Tensor], at: Tensor, step
 
 
 @pytest.mark.parametrize("direction", ["gradient", "adam"])
-def test_the_direct_step_is_the_analytic_one(
+def test_the_step_of_free_parameters_is_the_analytic_one(
     head: HeadModel, start: Prediction, observed: Tensor, direction: str
 ) -> None:
     objectives = landmark_objectives(head, observed)
-    found = direct_steps(start, head, objectives, GradientMapConfig(direction=direction))  # type: ignore[arg-type]
+    found = free_steps(start, head, objectives, GradientMapConfig(direction=direction))  # type: ignore[arg-type]
     for row, objective in enumerate(objectives):
         at = flat_values(start, row)
         slope = slopes_by_differences(lambda x, of=objective, i=row: of(with_values(start, i, x)), at)
@@ -158,9 +158,9 @@ def test_the_direct_step_is_the_analytic_one(
 
 def test_no_loss_and_no_gradient_move_nothing(head: HeadModel, start: Prediction) -> None:
     exact = start.camera.project(head.landmarks(start.params, "ibug68"))
-    steps = direct_steps(start, head, landmark_objectives(head, exact))
+    steps = free_steps(start, head, landmark_objectives(head, exact))
     assert steps.displacement_mm.abs().max() < 1e-12
-    flat = direct_steps(start, head, [lambda answer: 0 * answer.params.identity.sum() + 1.0] * 2)
+    flat = free_steps(start, head, [lambda answer: 0 * answer.params.identity.sum() + 1.0] * 2)
     assert flat.displacement_mm.abs().max() == 0
 
 
@@ -173,9 +173,9 @@ def test_one_linear_layer_steps_as_free_parameters_do(
     inputs = torch.rand(2, 1, 2, 2, generator=torch.Generator().manual_seed(1)).double()
     objectives = landmark_objectives(head, observed)
     neural = step_maps(network, head, inputs, objectives, no_pull, ONE_PERCENT)
-    direct = direct_steps(network(inputs).detach(), head, objectives)
-    torch.testing.assert_close(neural.displacement_mm, direct.displacement_mm, rtol=1e-6, atol=1e-9)
-    torch.testing.assert_close(neural.shape_share, direct.shape_share)
+    free = free_steps(network(inputs).detach(), head, objectives)
+    torch.testing.assert_close(neural.displacement_mm, free.displacement_mm, rtol=1e-6, atol=1e-9)
+    torch.testing.assert_close(neural.shape_share, free.shape_share)
     assert mean_cosine(neural.common_pull) == pytest.approx(1.0)
 
 
@@ -187,8 +187,8 @@ def test_a_deeper_network_takes_the_step_it_is_said_to_take(
     objectives = landmark_objectives(head, observed)
     small = GradientMapConfig(loss_decrease=1e-6)
     found = step_maps(network, head, inputs, objectives, no_pull, small)
-    direct = direct_steps(network(inputs).detach(), head, objectives, small)
-    assert not torch.allclose(found.displacement_mm, direct.displacement_mm, rtol=1e-2)
+    free = free_steps(network(inputs).detach(), head, objectives, small)
+    assert not torch.allclose(found.displacement_mm, free.displacement_mm, rtol=1e-2)
     for row, objective in enumerate(objectives):
         before = network(inputs[row : row + 1])
         loss = objective(before)
@@ -258,7 +258,7 @@ def test_maps_of_a_clip_are_where_they_should_be(model: FaceModel, maps: Gradien
     assert (maps.vertex_gradient[:, near] > 0).any(1).all()
     assert (maps.pixel_gradient > 0).flatten(1).any(1).all()
     # Unposed and with neck, jaw and eyes at rest, the open head's vertices are linear in its codes.
-    assert mean_cosine(maps.direct.common_pull) == pytest.approx(1.0, abs=1e-5)
+    assert mean_cosine(maps.free.common_pull) == pytest.approx(1.0, abs=1e-5)
     different = mean_cosine(maps.neural.common_pull)
     assert different is not None
     assert different < 0.99
@@ -267,11 +267,11 @@ def test_maps_of_a_clip_are_where_they_should_be(model: FaceModel, maps: Gradien
     assert picture.shape[0] > 3 * 200
 
 
-def test_only_what_the_network_answers_is_moved_directly(model: FaceModel) -> None:
+def test_free_parameters_are_those_that_the_network_predicts(model: FaceModel) -> None:
     inputs = torch.zeros(1, 3, 112, 112)
     answer = model.encoder(inputs)
-    assert set(answered_fields(answer)) == set(MOVED)
-    assert answered_fields(answer.detach()) == ()
+    assert set(predicted_fields(answer)) == set(MOVED)
+    assert predicted_fields(answer.detach()) == ()
 
 
 def test_what_cannot_be_shown_is_said(model: FaceModel, clip: Clip) -> None:

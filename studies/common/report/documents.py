@@ -1,8 +1,9 @@
-"""A report as a list of blocks, written as Markdown or as one HTML file that needs nothing else."""
+"""A report as a list of blocks, written as Markdown or as one self-contained HTML file."""
 
 from __future__ import annotations
 
 import base64
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from jaxtyping import UInt8
 from matplotlib.image import imsave
 
 from neuface.errors import InputError
+from studies.common.metrics import Metric
 
 Rgb = UInt8[np.ndarray, "h w 3"]
 Colour = Literal["good", "bad"]
@@ -48,20 +50,20 @@ class Cell:
 
     text: str = ""
     note: str = ""
-    """Follows the text, smaller."""
+    """A remark after the text, set smaller."""
     bold: bool = False
     verdict: Colour | None = None
-    """Colours the cell; the text must say the same."""
+    """Colour of the cell; the text must state the same."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """A table: the first column holds the names of the rows."""
+    """A table whose first column has the names of the rows."""
 
     header: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
     words: bool = False
-    """The cells hold words, not numbers, and are set flush left."""
+    """The cells contain words, not numbers, and are set flush left."""
 
     def __post_init__(self) -> None:
         wrong = [len(row) for row in self.rows if len(row) != len(self.header)]
@@ -71,10 +73,10 @@ class Grid:
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """A picture with what is to be seen in it."""
+    """A picture and its caption."""
 
     name: str
-    """Of its file, without ending: lower-case letters, digits and underscores."""
+    """Name of its file, without ending: lower-case letters, digits and underscores."""
     caption: str
     image: Rgb
 
@@ -85,10 +87,13 @@ class Picture:
             )
 
 
-# Characters; a narrow screen leaves a cell with more of them room to be read.
 LONG_TEXT = 24
+"""Number of characters above which a cell keeps a minimum width on a narrow screen."""
 
 Block = Heading | Paragraph | Bullets | Grid | Picture
+
+ARROWS = {"less": "\u00a0↓", "more": "\u00a0↑", "one": "\u00a0→\u00a01", None: ""}
+"""Marks of which values are better. The spaces do not break, so that no arrow stands alone in a line."""
 
 _STYLE = """
 :root { color-scheme: light; }
@@ -126,14 +131,35 @@ figcaption { font-size: .9rem; color: #444b52; max-width: 46rem; }
 """
 
 
+def number(value: float | None, digits: int | None) -> str:
+    """A value with `digits` after the point; None: three significant digits, without an exponent.
+
+    >>> number(1.2345, 2), number(123.4, None), number(0.01234, None)
+    ('1.23', '123', '0.0123')
+    """
+    if value is None:
+        return ""
+    return f"{value:.{significant_digits(value) if digits is None else digits}f}"
+
+
+def significant_digits(value: float) -> int:
+    """Digits after the point with which a value has three significant ones."""
+    return max(0, 2 - math.floor(math.log10(abs(value)))) if value else 0
+
+
+def column_title(metric: Metric) -> str:
+    """Title, unit, and the mark of which values are better."""
+    return f"{metric.title} ({metric.unit}){ARROWS[metric.better]}"
+
+
 def to_markdown(blocks: Sequence[Block], *, picture_folder: str) -> str:
-    """Markdown whose pictures lie beside it, as `picture_folder`/name.png."""
+    """Markdown that refers to its pictures as `picture_folder`/name.png."""
     parts = [_markdown(block, picture_folder) for block in blocks]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def to_html(blocks: Sequence[Block]) -> str:
-    """One HTML page: its style and pictures are in it, it has no scripts and asks no network for anything."""
+    """One HTML page that contains its style and pictures, without scripts; it loads nothing from a network."""
     title = next((block.text for block in blocks if isinstance(block, Heading) and block.level == 1), "")
     body: list[str] = []
     contents = [block.text for block in blocks if isinstance(block, Heading) and block.level == 2]
@@ -145,7 +171,7 @@ def to_html(blocks: Sequence[Block]) -> str:
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        # The browser itself then keeps to what this function promises.
+        # The browser then enforces that nothing is loaded.
         '<meta http-equiv="Content-Security-Policy" '
         "content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">\n"
         f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
