@@ -18,7 +18,8 @@ REPORT, TABLES = FOLDER / "report.md", FOLDER / "tables.json"
 
 NUMBER = r"[+-]?\d+(?:\.\d+)?"
 _CELL = re.compile(
-    rf"(?P<bold>\*\*)?(?P<value>{NUMBER})(?(bold)\*\*)(?: ± (?P<stdev>{NUMBER}))?(?: \((?P<clips>\d+) of \d+ clips\))?"
+    rf"(?P<bold>\*\*)?(?P<value>{NUMBER})(?(bold)\*\*)"
+    rf"(?: ± (?P<stdev>{NUMBER}))?(?: \((?P<clips>\d+) of \d+ clips\))?"
 )
 _ESCAPED = re.compile(r"(?<!\\)\|")
 
