@@ -25,14 +25,15 @@ from neuface.io.assets.converted import (
     write_encoder_copy,
     write_head_copy,
 )
+from neuface.io.assets.flame_models import FLAME_MODELS, companions_of, copies_of, files_of
 from neuface.io.flame.model_file import read_flame
-from neuface.models import FACE_MODELS, companions_of, copies_of, files_of, load_model
+from neuface.models import load_model
 
 FLAME_COMPANIONS = (
     catalogue.FLAME_LANDMARKS, catalogue.FLAME_MEDIAPIPE, catalogue.FLAME_MASKS, catalogue.FLAME_TEMPLATE,
     catalogue.LEFT_EYELID, catalogue.RIGHT_EYELID,
 )  # fmt: skip
-WEIGHTS = tuple(recipe.weights for recipe in FACE_MODELS.values())
+WEIGHTS = tuple(recipe.weights for recipe in FLAME_MODELS.values())
 OFFICIAL_FILES = (catalogue.FLAME_MODEL, OTHER_FLAME, *FLAME_COMPANIONS, *WEIGHTS)
 COPIES = (COPIED_HEAD, COPIED_HEAD_WITH_EYELIDS, *COPIED_ENCODERS.values())
 PathLike = str | os.PathLike[str]
@@ -97,8 +98,10 @@ def assets_report(assets: PathLike | None = None) -> AssetsReport:
             what=asset.what,
             names=asset.names,
             source=asset.source,
-            needed_by=tuple(name for name in FACE_MODELS if asset in files_of(name)[0]),
-            useful_for=tuple(name for name in FACE_MODELS if asset in (*files_of(name)[1], *copies_of(name))),
+            needed_by=tuple(name for name in FLAME_MODELS if asset in files_of(name)[0]),
+            useful_for=tuple(
+                name for name in FLAME_MODELS if asset in (*files_of(name)[1], *copies_of(name))
+            ),
             files=tuple(checked_file(asset, path, mesh) for path in _places(asset, found)),
         )
         for asset in (*OFFICIAL_FILES, *COPIES)
@@ -107,7 +110,7 @@ def assets_report(assets: PathLike | None = None) -> AssetsReport:
         folders=tuple(map(str, folders)),
         chosen_by=who_chose(assets),
         assets=tuple(states),
-        models=tuple(ModelState(model=name, problem=_problem_of(name, assets)) for name in FACE_MODELS),
+        models=tuple(ModelState(model=name, problem=_problem_of(name, assets)) for name in FLAME_MODELS),
     )
 
 
@@ -130,7 +133,7 @@ def convert_assets(
     folders = assets_dirs(assets)
     found = find_assets([], folders, "", optional=OFFICIAL_FILES)
     heads = [*found[catalogue.FLAME_MODEL], *found[OTHER_FLAME]]
-    weights = {name: _places(recipe.weights, found) for name, recipe in FACE_MODELS.items()}
+    weights = {name: _places(recipe.weights, found) for name, recipe in FLAME_MODELS.items()}
     if not heads and not any(weights.values()):
         raise InputError(
             f"{', '.join(map(str, folders))}: holds no FLAME model and no weights of DECA, EMOCA or SMIRK; "
@@ -153,7 +156,7 @@ def convert_assets(
         if places:
             copy = _target(out, places[0].parent, COPIED_ENCODERS[name].names[0])
             refuse_existing(copy, overwrite)
-            write_encoder_copy(copy, FACE_MODELS[name].read(places, "both"), overwrite=overwrite)
+            write_encoder_copy(copy, FLAME_MODELS[name].read(places, "both"), overwrite=overwrite)
             yield Copy(source=str(places[0]), copy=str(copy))
 
 
