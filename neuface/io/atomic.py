@@ -1,4 +1,4 @@
-"""The user's own folders, and files that appear whole or not at all."""
+"""The user's own folder, and files that appear whole or not at all."""
 
 from __future__ import annotations
 
@@ -11,20 +11,6 @@ from pathlib import Path
 
 from neuface.errors import InputError
 
-CACHE_VARIABLE = "NEUFACE_CACHE"
-
-
-def user_cache_dir() -> Path:
-    """The folder for things that can be made again; it need not exist yet.
-
-    `NEUFACE_CACHE` if it is set when this is called, else `neuface` in the platform's cache folder
-    (`XDG_CACHE_HOME` or `~/.cache`, `~/Library/Caches` on macOS, `LOCALAPPDATA` on Windows).
-    """
-    override = os.environ.get(CACHE_VARIABLE)
-    if override:
-        return Path(override).expanduser()
-    return _user_folder("XDG_CACHE_HOME", "~/.cache", "~/Library/Caches")
-
 
 def user_data_dir() -> Path:
     """The folder for what the user keeps; it need not exist yet.
@@ -32,16 +18,12 @@ def user_data_dir() -> Path:
     `neuface` in the platform's data folder (`XDG_DATA_HOME` or `~/.local/share`, `~/Library/Application Support` on
     macOS, `LOCALAPPDATA` on Windows).
     """
-    return _user_folder("XDG_DATA_HOME", "~/.local/share", "~/Library/Application Support")
-
-
-def _user_folder(variable: str, usual: str, on_macos: str) -> Path:
     if sys.platform == "win32":
         base = os.environ.get("LOCALAPPDATA") or "~/AppData/Local"
     elif sys.platform == "darwin":
-        base = on_macos
+        base = "~/Library/Application Support"
     else:
-        base = os.environ.get(variable) or usual
+        base = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
     return Path(base).expanduser() / "neuface"
 
 

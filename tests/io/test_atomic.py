@@ -1,28 +1,26 @@
-"""The cache folder and atomic files."""
+"""The user's data folder and atomic files."""
 
 from pathlib import Path
 
 import pytest
 
 from neuface.errors import InputError
-from neuface.io.atomic import atomic_path, user_cache_dir
+from neuface.io.atomic import atomic_path, user_data_dir
 
 
-def test_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_data_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("sys.platform", "linux")
-    monkeypatch.delenv("NEUFACE_CACHE", raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert user_cache_dir() == tmp_path / "neuface"
-    monkeypatch.setenv("NEUFACE_CACHE", str(tmp_path / "own"))
-    assert user_cache_dir() == tmp_path / "own"
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    assert user_data_dir() == tmp_path / "neuface"
 
 
-@pytest.mark.parametrize(("platform", "part"), [("darwin", "Caches"), ("linux", ".cache")])
-def test_platform_defaults(monkeypatch: pytest.MonkeyPatch, platform: str, part: str) -> None:
+@pytest.mark.parametrize(("platform", "part"), [("darwin", "Application Support"), ("linux", ".local")])
+def test_the_data_folder_has_the_default_of_the_platform(
+    monkeypatch: pytest.MonkeyPatch, platform: str, part: str
+) -> None:
     monkeypatch.setattr("sys.platform", platform)
-    monkeypatch.delenv("NEUFACE_CACHE", raising=False)
-    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    assert part in user_cache_dir().parts
+    monkeypatch.delenv("XDG_DATA_HOME", raising=False)
+    assert part in user_data_dir().parts
 
 
 def test_files_appear_whole_or_not_at_all(tmp_path: Path) -> None:
