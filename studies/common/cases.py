@@ -1,4 +1,4 @@
-"""The clips of the study with what is known about them: rendered people, and a rendered real scan.
+"""The clips of the studies with their known truth: rendered people, and a rendered real scan.
 
 Everything follows from a `CaseSpec`: the same spec gives the same clip.
 """
@@ -39,7 +39,7 @@ SEEDS_PER_VIEW_COUNT = 1_000_000
 # From a clip's seed to that of its corruption; larger than all seeds of a kind and role lie apart.
 CORRUPTION_SEEDS = 50_000_000
 VIEW_YAW_DEG = (-35.0, 0.0, 35.0)
-"""Cameras about the head where there are three; a single camera stands at a random yaw."""
+"""Yaw of each of three cameras about the head; a single camera has a random yaw."""
 LARGEST_SINGLE_YAW_DEG = 25.0
 # As the renderer's own default for synthetic clips; of 94 px between the outer eye corners it is 0.6 %.
 NOISE_PX = 0.6
@@ -100,7 +100,7 @@ class CaseSpec:
 
     @property
     def person_seed(self) -> int:
-        """One person per number: the same before one camera and before three."""
+        """One person per number, the same in front of one camera and of three."""
         return FIRST_SEED[self.kind, self.role] + self.number
 
     @property
@@ -114,7 +114,7 @@ class CaseSpec:
         return self.clip_seed + CORRUPTION_SEEDS
 
     def view_yaw_deg(self) -> tuple[float, ...]:
-        """How far each camera is turned about the head."""
+        """Yaw of each camera about the head."""
         if self.views > 1:
             return VIEW_YAW_DEG
         generator = torch.Generator().manual_seed(self.clip_seed)

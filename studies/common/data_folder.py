@@ -1,4 +1,4 @@
-"""Which files of a data folder are there."""
+"""Which files of a data folder exist."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from neuface.errors import InputError
 def files_below(
     folder: str | os.PathLike[str], names: Sequence[str]
 ) -> tuple[tuple[Path, ...], tuple[str, ...]]:
-    """The paths of files below a folder, and the names of those that are not there.
+    """The paths of files below a folder, and the names of those that are missing.
 
     A folder that does not exist is one without any of the files.
 

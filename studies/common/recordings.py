@@ -30,7 +30,7 @@ SCAN_FILES = ("james.obj", "james.jpg", "james.ljson")
 
 @dataclass(frozen=True, kw_only=True)
 class Recording:
-    """One real clip that the study knows, wherever its files lie."""
+    """One real clip of the studies, independent of where its files lie."""
 
     name: str
     person: str
@@ -88,12 +88,12 @@ RECORDINGS = (
         seen_in_training=True,
     ),
 )
-"""Those of people whom the encoder has not seen come first, so that a subset from the start is a fair one."""
+"""People whom the encoder has not seen come first, so that the first clips are a fair subset."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RealCase:
-    """One real clip whose files are there; nothing has been read yet."""
+    """One real clip whose files exist; nothing has been read yet."""
 
     recording: Recording
     folder: str
@@ -142,7 +142,7 @@ class RealCase:
         return read_cameras(self._paths((self.recording.cameras,))[0])
 
     def files(self) -> tuple[os.PathLike[str], ...]:
-        """All that `load` and `cameras` read."""
+        """All files that `load` and `cameras` read."""
         cameras = () if self.recording.cameras is None else (self.recording.cameras,)
         return self._paths((*self.recording.videos, self.recording.landmarks, *cameras))
 
@@ -152,11 +152,11 @@ class RealCase:
 
 @dataclass(frozen=True, kw_only=True)
 class RealFootage:
-    """What a data folder holds of what the study knows."""
+    """The recordings of the studies that a data folder contains."""
 
     cases: tuple[RealCase, ...]
     absent: tuple[str, ...]
-    """One line for every clip that is not there, with the files that it lacks."""
+    """One line for every missing clip, with the files that it lacks."""
     scan_folder: str | None
     """For `neuface.io.scans.read_scan`; None where there is no scan."""
 
@@ -171,7 +171,7 @@ class RealFootage:
 
 
 def find_footage(folder: str | os.PathLike[str]) -> RealFootage:
-    """The real clips below a folder; whatever is missing is told in `absent`.
+    """The real clips below a folder; `absent` lists what is missing.
 
     Raises:
         InputError: `folder` is a file.
