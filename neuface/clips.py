@@ -152,26 +152,38 @@ def _checked_names(names: Sequence[str] | None, default: list[str]) -> tuple[str
 
 
 def _load_if_path(landmarks: Any, views: int) -> Any:
-    """Landmark files as arrays; anything else as it is."""
+    """The landmarks of files; anything else as it is."""
     if _is_path(landmarks):
-        arrays, _ = read_landmarks(landmarks)
-        if len(arrays) != views:
+        found = read_landmarks(landmarks)
+        if len(found.points_px) != views:
             raise InputError(
-                f"{os.fspath(landmarks)}: has landmarks of {len(arrays)} view(s), the clip has {views}; "
+                f"{os.fspath(landmarks)}: has landmarks of {len(found.points_px)} view(s), the clip has {views}; "
                 "expected one file with all views, or a list with one file per view"
             )
-        return arrays
+        return found
     if isinstance(landmarks, list | tuple) and any(_is_path(item) for item in landmarks):
         if not all(_is_path(item) for item in landmarks):
             raise InputError("landmarks: a list must hold paths only or arrays only, one per view")
-        arrays = [array for path in landmarks for array in read_landmarks(path)[0]]
-        if len(landmarks) != views or len(arrays) != views:
-            raise InputError(
-                f"landmarks: {len(landmarks)} file(s) with {len(arrays)} view(s) for a clip of {views} "
-                "view(s); expected one file per view"
-            )
-        return arrays
+        return _joined_views(landmarks, [read_landmarks(path) for path in landmarks], views)
     return landmarks
+
+
+def _joined_views(paths: Sequence[Any], files: Sequence[Landmarks], views: int) -> Landmarks:
+    """The landmarks of several files as the views of one clip."""
+    found = sum(len(item.points_px) for item in files)
+    if len(files) != views or found != views:
+        raise InputError(
+            f"landmarks: {len(files)} file(s) with {found} view(s) for a clip of {views} "
+            "view(s); expected one file per view"
+        )
+    kinds = {(item.points_px.shape[1], item.scheme.name) for item in files}
+    if len(kinds) > 1:
+        listed = ", ".join(
+            f"{os.fspath(path)}: {item.points_px.shape[1]} frames of {item.scheme.name}"
+            for path, item in zip(paths, files, strict=True)
+        )
+        raise InputError(f"landmarks: the files differ in length or scheme ({listed}); expected one for all")
+    return Landmarks.cat(files)
 
 
 def _detect(frames: FrameSource, detector: Detector, progress: bool) -> Landmarks:

@@ -107,7 +107,9 @@ def steady_crops(
     """
     dense = landmarks.points_px.shape[-2] != 68
     if dense and rule.dense_margin is None:
-        raise InputError(f"steady_crops needs ibug68 landmarks, got {landmarks.scheme}: use to_ibug68 first")
+        raise InputError(
+            f"steady_crops needs ibug68 landmarks, got {landmarks.scheme.name}: use to_ibug68 first"
+        )
     points = landmarks.points_px.detach().cpu().double().numpy()
     found = (landmarks.confidence > 0).cpu().numpy()
     boxes = np.stack(

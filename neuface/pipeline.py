@@ -96,7 +96,7 @@ def optimize_person(
     loaded = load_model(model) if isinstance(model, str) else model
     place = checked_device(device)
     read = [read_clip(clip, progress=progress) for clip in clips]
-    schemes = sorted({clip.landmarks.scheme for clip in read})
+    schemes = sorted({clip.landmarks.scheme.name for clip in read})
     if len(schemes) > 1:
         raise InputError(
             f"clips that are fitted together must have landmarks of one scheme, got {' and '.join(schemes)}"

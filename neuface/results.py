@@ -20,6 +20,7 @@ from neuface.fitting.config import FitConfig
 from neuface.head.model import HeadModel
 from neuface.io.npz import read_arrays, write_arrays
 from neuface.io.video import write_video
+from neuface.landmarks.schemes import scheme_named
 from neuface.models import load_head
 from neuface.structs import Camera, Crop, FrameSource, HeadParams, Landmarks, Prediction, WeakPerspective
 from neuface.viz.overlay_video import overlay_frames
@@ -208,7 +209,7 @@ class FitResult:
             landmarks=Landmarks(
                 points_px=torch.from_numpy(arrays["landmarks.points_px"]),
                 confidence=torch.from_numpy(arrays["landmarks.confidence"]),
-                scheme=meta["scheme"],
+                scheme=scheme_named(meta["scheme"]),
             ),
             status=torch.from_numpy(arrays["status"].astype(np.int64)),
             image_nme_percent=torch.from_numpy(arrays["image_nme_percent"]),
@@ -229,7 +230,7 @@ class FitResult:
             "format": RESULT_FORMAT,
             "config": asdict(self.config),
             "crop_size_px": self.crops.size_px,
-            "scheme": self.landmarks.scheme,
+            "scheme": self.landmarks.scheme.name,
             "names": list(self.names),
             **{name: getattr(self, name) for name in _PLAIN_FIELDS},
         }

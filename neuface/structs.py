@@ -277,14 +277,48 @@ class Outcome(Enum):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Scheme:
+    """A numbering of facial landmarks: how many points there are, and what they mark.
+
+    Left and right are the subject's. The schemes that neuface knows are values in `neuface.landmarks.schemes`.
+    """
+
+    name: str
+    """The key of the scheme in files and among a head's embeddings."""
+    count: int
+    groups: tuple[tuple[str, tuple[int, ...]], ...]
+    """Names and indices of the parts of the face: contour, brows, nose, eyes, lips."""
+    outer_eyes: tuple[int, int]
+    """The right and the left eye's outer corner; errors are measured in units of their distance."""
+    to_ibug68: tuple[int, ...]
+    """`points[..., scheme.to_ibug68, :]` are the counterparts of the 68 iBUG points."""
+    mirrored: tuple[int, ...]
+    """`points[..., scheme.mirrored, :]` renumbers the points of a left-right flipped image; its own inverse."""
+    contour_noise: float
+    """Standard deviation of the errors of contour points on real video, over that of the other points."""
+
+    def group(self, name: str) -> tuple[int, ...]:
+        """The indices of one part of the face.
+
+        Raises:
+            KeyError: the scheme has no group of this name.
+        """
+        return dict(self.groups)[name]
+
+    @property
+    def contour(self) -> tuple[int, ...]:
+        """The points along the jaw, which lie on no feature of the face and move over the skin with the view."""
+        return self.group("contour")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Landmarks(TensorStruct):
     """2D landmarks of a clip in frame pixels. A missing point has confidence 0 and position 0."""
 
     points_px: Float[Tensor, "views time points 2"]
     confidence: Float[Tensor, "views time points"]
     """0 (missing) to 1."""
-    scheme: str
-    """`ibug68` or `mediapipe478`: see `neuface.landmarks.schemes`."""
+    scheme: Scheme
 
     @property
     def found(self) -> Bool[Tensor, "views time"]:

@@ -11,6 +11,7 @@ from neuface.fitting.config import FitConfig
 from neuface.fitting.problem import Problem
 from neuface.fitting.targets import Targets, estimate_targets
 from neuface.head.model import HeadModel
+from neuface.landmarks.schemes import SCHEMES
 from neuface.structs import HeadParams, Prediction, WeakPerspective
 
 SCHEME = "mediapipe478"
@@ -43,7 +44,7 @@ def problem_of(head: HeadModel, truth: Prediction, scheme: str = SCHEME) -> Prob
         observed_ndc=points,
         confidence=torch.ones_like(points[..., 0]),
         valid=torch.ones(views, time, dtype=torch.bool),
-        scheme=scheme,
+        scheme=SCHEMES[scheme],
     )
 
 

@@ -13,6 +13,7 @@ from neuface.fitting.problem import Problem
 from neuface.fitting.targets import expression_landmarks
 from neuface.head.expressions import sample_expressions
 from neuface.head.model import HeadModel
+from neuface.landmarks.schemes import IBUG68
 from neuface.structs import Prediction, WeakPerspective
 
 NDC_PER_METRE = 5.0
@@ -53,7 +54,7 @@ def landmarks_of(head: HeadModel, truth: Prediction, noise_mm: Tensor | None = N
         observed_ndc=points,
         confidence=torch.ones_like(points[..., 0]),
         valid=torch.ones(views, time, dtype=torch.bool),
-        scheme="ibug68",
+        scheme=IBUG68,
     )
 
 

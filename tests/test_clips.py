@@ -13,6 +13,7 @@ from neuface.errors import InputError
 from neuface.io.landmarks import write_landmarks
 from neuface.io.video import ArraySource, write_video
 from neuface.landmarks.arrays import as_landmarks
+from neuface.landmarks.schemes import IBUG68
 
 TIME = 6
 FRAMES = np.random.default_rng(0).integers(0, 256, (TIME, 60, 80, 3), np.uint8)
@@ -22,7 +23,7 @@ POINTS = np.random.default_rng(1).uniform(20, 50, (TIME, 68, 2)).astype(np.float
 class CentreDetector:
     """Finds a face in every bright frame."""
 
-    scheme = "ibug68"
+    scheme = IBUG68
 
     def detect(self, frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         points = torch.from_numpy(POINTS[:1]).expand(len(frames), 68, 2)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from neuface.cropping import OPEN_CROP, crop_images, source_crops, steady_crops
 from neuface.errors import InputError
 from neuface.io.video import ArraySource
-from neuface.landmarks.schemes import MEDIAPIPE_TO_IBUG68, to_ibug68
+from neuface.landmarks.schemes import IBUG68, MEDIAPIPE478, to_ibug68
 from neuface.structs import Crop, Landmarks
 
 SIZE_HW = (240, 320)
@@ -21,7 +21,7 @@ def landmarks_of(centres_xy: torch.Tensor, width: float = 60.0) -> Landmarks:
     shape = torch.rand(68, 2, generator=torch.Generator().manual_seed(0)) - 0.5
     shape[:2] = torch.tensor([[-0.5, -0.5], [0.5, 0.5]])
     points = centres_xy[None, :, None] + width * shape
-    return Landmarks(points_px=points, confidence=torch.ones(points.shape[:-1]), scheme="ibug68")
+    return Landmarks(points_px=points, confidence=torch.ones(points.shape[:-1]), scheme=IBUG68)
 
 
 def scaled(scale: float, x: float, y: float) -> torch.Tensor:
@@ -65,7 +65,7 @@ def test_a_view_without_landmarks_shows_the_whole_frame() -> None:
     both = Landmarks(
         points_px=torch.cat([seen.points_px] * 2),
         confidence=torch.cat([seen.confidence, torch.zeros_like(seen.confidence)]),
-        scheme="ibug68",
+        scheme=IBUG68,
     )
     crops = steady_crops(both, [SIZE_HW, SIZE_HW], replace(OPEN_CROP, size_px=100))
     edges = crops[1].ndc_to_frame(torch.tensor([[-1.0, 0.0], [1.0, 0.0]]).expand(2, 2, 2))
@@ -75,8 +75,8 @@ def test_a_view_without_landmarks_shows_the_whole_frame() -> None:
 def test_both_schemes_give_the_same_crop() -> None:
     sparse = landmarks_of(torch.tensor([[150.0, 120.0], [155.0, 121.0]]))
     dense_points = torch.rand(1, 2, 478, 2) * 300  # other points are anywhere
-    dense_points[..., list(MEDIAPIPE_TO_IBUG68), :] = sparse.points_px
-    dense = Landmarks(points_px=dense_points, confidence=torch.ones(1, 2, 478), scheme="mediapipe478")
+    dense_points[..., list(MEDIAPIPE478.to_ibug68), :] = sparse.points_px
+    dense = Landmarks(points_px=dense_points, confidence=torch.ones(1, 2, 478), scheme=MEDIAPIPE478)
     expected = steady_crops(sparse, [SIZE_HW]).T_crop_frame
     assert torch.equal(steady_crops(to_ibug68(dense), [SIZE_HW]).T_crop_frame, expected)
     with pytest.raises(InputError, match="to_ibug68"):

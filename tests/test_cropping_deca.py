@@ -12,6 +12,7 @@ from data_folders import PARITY
 from neuface.clips import read_clip, recropped
 from neuface.cropping import DECA_CROP, OPEN_CROP, SMIRK_CROP, crop_images, steady_crops
 from neuface.errors import InputError
+from neuface.landmarks.schemes import IBUG68, MEDIAPIPE478
 from neuface.structs import Crop, Landmarks
 
 FILE = PARITY / "reference" / "crop.npz"
@@ -27,7 +28,7 @@ def stored() -> dict[str, np.ndarray]:
 
 def landmarks_of(points: np.ndarray, dtype: torch.dtype = torch.float64) -> Landmarks:
     points_px = torch.from_numpy(points).to(dtype)[None, None]
-    scheme = "ibug68" if points.shape[-2] == 68 else "mediapipe478"
+    scheme = IBUG68 if points.shape[-2] == 68 else MEDIAPIPE478
     return Landmarks(points_px=points_px, confidence=torch.ones_like(points_px[..., 0]), scheme=scheme)
 
 

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from neuface import metrics
 from neuface.head.model import MESHES_PER_CHUNK, HeadModel
-from neuface.landmarks.schemes import IBUG68, INNER51, MEDIAPIPE_TO_IBUG68, outer_eye_distance_px, to_ibug68
-from neuface.structs import Crop, HeadParams, Landmarks, Prediction
+from neuface.landmarks.schemes import INNER51, outer_eye_distance_px, to_ibug68
+from neuface.structs import Crop, HeadParams, Landmarks, Prediction, Scheme
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,9 +106,8 @@ def vertices_in_chunks(head: HeadModel, params: HeadParams) -> Float[Tensor, "vi
     return torch.cat(pieces).unflatten(0, (views, time))
 
 
-def _landmarks68(head: HeadModel, params: HeadParams, scheme: str) -> Float[Tensor, "*batch 68 3"]:
-    points = head.landmarks(params, scheme)
-    return points if scheme == IBUG68 else points[..., list(MEDIAPIPE_TO_IBUG68), :]
+def _landmarks68(head: HeadModel, params: HeadParams, scheme: Scheme) -> Float[Tensor, "*batch 68 3"]:
+    return head.landmarks(params, scheme.name)[..., list(scheme.to_ibug68), :]
 
 
 def _plain(value: Tensor) -> float | None:

@@ -21,7 +21,7 @@ from neuface.errors import InputError
 from neuface.evaluation.figures import image_nme_percent
 from neuface.fitting.pose_only import resect
 from neuface.head.model import HeadModel
-from neuface.landmarks.schemes import IBUG68, INNER51, MEDIAPIPE_TO_IBUG68, OUTER_EYES_IBUG68, to_ibug68
+from neuface.landmarks.schemes import IBUG68, INNER51, to_ibug68
 from neuface.structs import Clip, Crop, FrameSource, HeadParams, Landmarks, Prediction
 
 
@@ -99,7 +99,7 @@ def leave_one_view_out(clip: Clip, head: HeadModel, fit: FitClip, *, progress: b
     """
     if clip.views < 2:
         raise InputError("leaving a view out needs a clip of at least two views, got one")
-    if clip.landmarks.scheme not in head.embeddings:
+    if clip.landmarks.scheme.name not in head.embeddings:
         clip = replace(clip, landmarks=to_ibug68(clip.landmarks))
     initial, fitted, seconds = [], [], []
     unknown = torch.full((2, clip.time), math.nan)
@@ -161,7 +161,7 @@ def held_out_view_error(
     heads = _common_heads(prediction.params, valid)
     observed = crops.frame_to_ndc(landmarks.points_px)[0]
     confidence = landmarks.confidence[0] * valid.any(0)[:, None]
-    posed = resect(head, heads, observed, confidence, landmarks.scheme).prediction[None]
+    posed = resect(head, heads, observed, confidence, landmarks.scheme.name).prediction[None]
     return ViewErrors(
         nme51_percent=image_nme_percent(head, posed, landmarks, crops, inner_only=True),
         nme51_head_percent=_head_nme_percent(head, posed, landmarks, crops),
@@ -243,11 +243,10 @@ def _mean_over_views(tensor: Tensor, counted: Bool[Tensor, "others time"]) -> Te
 def _head_nme_percent(
     head: HeadModel, posed: Prediction, landmarks: Landmarks, crops: Crop
 ) -> Float[Tensor, "1 time"]:
-    points = head.landmarks(posed.params, landmarks.scheme)
-    if landmarks.scheme != IBUG68:
-        points = points[..., list(MEDIAPIPE_TO_IBUG68), :]
+    scheme = landmarks.scheme
+    points = head.landmarks(posed.params, scheme.name)[..., list(scheme.to_ibug68), :]
     observed = to_ibug68(landmarks)
-    right, left = points[..., list(OUTER_EYES_IBUG68), :].unbind(-2)
+    right, left = points[..., list(IBUG68.outer_eyes), :].unbind(-2)
     apart = (
         torch.linalg.vector_norm(left - right, dim=-1) * posed.camera.magnification / crops.ndc_per_frame_px
     )

@@ -15,8 +15,8 @@ from neuface.geometry.perspective import PerspectiveCamera
 from neuface.geometry.rotations import nearest_rotation
 from neuface.geometry.triangulation import Triangulation, triangulate
 from neuface.head.model import HeadModel
-from neuface.landmarks.schemes import IBUG68, INNER51, MEDIAPIPE_TO_IBUG68, to_ibug68
-from neuface.structs import HeadParams, Landmarks
+from neuface.landmarks.schemes import INNER51, to_ibug68
+from neuface.structs import HeadParams, Landmarks, Scheme
 
 PER_IMAGE, PER_VIEW = "image", "view"
 MM_PER_M = 1000
@@ -54,7 +54,7 @@ def landmark_3d_errors_mm(
     head: HeadModel,
     params: HeadParams,
     valid: Bool[Tensor, "views time"],
-    scheme: str,
+    scheme: Scheme,
     truth: Triangulation,
     *,
     rotation_per: str = PER_IMAGE,
@@ -87,9 +87,7 @@ def landmark_3d_errors_mm(
             f"triangulated points of shape {tuple(truth.valid.shape)}; expected {expected}, (frames, inner points)"
         )
     # All cameras share the triangulated points, so the head's sliding points are taken as seen from the front.
-    points = head.landmarks(params, scheme, facing=params.unposed())
-    if scheme != IBUG68:
-        points = points[..., list(MEDIAPIPE_TO_IBUG68), :]
+    points = head.landmarks(params, scheme.name, facing=params.unposed())[..., list(scheme.to_ibug68), :]
     known = truth.valid & valid[..., None]
     known &= known.sum(-1, keepdim=True) >= FEWEST_POINTS
     weight = known.double()

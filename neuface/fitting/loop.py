@@ -143,7 +143,7 @@ def _expected(
     if config.expected_expression_weight == 0:
         return estimate.identity, None
     acts = replace(initial.params[0], expression=estimate.expression, jaw_rotvec=estimate.jaw_rotvec)
-    return estimate.identity, expression_landmarks(head, acts, problem.scheme)
+    return estimate.identity, expression_landmarks(head, acts, problem.scheme.name)
 
 
 def freeze_normalisation(model: nn.Module) -> list[nn.Parameter]:

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from neuface.errors import InputError
-from neuface.structs import Crop, Landmarks, TensorStruct
+from neuface.structs import Crop, Landmarks, Scheme, TensorStruct
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,7 @@ class Problem(TensorStruct):
     confidence: Float[Tensor, "views time points"]
     """0 for every point of a frame that is not valid."""
     valid: Bool[Tensor, "views time"]
-    scheme: str
+    scheme: Scheme
     ndc_per_frame_px: Float[Tensor, "views time"] | None = None
     """How many crop half-widths one pixel of the frame spans; None if the crops stand still and keep their size."""
     centre_px: Float[Tensor, "views time 2"] | None = None

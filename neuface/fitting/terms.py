@@ -31,7 +31,7 @@ def loss_parts(
     """
     params, camera = prediction.params, prediction.camera
     everything = problem.views * problem.time
-    points = camera.project(head.landmarks(params, problem.scheme))
+    points = camera.project(head.landmarks(params, problem.scheme.name))
     observed = problem.observed_ndc.flatten(0, 1)[index]
     confidence = problem.confidence.flatten(0, 1)[index]
     saturating = config.landmark_penalty == "saturating"
@@ -48,7 +48,7 @@ def loss_parts(
         "expression_prior": losses.expression_prior(params.expression) / everything,
     }
     if targets.expected_expression is not None:
-        shown = expression_landmarks(head, params, problem.scheme)
+        shown = expression_landmarks(head, params, problem.scheme.name)
         parts["expected_expression"] = (
             losses.expected_expression(shown, targets.expected_expression) / everything
         )

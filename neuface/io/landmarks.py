@@ -11,8 +11,9 @@ import torch
 from neuface.errors import InputError
 from neuface.io.atomic import atomic_path
 from neuface.io.npz import read_arrays
-from neuface.landmarks.schemes import MEDIAPIPE478, MEDIAPIPE_MESH_POINTS, POINTS_BY_SCHEME, number_of_points
-from neuface.structs import Landmarks
+from neuface.landmarks.arrays import landmarks_of_views
+from neuface.landmarks.schemes import MEDIAPIPE_MESH_POINTS, SCHEMES, scheme_named, scheme_with
+from neuface.structs import Landmarks, Scheme
 
 ONE_VIEW_KEY = "points_px"
 ALL_VIEWS_KEY = "landmarks"
@@ -22,12 +23,13 @@ EXPECTED_KEYS = (
 )
 
 
-def read_landmarks(path: str | os.PathLike[str]) -> tuple[list[np.ndarray], str]:
-    """Read a landmark file as it is: one array per view, and the scheme.
+def read_landmarks(path: str | os.PathLike[str]) -> Landmarks:
+    """Read a landmark file: one view or several, in frame pixels.
 
     The file holds `points_px` `(frames, points, 2)` or `(frames, faces, points, 2)` for one view, or
     `landmarks` `(views, frames, points, 2)` for all; a third column is the confidence. Frame pixels, NaN
-    where nothing was found. `scheme` may name the scheme; else the number of points tells it.
+    where nothing was found. `scheme` may name the scheme, and is believed; without it, the number of points
+    determines the scheme. Of several faces one is followed, by the rules of `neuface.landmarks.arrays`.
 
     Raises:
         InputError: The file is missing, is no readable archive, or does not hold such arrays.
@@ -50,7 +52,8 @@ def read_landmarks(path: str | os.PathLike[str]) -> tuple[list[np.ndarray], str]
             f"{file}: its landmarks have shape {stacked.shape} and type {stacked.dtype}. "
             f"Expected numbers, {EXPECTED_KEYS}; its keys: {keys}"
         )
-    return views, _scheme_of(file, arrays, stacked.shape[-2])
+    scheme = _scheme_of(file, arrays, stacked.shape[-2])
+    return landmarks_of_views(views, len(views[0]), scheme, what=f"{file}: landmarks")
 
 
 def _load_archive(file: Path) -> dict[str, np.ndarray]:
@@ -68,17 +71,19 @@ def _load_archive(file: Path) -> dict[str, np.ndarray]:
         ) from error
 
 
-def _scheme_of(file: Path, arrays: dict[str, np.ndarray], points: int) -> str:
-    by_count = {count: name for name, count in POINTS_BY_SCHEME.items()} | {
-        MEDIAPIPE_MESH_POINTS: MEDIAPIPE478
-    }
-    if points not in by_count:
-        raise InputError(f"{file}: {points} points per frame; expected one of {sorted(by_count)}")
+def _scheme_of(file: Path, arrays: dict[str, np.ndarray], points: int) -> Scheme:
+    by_count = scheme_with(points)
+    if by_count is None:
+        expected = sorted({MEDIAPIPE_MESH_POINTS, *(scheme.count for scheme in SCHEMES.values())})
+        raise InputError(f"{file}: {points} points per frame; expected one of {expected}")
     if "scheme" not in arrays:
-        return by_count[points]
-    scheme = str(arrays["scheme"])
-    if number_of_points(scheme) != number_of_points(by_count[points]):
-        raise InputError(f"{file}: says its scheme is {scheme!r} but has {points} points per frame")
+        return by_count
+    try:
+        scheme = scheme_named(str(arrays["scheme"]))
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from error
+    if scheme.count != by_count.count:
+        raise InputError(f"{file}: its scheme is {scheme.name!r} but it has {points} points per frame")
     return scheme
 
 
@@ -92,4 +97,4 @@ def write_landmarks(path: str | os.PathLike[str], landmarks: Landmarks) -> None:
     points = points.masked_fill((confidence <= 0)[..., None], float("nan"))
     joined = torch.cat([points, confidence[..., None]], dim=-1).numpy()
     with atomic_path(path) as temporary, temporary.open("wb") as stream:
-        np.savez_compressed(stream, landmarks=joined, scheme=np.array(landmarks.scheme))
+        np.savez_compressed(stream, landmarks=joined, scheme=np.array(landmarks.scheme.name))

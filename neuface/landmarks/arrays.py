@@ -13,6 +13,7 @@ Rules, once for all layouts:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,14 +22,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from neuface.errors import InputError
-from neuface.landmarks.schemes import (
-    IBUG68,
-    MEDIAPIPE478,
-    MEDIAPIPE_MESH_POINTS,
-    POINTS_BY_SCHEME,
-    number_of_points,
-)
-from neuface.structs import Landmarks
+from neuface.landmarks.schemes import MEDIAPIPE478, MEDIAPIPE_MESH_POINTS, scheme_with
+from neuface.structs import Landmarks, Scheme
 
 LAYOUTS = "(frames, points, 2) or (views, frames, points, 2)"
 
@@ -61,39 +56,66 @@ def as_landmarks(
             coordinates are not in pixels; or no view has a landmark in any frame.
     """
     if isinstance(value, Landmarks):
-        per_view = _split_checked_landmarks(value, views, time)
+        landmarks = _checked_landmarks(value, views, time, sizes_hw)
     else:
-        per_view = [
-            _one_view(array, view, views, time) for view, array in enumerate(_split_views(value, views, time))
-        ]
-    points_per_view = sorted({array.shape[1] for array in per_view})
-    if len(points_per_view) > 1:
-        raise InputError(
-            f"landmarks: the views have different numbers of points, {points_per_view}; "
-            "expected one scheme for all views"
-        )
-    raw = torch.stack(per_view)
-    points_px, confidence = _mark_missing(raw[..., :2], raw[..., 2], sizes_hw)
-    if not bool((confidence > 0).any()):
+        landmarks = landmarks_of_views(_split_views(value, views, time), time, sizes_hw=sizes_hw)
+    if not bool(landmarks.found.any()):
         raise InputError(
             "landmarks: no frame of any view has a landmark (all are NaN or have confidence 0); expected a "
             "face in at least one frame. Check the detector's output, or the video"
         )
-    _check_are_pixels(points_px, sizes_hw)
-    scheme = IBUG68 if points_px.shape[-2] == POINTS_BY_SCHEME[IBUG68] else MEDIAPIPE478
-    return Landmarks(points_px=points_px, confidence=confidence, scheme=scheme)
+    _check_are_pixels(landmarks.points_px, sizes_hw)
+    return landmarks
 
 
-def _split_checked_landmarks(value: Landmarks, views: int, time: int) -> list[Tensor]:
-    expected = (views, time, number_of_points(value.scheme))
+def landmarks_of_views(
+    arrays: Sequence[Any],
+    time: int,
+    scheme: Scheme | None = None,
+    *,
+    sizes_hw: Sequence[tuple[int, int]] | None = None,
+    what: str = "landmarks",
+) -> Landmarks:
+    """Landmarks by the rules of this module, whether or not there is a face.
+
+    Args:
+        arrays: One `(time, n, d)` or `(time, faces, n, d)` array per view.
+        time: The number of frames that each must have.
+        scheme: The numbering of the points. None: their number determines it.
+        sizes_hw: As for `as_landmarks`.
+        what: The beginning of error messages.
+
+    Raises:
+        InputError: As for `as_landmarks`.
+    """
+    labels = [what] if len(arrays) == 1 else [f"{what} of view {view}" for view in range(len(arrays))]
+    tensors = [_to_float_tensor(array, label) for array, label in zip(arrays, labels, strict=True)]
+    per_view = [_one_view(tensor, label, time) for tensor, label in zip(tensors, labels, strict=True)]
+    points_per_view = sorted({array.shape[1] for array in per_view})
+    if len(points_per_view) > 1:
+        raise InputError(
+            f"{what}: the views have different numbers of points, {points_per_view}; "
+            "expected one scheme for all views"
+        )
+    raw = torch.stack(per_view)
+    points_px, confidence = _mark_missing(raw[..., :2], raw[..., 2], sizes_hw)
+    known = scheme or scheme_with(raw.shape[-2])
+    assert known is not None, "_one_view refuses numbers of points that no scheme has"
+    return Landmarks(points_px=points_px, confidence=confidence, scheme=known)
+
+
+def _checked_landmarks(
+    value: Landmarks, views: int, time: int, sizes_hw: Sequence[tuple[int, int]] | None
+) -> Landmarks:
+    expected = (views, time, value.scheme.count)
     got = tuple(value.confidence.shape)
     if got != expected:
         raise InputError(
-            f"landmarks: expected {value.scheme} for {views} view(s) x {time} frame(s) x {expected[2]} "
+            f"landmarks: expected {value.scheme.name} for {views} view(s) x {time} frame(s) x {expected[2]} "
             f"points, got {got[0]} x {got[1]} x {got[2]}"
         )
-    joined = torch.cat([value.points_px, value.confidence[..., None]], dim=-1)
-    return list(joined.float().unbind(0))
+    points_px, confidence = _mark_missing(value.points_px.float(), value.confidence.float(), sizes_hw)
+    return replace(value, points_px=points_px, confidence=confidence)
 
 
 def _to_float_tensor(value: Any, what: str) -> Tensor:
@@ -117,14 +139,14 @@ def _describe(value: Any) -> str:
     return type(value).__name__ if dtype is None else f"{type(value).__name__} of {dtype}"
 
 
-def _split_views(value: Any, views: int, time: int) -> list[Tensor]:
-    """One `(time, n, d)` or `(time, faces, n, d)` tensor per view."""
+def _split_views(value: Any, views: int, time: int) -> list[Any]:
+    """One `(time, n, d)` or `(time, faces, n, d)` array per view."""
     if isinstance(value, list | tuple):
         if len(value) != views:
             raise InputError(
                 f"landmarks: expected a list of {views} array(s), one per view, got a list of {len(value)}"
             )
-        return [_to_float_tensor(array, f"landmarks of view {view}") for view, array in enumerate(value)]
+        return list(value)
     array = _to_float_tensor(value, "landmarks")
     if array.ndim == 5 or (array.ndim == 4 and tuple(array.shape[:2]) == (views, time)):
         if array.shape[0] != views:
@@ -147,9 +169,8 @@ def _check_one_view_not_many(array: Tensor, time: int) -> None:
         )
 
 
-def _one_view(array: Tensor, view: int, views: int, time: int) -> Float[Tensor, "time n 3"]:
+def _one_view(array: Tensor, what: str, time: int) -> Float[Tensor, "time n 3"]:
     """Checked points and confidence of one view; missing points are still NaN."""
-    what = "landmarks" if views == 1 else f"landmarks of view {view}"
     if array.ndim not in (3, 4) or array.shape[-1] not in (2, 3):
         raise InputError(
             f"{what}: expected (frames, points, 2), or 3 with a confidence column, got {_shape(array)}"
@@ -159,7 +180,7 @@ def _one_view(array: Tensor, view: int, views: int, time: int) -> Float[Tensor, 
             f"{what}: {array.shape[0]} frames of landmarks for a video of {time} frames; "
             "expected one set of landmarks per frame (NaN where there is no face)"
         )
-    if array.shape[-2] not in (*POINTS_BY_SCHEME.values(), MEDIAPIPE_MESH_POINTS):
+    if scheme_with(array.shape[-2]) is None:
         raise InputError(
             f"{what}: {array.shape[-2]} points per frame; expected 68 (iBUG), 478 (MediaPipe) or "
             f"468 (MediaPipe without irises), got {_shape(array)}"
@@ -173,7 +194,7 @@ def _one_view(array: Tensor, view: int, views: int, time: int) -> Float[Tensor, 
             f"{confidence.min():.3g} to {confidence.max():.3g}; if it is a depth, drop it: points[..., :2]"
         )
     if array.shape[-2] == MEDIAPIPE_MESH_POINTS:
-        irises = POINTS_BY_SCHEME[MEDIAPIPE478] - MEDIAPIPE_MESH_POINTS
+        irises = MEDIAPIPE478.count - MEDIAPIPE_MESH_POINTS
         array = torch.cat([array, array.new_zeros(*array.shape[:-2], irises, 3)], dim=-2)
     return follow_one_face(array) if array.ndim == 4 else array
 

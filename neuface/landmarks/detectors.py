@@ -12,7 +12,8 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from neuface.errors import InputError, MissingDependencyError
-from neuface.landmarks.schemes import IBUG68, MEDIAPIPE478, number_of_points
+from neuface.landmarks.schemes import IBUG68, MEDIAPIPE478
+from neuface.structs import Scheme
 
 FACE_ALIGNMENT_WEIGHTS = ("2DFAN4-11f355bf06.pth.tar", "s3fd-619a316812.pth")
 
@@ -25,8 +26,8 @@ class Detector(Protocol):
     """Finds the landmarks of the largest face in every frame, each frame on its own."""
 
     @property
-    def scheme(self) -> str:
-        """The scheme of the points: see `neuface.landmarks.schemes`."""
+    def scheme(self) -> Scheme:
+        """The numbering of the points."""
         ...
 
     def detect(
@@ -78,7 +79,7 @@ class FaceAlignmentDetector:
         self, frames: UInt8[Tensor, "n h w 3"]
     ) -> tuple[Float[Tensor, "n points 2"], Float[Tensor, "n points"]]:
         """See `Detector.detect`."""
-        count = number_of_points(self.scheme)
+        count = self.scheme.count
         points_px = torch.zeros(len(frames), count, 2)
         confidence = torch.zeros(len(frames), count)
         for index, frame in enumerate(frames.cpu().numpy()):
@@ -150,7 +151,7 @@ class MediaPipeDetector:
         self, frames: UInt8[Tensor, "n h w 3"]
     ) -> tuple[Float[Tensor, "n points 2"], Float[Tensor, "n points"]]:
         """See `Detector.detect`."""
-        count = number_of_points(self.scheme)
+        count = self.scheme.count
         points_px = torch.zeros(len(frames), count, 2)
         confidence = torch.zeros(len(frames), count)
         height, width = frames.shape[1:3]

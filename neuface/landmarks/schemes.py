@@ -1,7 +1,7 @@
 """The two landmark schemes, and how the dense one is read as the sparse one.
 
-`ibug68`: the iBUG-68 points, numbered from the subject's right to their left (left to right in the image).
-`mediapipe478`: MediaPipe's 468 face-mesh points followed by 5 points of each iris.
+`IBUG68`: the iBUG-68 points, numbered from the subject's right to their left (left to right in the image).
+`MEDIAPIPE478`: MediaPipe's 468 face-mesh points followed by 5 points of each iris.
 """
 
 from __future__ import annotations
@@ -14,43 +14,49 @@ from jaxtyping import Float
 from torch import Tensor
 
 from neuface.errors import InputError
-from neuface.structs import Landmarks
+from neuface.structs import Landmarks, Scheme
 
-IBUG68 = "ibug68"
-MEDIAPIPE478 = "mediapipe478"
-
-POINTS_BY_SCHEME = MappingProxyType({IBUG68: 68, MEDIAPIPE478: 478})
-
-# MediaPipe's mesh without the two irises; the 10 iris points come last.
 MEDIAPIPE_MESH_POINTS = 468
-
-GROUPS_IBUG68 = MappingProxyType(
-    {
-        "contour": slice(0, 17),
-        "brows": slice(17, 27),
-        "nose": slice(27, 36),
-        "eyes": slice(36, 48),
-        "lips": slice(48, 68),
-    }
-)
-
-CONTOUR_NOISE_IBUG68 = 1.7
-"""How many times as large the errors of the contour's points are as those of the inner points, on real video.
-
-The contour lies on no feature of the face, and detectors and annotators differ along it. The estimate of the person
-expects such errors (`neuface.fitting.person`), and the hard synthetic clips have them
-(`neuface.synthetic.landmark_noise`, where the measurements stand)."""
+"""Points of MediaPipe's mesh without the two irises; the 10 iris points come last."""
 
 INNER51 = slice(17, 68)
-"""The iBUG points that are fixed to the face: everything but the contour, which slides with the view."""
+"""The iBUG points that are fixed to the face: all but the contour, which slides over the skin with the view."""
 
-# Right outer eye corner, left outer eye corner: their distance normalises landmark errors.
-OUTER_EYES_IBUG68 = (36, 45)
-OUTER_EYES_MEDIAPIPE478 = (33, 263)
+CONTOUR_NOISE = 1.7
+"""Ratio of the errors of the contour's points to those of the inner points, on real video: detectors and annotators
+differ along the contour, which lies on no feature of the face. The estimate of the person expects such errors
+(`neuface.fitting.person`), and the hard synthetic clips have them (`neuface.synthetic.landmark_noise`, where the
+measurements stand)."""
+
+IBUG68 = Scheme(
+    name="ibug68",
+    count=68,
+    groups=(
+        ("contour", tuple(range(17))),
+        ("brows", tuple(range(17, 27))),
+        ("nose", tuple(range(27, 36))),
+        ("eyes", tuple(range(36, 48))),
+        ("lips", tuple(range(48, 68))),
+    ),
+    outer_eyes=(36, 45),
+    to_ibug68=tuple(range(68)),
+    mirrored=(
+        *range(16, -1, -1),
+        *range(26, 16, -1),
+        *range(27, 31),
+        *range(35, 30, -1),
+        *(45, 44, 43, 42, 47, 46),
+        *(39, 38, 37, 36, 41, 40),
+        *range(54, 47, -1),
+        *range(59, 54, -1),
+        *(64, 63, 62, 61, 60, 67, 66, 65),
+    ),
+    contour_noise=CONTOUR_NOISE,
+)
 
 # Where several mesh points are near an iBUG point, the one was taken whose position relative to the eye
 # and mouth corners is nearest on frontal faces; the contour's subset is the most evenly spaced one.
-MEDIAPIPE_TO_IBUG68: tuple[int, ...] = (
+_MEDIAPIPE_TO_IBUG68 = (
     *(234, 93, 132, 58, 172, 136, 149, 148),  # 0-7, contour: right ear towards the chin
     *(152, 377, 378, 365, 397, 288, 361, 323, 454),  # 8-16, chin to left ear
     *(70, 63, 105, 66, 107),  # 17-21, right brow, outer end first
@@ -64,31 +70,62 @@ MEDIAPIPE_TO_IBUG68: tuple[int, ...] = (
     *(78, 82, 13, 312, 308, 317, 14, 87),  # 60-67, inner lips, in the same sense
 )
 
-MIRROR_IBUG68: tuple[int, ...] = (
-    *range(16, -1, -1),
-    *range(26, 16, -1),
-    *range(27, 31),
-    *range(35, 30, -1),
-    *(45, 44, 43, 42, 47, 46),
-    *(39, 38, 37, 36, 41, 40),
-    *range(54, 47, -1),
-    *range(59, 54, -1),
-    *(64, 63, 62, 61, 60, 67, 66, 65),
+# The mesh points on the face's midline, which are their own mirror images. The others are numbered side by side.
+_MEDIAPIPE_MIDLINE = (*(0, 1, 2, 4, 5, 6, *range(8, 20), 94, 151, 152, 164, 168, 175, 195, 197, 199, 200),)
+_FIRST_LEFT_POINT = 248
+"""The mesh points of the face's left half begin here, in the order of their counterparts in the right half."""
+
+
+def _mediapipe_mirrored() -> tuple[int, ...]:
+    right = [point for point in range(_FIRST_LEFT_POINT) if point not in _MEDIAPIPE_MIDLINE]
+    left = list(range(_FIRST_LEFT_POINT, MEDIAPIPE_MESH_POINTS))
+    # Each iris: its centre, then four points of its edge, counted from the subject's left in both eyes.
+    right += [468, 469, 470, 471, 472]
+    left += [473, 476, 475, 474, 477]
+    counterpart = dict(zip([*right, *left], [*left, *right], strict=True))
+    return tuple(counterpart.get(point, point) for point in range(478))
+
+
+MEDIAPIPE478 = Scheme(
+    name="mediapipe478",
+    count=478,
+    groups=tuple(
+        (name, tuple(_MEDIAPIPE_TO_IBUG68[point] for point in points)) for name, points in IBUG68.groups
+    ),
+    outer_eyes=(33, 263),
+    to_ibug68=_MEDIAPIPE_TO_IBUG68,
+    mirrored=_mediapipe_mirrored(),
+    contour_noise=CONTOUR_NOISE,
 )
-"""`points[..., MIRROR_IBUG68, :]` renumbers the points of a left-right flipped image. Its own inverse."""
+"""Its groups are the counterparts of the iBUG points."""
+
+SCHEMES = MappingProxyType({scheme.name: scheme for scheme in (IBUG68, MEDIAPIPE478)})
 
 
-def number_of_points(scheme: str) -> int:
-    """How many points a scheme has. Raises InputError for a name that is not a scheme."""
-    if scheme not in POINTS_BY_SCHEME:
-        known = " or ".join(repr(name) for name in POINTS_BY_SCHEME)
-        raise InputError(f"unknown landmark scheme {scheme!r}: expected {known}")
-    return POINTS_BY_SCHEME[scheme]
+def scheme_named(name: str) -> Scheme:
+    """The scheme of this name, as it stands in files.
+
+    Raises:
+        InputError: no scheme has this name.
+
+    >>> scheme_named("mediapipe478").count
+    478
+    """
+    if name not in SCHEMES:
+        known = " or ".join(repr(item) for item in SCHEMES)
+        raise InputError(f"unknown landmark scheme {name!r}: expected {known}")
+    return SCHEMES[name]
+
+
+def scheme_with(points: int) -> Scheme | None:
+    """The scheme with this number of points, if there is one; 468 are MediaPipe's without the irises."""
+    count = MEDIAPIPE478.count if points == MEDIAPIPE_MESH_POINTS else points
+    return next((scheme for scheme in SCHEMES.values() if scheme.count == count), None)
 
 
 def outer_eye_distance_px(landmarks: Landmarks) -> Float[Tensor, "views time"]:
     """Distance between the outer eye corners in frame pixels; 0 where one of them is missing."""
-    corners = list(OUTER_EYES_IBUG68 if landmarks.scheme == IBUG68 else OUTER_EYES_MEDIAPIPE478)
+    corners = list(landmarks.scheme.outer_eyes)
     right, left = landmarks.points_px[..., corners, :].unbind(-2)
     both_found = (landmarks.confidence[..., corners] > 0).all(-1)
     return torch.linalg.vector_norm(left - right, dim=-1) * both_found
@@ -97,12 +134,11 @@ def outer_eye_distance_px(landmarks: Landmarks) -> Float[Tensor, "views time"]:
 def to_ibug68(landmarks: Landmarks) -> Landmarks:
     """The iBUG-68 counterparts of landmarks of any scheme, with their confidence.
 
-    Landmarks that are in `ibug68` already are returned as they are. Raises InputError for an unknown scheme.
+    Landmarks that are in `IBUG68` already are returned as they are.
     """
-    number_of_points(landmarks.scheme)
     if landmarks.scheme == IBUG68:
         return landmarks
-    chosen = list(MEDIAPIPE_TO_IBUG68)
+    chosen = list(landmarks.scheme.to_ibug68)
     return replace(
         landmarks,
         points_px=landmarks.points_px[..., chosen, :],

@@ -31,7 +31,7 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from neuface.errors import InputError
-from neuface.landmarks.schemes import CONTOUR_NOISE_IBUG68, GROUPS_IBUG68, IBUG68, outer_eye_distance_px
+from neuface.landmarks.schemes import IBUG68, outer_eye_distance_px
 from neuface.structs import Landmarks
 from neuface.synthetic.occluders import pass_by
 
@@ -57,7 +57,7 @@ class Noise:
     """Gaussian noise along x and y, stationary in time, independent between views."""
 
     percent: float
-    """Standard deviation of an inner point per axis; that of the contour is CONTOUR_NOISE_IBUG68 times larger."""
+    """Standard deviation of an inner point per axis; that of the contour is `IBUG68.contour_noise` times larger."""
     memory: float = 0.0
     """Correlation of the noise in neighbouring frames (an AR(1) process); 0 is white noise."""
     reach_percent: float = 0.0
@@ -145,7 +145,9 @@ def corrupted(
         InputError: another scheme, missing landmarks, or too few frames for the occlusions.
     """
     if landmarks.scheme != IBUG68:
-        raise InputError(f"expected {IBUG68} landmarks, got {landmarks.scheme}: use to_ibug68 first")
+        raise InputError(
+            f"expected {IBUG68.name} landmarks, got {landmarks.scheme.name}: use to_ibug68 first"
+        )
     if not bool((landmarks.confidence > 0).all()):
         raise InputError("expected exact landmarks, every point in every frame; some are missing")
     generator = torch.Generator().manual_seed(seed)
@@ -213,7 +215,7 @@ def added_noise(
     for frame in range(1, time):
         steps.append(noise.memory * steps[-1] + (1 - noise.memory**2) ** 0.5 * fresh[:, frame])
     spread = torch.full((count, 1), noise.percent / 100 * eye_px, dtype=torch.float64)
-    spread[GROUPS_IBUG68["contour"]] *= CONTOUR_NOISE_IBUG68
+    spread[list(IBUG68.contour)] *= IBUG68.contour_noise
     return (torch.stack(steps, 1) * spread).to(points_px)
 
 

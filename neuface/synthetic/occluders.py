@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import grid_sample
 
 from neuface.errors import InputError
-from neuface.landmarks.schemes import GROUPS_IBUG68
+from neuface.landmarks.schemes import IBUG68
 from neuface.synthetic.appearance import smooth_noise
 
 # Side of an object's texture.
@@ -195,7 +195,7 @@ def _skin(
 ) -> Float[Tensor, "3 s s"]:
     """The mean colour of the nose in the first frame, with blotches."""
     height, width = frames.shape[1:3]
-    x, y = points_px[0, GROUPS_IBUG68["nose"]].round().long().unbind(-1)
+    x, y = points_px[0, list(IBUG68.group("nose"))].round().long().unbind(-1)
     color = frames[0, y.clamp(0, height - 1), x.clamp(0, width - 1)].float().mean(0) / 255
     blotches = 1 + 0.06 * smooth_noise(generator, 1, 1, TEXTURE_PX)[0]
     return (color[:, None, None] * blotches).clamp(0, 1)

@@ -13,7 +13,7 @@ from torch.nn.functional import avg_pool2d, grid_sample, normalize
 from neuface.geometry.meshes import vertex_normals
 from neuface.geometry.rotations import compose_rotvecs, rotvec_to_rotmat
 from neuface.io.scans import Scan
-from neuface.landmarks.schemes import GROUPS_IBUG68
+from neuface.landmarks.schemes import INNER51
 from neuface.render import (
     TorchRasterizer,
     interpolate,
@@ -142,5 +142,5 @@ def _landmarks_shown(scan: Scan, turn: Float[Tensor, "time 3 3"]) -> Bool[Tensor
     near = torch.cdist(scan.landmarks, scan.vertices) < NORMAL_RADIUS_M
     facing = near.float() @ vertex_normals(scan.vertices, scan.faces)
     shown = (facing @ turn.mT)[..., 2] > 0
-    shown[:, GROUPS_IBUG68["contour"].stop :] = True
+    shown[:, INNER51] = True
     return shown

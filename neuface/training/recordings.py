@@ -7,17 +7,14 @@ from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int, UInt8
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from neuface.clips import read_clip
 from neuface.cropping import iterate_crops
 from neuface.encoders.open_encoder import shrunk
 from neuface.errors import InputError
-from neuface.head.model import HeadModel
 from neuface.io.training_folder import FootageFile
-from neuface.landmarks.schemes import IBUG68, MIRROR_IBUG68
-from neuface.structs import TensorStruct
+from neuface.structs import Scheme, TensorStruct
 
 # Number of frames of one person in a row in a batch; their identity codes are compared.
 FRAMES_OF_A_PERSON = 4
@@ -37,7 +34,7 @@ class RecordedFrames(TensorStruct):
     """Index into `clip_names`."""
     person: Int[Tensor, " n"]
     """Index into `persons`."""
-    scheme: str
+    scheme: Scheme
     clip_names: tuple[str, ...]
     persons: tuple[str, ...]
 
@@ -52,7 +49,7 @@ def read_recordings(files: Sequence[FootageFile], max_frames: int | None = None)
         InputError: `read_clip` refuses a clip, or a clip has no frame with usable landmarks.
     """
     persons = tuple(sorted({file.person for file in files}))
-    by_scheme: dict[str, list[tuple[FootageFile, RecordedFrames]]] = {}
+    by_scheme: dict[Scheme, list[tuple[FootageFile, RecordedFrames]]] = {}
     for file in files:
         piece = _read_clip(file, persons, max_frames)
         by_scheme.setdefault(piece.scheme, []).append((file, piece))
@@ -109,14 +106,13 @@ def draw_frames(footage: Sequence[RecordedFrames], count: int, generator: torch.
     return chosen[torch.cat(drawn)]
 
 
-def mirror_some(
-    footage: RecordedFrames, order: Int[Tensor, " points"], generator: torch.Generator
-) -> RecordedFrames:
-    """The frames with a random half of them mirrored; `order` is that of `mirror_order`.
+def mirror_some(footage: RecordedFrames, generator: torch.Generator) -> RecordedFrames:
+    """The frames with a random half of them mirrored.
 
     The mirrored face of a person has another shape, so that these frames are labelled as another person's.
     """
     flipped = torch.rand(len(footage.person), generator=generator) < MIRRORED_SHARE
+    order = list(footage.scheme.mirrored)
     points = footage.points_ndc[:, order] * footage.points_ndc.new_tensor((-1.0, 1.0))
     return replace(
         footage,
@@ -125,13 +121,3 @@ def mirror_some(
         confidence=torch.where(flipped[:, None], footage.confidence[:, order], footage.confidence),
         person=footage.person + flipped * len(footage.persons),
     )
-
-
-def mirror_order(head: HeadModel, scheme: str) -> Int[Tensor, " points"]:
-    """For every landmark, its counterpart in the mirror image, by one-to-one matching on the template."""
-    if scheme == IBUG68:
-        return torch.tensor(MIRROR_IBUG68)
-    points = head.landmarks(head.neutral(), scheme)
-    mirrored = points * points.new_tensor((-1.0, 1.0, 1.0))
-    _, order = linear_sum_assignment(torch.cdist(points, mirrored).square().cpu().numpy())
-    return torch.from_numpy(order)

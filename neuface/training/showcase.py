@@ -56,7 +56,7 @@ def _pair(
     side_px = frame.shape[0]
     vertices = vertices_to_px(prediction.camera.to_image(head.vertices(prediction.params)), side_px)[0]
     points, true_points = (
-        ndc_to_px(item.camera.project(head.landmarks(item.params, IBUG68)), side_px)[0]
+        ndc_to_px(item.camera.project(head.landmarks(item.params, IBUG68.name)), side_px)[0]
         for item in (prediction, truth)
     )
     drawn = overlay_mesh(frame, vertices, head.faces, 0.7, points, true_points)

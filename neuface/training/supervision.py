@@ -12,8 +12,7 @@ from neuface import losses
 from neuface.encoders.open_encoder import OpenEncoder, anchor_centre
 from neuface.geometry.rotations import rotation_angle_rad, rotvec_to_rotmat
 from neuface.head.model import HeadModel
-from neuface.landmarks.schemes import IBUG68, MEDIAPIPE_TO_IBUG68
-from neuface.structs import HeadParams, Prediction
+from neuface.structs import HeadParams, Prediction, Scheme
 from neuface.training.recordings import RecordedFrames
 
 DENSE_SCHEME = "mediapipe478"
@@ -97,7 +96,7 @@ class Supervision:
         They are the landmarks; the opening of eyes and lips, which does not depend on the head's position; agreement
         of the identity within each person; and two weak priors. Image distances are in crop NDC.
         """
-        seen = prediction.camera.project(self.head.landmarks(prediction.params, frames.scheme))
+        seen = prediction.camera.project(self.head.landmarks(prediction.params, frames.scheme.name))
         observed = frames.points_ndc, frames.confidence
         identity = prediction.params.identity
         return {
@@ -123,13 +122,11 @@ def _closure_loss(
     seen: Float[Tensor, "n points 2"],
     observed: Float[Tensor, "n points 2"],
     confidence: Float[Tensor, "n points"],
-    scheme: str,
+    scheme: Scheme,
 ) -> Float[Tensor, ""]:
     """L1 distance between the predicted and the observed vector from lower to upper eyelid and lip."""
     pairs = torch.tensor(CLOSING_PAIRS_IBUG68, device=seen.device)
-    if scheme != IBUG68:
-        pairs = torch.tensor(MEDIAPIPE_TO_IBUG68, device=seen.device)[pairs]
-    upper, lower = pairs.unbind(-1)
+    upper, lower = torch.tensor(scheme.to_ibug68, device=seen.device)[pairs].unbind(-1)
     opening, observed_opening = seen[:, upper] - seen[:, lower], observed[:, upper] - observed[:, lower]
     weight = torch.minimum(confidence[:, upper], confidence[:, lower])
     return losses.landmark_loss(opening, observed_opening, weight).mean() / 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,7 +21,7 @@ from neuface.synthetic.training_pictures import TrainingPictures
 from neuface.training.augment import random_jitter, random_padding, reexpose
 from neuface.training.optimizer import TrainingOptimizer
 from neuface.training.options import TrainingOptions
-from neuface.training.recordings import RecordedFrames, draw_frames, mirror_order, mirror_some
+from neuface.training.recordings import RecordedFrames, draw_frames, mirror_some
 from neuface.training.supervision import Supervision, total_loss
 from neuface.training.validation import figures
 
@@ -60,7 +60,6 @@ class Trainer:
         self.supervision = Supervision(self.moved_head)
         self.optimizer = TrainingOptimizer(self.encoder, self.encoder.readout)
         self.average = {name: value.clone() for name, value in self.encoder.state_dict().items()}
-        self.mirrors = {item.scheme: mirror_order(head, item.scheme) for item in footage}
         self.rows: list[dict[str, Any]] = []
         self.step = 0
         self._began = time.monotonic()
@@ -77,7 +76,7 @@ class Trainer:
         images, truth = draw_rendered(self.head, self.training, options.batch, generator)
         frames: RecordedFrames | None = None
         if self.footage and options.footage_batch:
-            real_images, frames = draw_real(self.footage, self.mirrors, options.footage_batch, generator)
+            real_images, frames = draw_real(self.footage, options.footage_batch, generator)
             images = torch.cat((images, real_images))
         prediction = self.encoder(images.to(self.device))
         parts = self.supervision.parts(self.encoder, prediction[: options.batch], truth.to(self.device))
@@ -187,11 +186,10 @@ def draw_rendered(
 
 @torch.no_grad()
 def draw_real(
-    footage: Sequence[RecordedFrames], mirrors: Mapping[str, Tensor], count: int, generator: torch.Generator
+    footage: Sequence[RecordedFrames], count: int, generator: torch.Generator
 ) -> tuple[Tensor, RecordedFrames]:
     """Random real frames, some mirrored, with random crops and exposures, and their landmarks."""
-    drawn = draw_frames(footage, count, generator)
-    drawn = mirror_some(drawn, mirrors[drawn.scheme], generator)
+    drawn = mirror_some(draw_frames(footage, count, generator), generator)
     jitter = random_jitter(count, generator)
     images = jitter.images(drawn.pictures.float() / 255, random_padding(generator))
     return reexpose(images, generator), replace(drawn, points_ndc=jitter.points(drawn.points_ndc))

@@ -14,7 +14,7 @@ from neuface.encoders.predictor import Predictor
 from neuface.geometry.alignment import align_points
 from neuface.geometry.rotations import rotation_angle_rad
 from neuface.head.model import HeadModel
-from neuface.landmarks.schemes import IBUG68, MEDIAPIPE_TO_IBUG68, OUTER_EYES_IBUG68
+from neuface.landmarks.schemes import IBUG68
 from neuface.metrics import mpve_mm, nme_percent
 from neuface.structs import HeadParams, Prediction
 from neuface.synthetic.training_pictures import TrainingPictures
@@ -88,9 +88,9 @@ def rendered_nme_percent(
     errors = []
     for batch in _batches(pictures):
         truth, prediction = batch.truth(head), encoder(batch.pictures.to(head.template) / 255)
-        points = head.landmarks(truth.params, IBUG68)
-        projected = prediction.camera.project(head.landmarks(prediction.params, IBUG68))
-        right, left = OUTER_EYES_IBUG68
+        points = head.landmarks(truth.params, IBUG68.name)
+        projected = prediction.camera.project(head.landmarks(prediction.params, IBUG68.name))
+        right, left = IBUG68.outer_eyes
         eyes = (
             torch.linalg.vector_norm(points[:, right] - points[:, left], dim=-1) * truth.camera.magnification
         )
@@ -149,10 +149,10 @@ def footage_nme_percent(
     head: HeadModel, prediction: Prediction, frames: RecordedFrames
 ) -> Float[Tensor, " n"]:
     """Error of the 68 landmarks (or their counterparts), in percent of the observed outer-eye distance."""
-    chosen = list(range(68)) if frames.scheme == IBUG68 else list(MEDIAPIPE_TO_IBUG68)
-    seen = prediction.camera.project(head.landmarks(prediction.params, frames.scheme))[:, chosen]
+    chosen = list(frames.scheme.to_ibug68)
+    seen = prediction.camera.project(head.landmarks(prediction.params, frames.scheme.name))[:, chosen]
     observed, confidence = frames.points_ndc[:, chosen], frames.confidence[:, chosen]
-    right, left = OUTER_EYES_IBUG68
+    right, left = IBUG68.outer_eyes
     eyes = torch.linalg.vector_norm(observed[:, right] - observed[:, left], dim=-1)
     both = (confidence[:, right] > 0) & (confidence[:, left] > 0)
     return nme_percent(seen, observed, confidence, eyes * both)

@@ -196,7 +196,7 @@ def person(seed: int) -> Float[Tensor, " identity"]:
 
 def upright(scan: Scan, head: HeadModel) -> Scan:
     """The scan turned and shifted, not scaled, to face the camera as the head model's template does."""
-    template = head.landmarks(head.neutral(), IBUG68)
+    template = head.landmarks(head.neutral(), IBUG68.name)
     points = torch.cat((scan.landmarks, scan.vertices))
     deciding = torch.zeros(len(points))
     deciding[list(ALIGNING_POINTS)] = 1
@@ -213,7 +213,7 @@ def upright(scan: Scan, head: HeadModel) -> Scan:
 
 
 def _exact_landmarks(head: HeadModel, rendered: SyntheticClip, size_px: int) -> Landmarks:
-    points_px = ndc_to_px(rendered.camera.project(head.landmarks(rendered.truth, IBUG68)), size_px)
+    points_px = ndc_to_px(rendered.camera.project(head.landmarks(rendered.truth, IBUG68.name)), size_px)
     return Landmarks(points_px=points_px, confidence=torch.ones(points_px.shape[:-1]), scheme=IBUG68)
 
 

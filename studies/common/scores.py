@@ -95,7 +95,7 @@ def score(case: Case, head: HeadModel, prediction: Prediction) -> Scores:
 def _motion_scores(case: Case, head: HeadModel, prediction: Prediction) -> dict[str, float | None]:
     """Stability of the head, and the share of the true motion that the prediction has."""
     params, everything = prediction.params, torch.ones_like(case.clip.valid)
-    scores = {"jitter_mm": _number(metrics.jitter_mm(head.landmarks(params, IBUG68), everything))}
+    scores = {"jitter_mm": _number(metrics.jitter_mm(head.landmarks(params, IBUG68.name), everything))}
     if case.true_landmarks_px is not None:
         exact = Landmarks(
             points_px=case.true_landmarks_px,
@@ -110,8 +110,8 @@ def _motion_scores(case: Case, head: HeadModel, prediction: Prediction) -> dict[
     turns = (params.root_rotvec, case.truth.root_rotvec, everything)
     # The lips are compared in unposed heads, without the head's motion.
     lips = (
-        head.landmarks(params.unposed(), IBUG68),
-        head.landmarks(case.truth.unposed(), IBUG68),
+        head.landmarks(params.unposed(), IBUG68.name),
+        head.landmarks(case.truth.unposed(), IBUG68.name),
         everything,
     )
     return {
@@ -162,7 +162,7 @@ def scan_error_mm(head: HeadModel, params: HeadParams, scan: ScanTruth, *, with_
     views, time = params.identity.shape[:2]
     times = evenly_spread_indices(time, max(1, SCAN_IMAGES // views))
     chosen = params[:, times].unposed().flatten_batch(2)
-    vertices, marks = head.vertices(chosen), head.landmarks(chosen, IBUG68)[:, list(ALIGNING_POINTS)]
+    vertices, marks = head.vertices(chosen), head.landmarks(chosen, IBUG68.name)[:, list(ALIGNING_POINTS)]
     means = [
         metrics.scan_to_mesh_mm(
             scan.face_points, scan.landmarks, mesh, head.faces, points, with_scale=with_scale

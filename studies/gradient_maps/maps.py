@@ -44,7 +44,7 @@ from neuface.geometry.sampling import evenly_spread_indices
 from neuface.head.model import HeadModel
 from neuface.models import FaceModel
 from neuface.pipeline import clip_for_model
-from neuface.structs import Clip, Prediction, TensorStruct
+from neuface.structs import Clip, Prediction, Scheme, TensorStruct
 from studies.gradient_maps.figure import gradient_figure
 
 Objective = Callable[[Prediction], Tensor]
@@ -336,7 +336,7 @@ class _Images(TensorStruct):
     crops: Float[Tensor, "images 3 s s"]
     observed_ndc: Float[Tensor, "images points 2"]
     confidence: Float[Tensor, "images points"]
-    scheme: str
+    scheme: Scheme
 
     def objectives(self, head: HeadModel) -> list[Objective]:
         """The landmark loss of each image."""
@@ -344,7 +344,7 @@ class _Images(TensorStruct):
 
     def _objective(self, head: HeadModel, row: int) -> Objective:
         def loss(prediction: Prediction) -> Tensor:
-            points = prediction.camera.project(head.landmarks(prediction.params, self.scheme))
+            points = prediction.camera.project(head.landmarks(prediction.params, self.scheme.name))
             return losses.landmark_loss(points, self.observed_ndc[row][None], self.confidence[row][None])[0]
 
         return loss

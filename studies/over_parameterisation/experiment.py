@@ -120,7 +120,7 @@ class LandmarkObjective:
 
 
 def _points(head: HeadModel, params: HeadParams) -> Tensor:
-    return head.landmarks(params, IBUG68)[..., INNER51, :]
+    return head.landmarks(params, IBUG68.name)[..., INNER51, :]
 
 
 def units() -> Tensor:

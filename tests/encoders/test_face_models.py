@@ -21,7 +21,7 @@ from neuface.encoders.calibration import UNCALIBRATED
 from neuface.encoders.emoca import EmocaEncoder
 from neuface.encoders.flame_encoder import FlameEncoder
 from neuface.io.assets.catalogue import ASSETS_VARIABLE, SMIRK_WEIGHTS, assets_dirs, only_asset
-from neuface.landmarks.schemes import MEDIAPIPE_TO_IBUG68
+from neuface.landmarks.schemes import MEDIAPIPE478
 from neuface.pipeline import clip_for_model
 from neuface.structs import Clip
 
@@ -121,7 +121,7 @@ def test_dense_landmarks_are_reduced_for_a_head_without_them(assets: Path, clip:
     reduced = clip_for_model(dense, neuface.load_model("smirk", assets=assets))
     assert dense.landmarks.points_px.shape == (1, 2, 478, 2)
     np.testing.assert_array_equal(
-        reduced.landmarks.points_px[0].numpy(), points[:, list(MEDIAPIPE_TO_IBUG68)]
+        reduced.landmarks.points_px[0].numpy(), points[:, list(MEDIAPIPE478.to_ibug68)]
     )
 
 

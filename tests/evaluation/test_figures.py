@@ -12,7 +12,7 @@ from scipy.spatial.transform import Rotation
 from neuface import metrics
 from neuface.evaluation.figures import Figures, image_nme_percent, measure
 from neuface.head.model import HeadModel
-from neuface.landmarks.schemes import MEDIAPIPE_TO_IBUG68
+from neuface.landmarks.schemes import SCHEMES
 from neuface.structs import Crop, HeadParams, Landmarks, Prediction, WeakPerspective
 
 CROP_PX = 200
@@ -33,7 +33,7 @@ class Case:
         self.crops = Crop(T_crop_frame=to_crop.expand(views, time, 3, 3), size_px=CROP_PX)
         points = self.crops.ndc_to_frame(self.camera.project(head.landmarks(params, scheme)))
         self.landmarks = Landmarks(
-            points_px=points, confidence=torch.ones_like(points[..., 0]), scheme=scheme
+            points_px=points, confidence=torch.ones_like(points[..., 0]), scheme=SCHEMES[scheme]
         )
         self.valid = torch.ones(views, time, dtype=torch.bool)
 
@@ -60,14 +60,14 @@ def test_a_perfect_answer_has_no_error(tiny_head, random_params, scheme: str) ->
 def test_nme_of_landmarks_that_are_all_off_by_three_pixels(tiny_head, random_params, scheme: str) -> None:
     case = Case(tiny_head(), random_params(tiny_head(), 2, 6), scheme)
     points = case.landmarks.points_px
-    corners = (36, 45) if scheme == "ibug68" else (MEDIAPIPE_TO_IBUG68[36], MEDIAPIPE_TO_IBUG68[45])
+    corners = SCHEMES[scheme].outer_eyes
     eyes = (points[..., corners[0], :] - points[..., corners[1], :]).norm(dim=-1)
     off = points + torch.tensor([3.0, 0.0])
     case.landmarks = replace(case.landmarks, points_px=off)
     expected = (300 / eyes).mean()
     assert case.figures().nme_percent == pytest.approx(float(expected))
     # The contour does not count for the inner 51.
-    contour = list(range(17)) if scheme == "ibug68" else list(MEDIAPIPE_TO_IBUG68[:17])
+    contour = list(SCHEMES[scheme].contour)
     off = points.clone()
     off[..., contour, 0] += 3
     case.landmarks = replace(case.landmarks, points_px=off)

@@ -14,10 +14,10 @@ from neuface.evaluation.landmarks_3d import landmark_3d_errors_mm, triangulate_i
 from neuface.geometry.perspective import PerspectiveCamera
 from neuface.geometry.triangulation import Triangulation
 from neuface.head.model import HeadModel
+from neuface.landmarks.schemes import MEDIAPIPE478
 from neuface.structs import HeadParams, Landmarks
 
 VIEWS, TIME = 3, 5
-SCHEME = "mediapipe478"
 SIZE = 1.25
 """How much larger the person is than the head model says."""
 
@@ -53,7 +53,7 @@ def heads_in_space(head: HeadModel) -> tuple[HeadParams, Tensor]:
         root_rotvec=motion,
     )
     # The same points of the skin for all cameras.
-    points = head.landmarks(in_world, SCHEME, facing=in_world.unposed())
+    points = head.landmarks(in_world, MEDIAPIPE478.name, facing=in_world.unposed())
     world = SIZE * points + 0.05 * spread(TIME, 1, 3)
     flip = torch.diag(torch.tensor([1.0, -1.0, -1.0], dtype=torch.float64))
     to_view = roma.rotmat_to_rotvec(flip @ cameras().rotation)
@@ -64,7 +64,7 @@ def heads_in_space(head: HeadModel) -> tuple[HeadParams, Tensor]:
 
 def landmarks_of(world: Tensor) -> Landmarks:
     points = cameras().project(world.flatten(0, 1).expand(VIEWS, -1, -1)).unflatten(1, (TIME, -1))
-    return Landmarks(points_px=points, confidence=torch.ones(points.shape[:-1]).double(), scheme=SCHEME)
+    return Landmarks(points_px=points, confidence=torch.ones(points.shape[:-1]).double(), scheme=MEDIAPIPE478)
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def test_true_heads_have_no_error_at_any_size_and_position(
     head: HeadModel, params: HeadParams, truth: Triangulation, rotation_per: str
 ) -> None:
     assert bool(truth.valid.all())
-    errors = landmark_3d_errors_mm(head, params, ALL_VALID, SCHEME, truth, rotation_per=rotation_per)
+    errors = landmark_3d_errors_mm(head, params, ALL_VALID, MEDIAPIPE478, truth, rotation_per=rotation_per)
     assert errors.shape == (VIEWS, TIME, 51)
     assert float(errors.max()) < 1e-4
 
@@ -101,9 +101,9 @@ def test_a_wrong_head_rotation_counts_with_one_rotation_per_view(
     turned = params.root_rotvec.clone()
     turned[1, 2] += 0.2
     wrong = replace(params, root_rotvec=turned)
-    alone = landmark_3d_errors_mm(head, wrong, ALL_VALID, SCHEME, truth)
+    alone = landmark_3d_errors_mm(head, wrong, ALL_VALID, MEDIAPIPE478, truth)
     assert float(alone.max()) < 1e-4
-    whole = landmark_3d_errors_mm(head, wrong, ALL_VALID, SCHEME, truth, rotation_per="view").mean(-1)
+    whole = landmark_3d_errors_mm(head, wrong, ALL_VALID, MEDIAPIPE478, truth, rotation_per="view").mean(-1)
     assert float(whole[1, 2]) == float(whole.max()) > 3
     assert float(whole[[0, 2]].max()) < 1
 
@@ -112,13 +112,16 @@ def test_the_clip_has_one_scale(head: HeadModel, params: HeadParams, truth: Tria
     """A frame in which the person is 10 % larger keeps that error: no frame has a scale of its own."""
     larger = truth.points.clone()
     larger[3] *= 1.1
-    errors = landmark_3d_errors_mm(head, params, ALL_VALID, SCHEME, replace(truth, points=larger)).mean(
+    errors = landmark_3d_errors_mm(head, params, ALL_VALID, MEDIAPIPE478, replace(truth, points=larger)).mean(
         (0, 2)
     )
     assert float(errors[3]) == float(errors.max()) > 2
     only = truth[3:4]
     shrunk = replace(only, points=0.7 * only.points)
-    assert float(landmark_3d_errors_mm(head, params[:, 3:4], ALL_VALID[:, 3:4], SCHEME, shrunk).max()) < 1e-4
+    assert (
+        float(landmark_3d_errors_mm(head, params[:, 3:4], ALL_VALID[:, 3:4], MEDIAPIPE478, shrunk).max())
+        < 1e-4
+    )
 
 
 def test_the_error_of_a_displaced_point_is_in_millimetres(
@@ -126,7 +129,7 @@ def test_the_error_of_a_displaced_point_is_in_millimetres(
 ) -> None:
     moved = truth.points.clone()
     moved[2, 10, 1] += 1e-3
-    errors = landmark_3d_errors_mm(head, params, ALL_VALID, SCHEME, replace(truth, points=moved))
+    errors = landmark_3d_errors_mm(head, params, ALL_VALID, MEDIAPIPE478, replace(truth, points=moved))
     # Fifty other points hold the head nearly in place.
     assert 0.9 < float(errors[0, 2, 10]) < 1
     assert float(errors[0, 2].median()) < 0.06
@@ -148,7 +151,7 @@ def test_unknown_points_are_nan_and_do_not_count(
         head,
         replace(params, root_rotvec=bent),
         seen,
-        SCHEME,
+        MEDIAPIPE478,
         replace(truth, points=spoilt, valid=known),
         rotation_per="view",
     )
@@ -161,6 +164,6 @@ def test_unknown_points_are_nan_and_do_not_count(
 
 def test_wrong_inputs_are_refused(head: HeadModel, params: HeadParams, truth: Triangulation) -> None:
     with pytest.raises(InputError, match="rotation_per"):
-        landmark_3d_errors_mm(head, params, ALL_VALID, SCHEME, truth, rotation_per="clip")
+        landmark_3d_errors_mm(head, params, ALL_VALID, MEDIAPIPE478, truth, rotation_per="clip")
     with pytest.raises(InputError, match="triangulated points of shape"):
-        landmark_3d_errors_mm(head, params, ALL_VALID, SCHEME, truth[:3])
+        landmark_3d_errors_mm(head, params, ALL_VALID, MEDIAPIPE478, truth[:3])

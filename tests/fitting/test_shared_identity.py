@@ -14,6 +14,7 @@ from neuface.fitting.loop import fit
 from neuface.fitting.problem import Problem
 from neuface.fitting.shared_identity import clip_shape
 from neuface.head.model import HeadModel
+from neuface.landmarks.schemes import MEDIAPIPE478
 from neuface.structs import Prediction, WeakPerspective
 
 VIEWS, TIME = 2, 4
@@ -129,7 +130,7 @@ def test_what_landmarks_do_not_tell_stays_as_the_encoder_answered(tiny_head, wei
         observed_ndc=points,
         confidence=torch.ones(points.shape[:-1], dtype=points.dtype),
         valid=VALID,
-        scheme="mediapipe478",
+        scheme=MEDIAPIPE478,
     )
     config = replace(SHARED, learning_rate=0.02, max_passes=60, identity_prior_weight=weight)
     found = fit(FreeParameters(start, ("identity",)), head, problem, config).prediction.params.identity[0, 0]
@@ -169,7 +170,7 @@ def test_a_fit_answers_with_one_person_of_the_size_it_began_with(tiny_head, batc
         observed_ndc=points,
         confidence=torch.ones(points.shape[:-1], dtype=points.dtype),
         valid=valid,
-        scheme="mediapipe478",
+        scheme=MEDIAPIPE478,
     )
     config = replace(
         BOTH,

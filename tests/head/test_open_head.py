@@ -28,7 +28,7 @@ from neuface.io.open_model.head_file import (
     shipped_head,
     write_head_file,
 )
-from neuface.landmarks.schemes import MIRROR_IBUG68
+from neuface.landmarks.schemes import IBUG68
 from neuface.metrics import mpve_mm
 from neuface.models import load_head
 from neuface.structs import HeadParams
@@ -291,7 +291,7 @@ def test_left_and_right_are_the_subjects(open_head: HeadModel) -> None:
 
 def test_landmarks_are_symmetric(open_head: HeadModel) -> None:
     points = open_head.landmarks(open_head.neutral(), "ibug68")
-    apart_mm = 1000 * (points * MIRROR - points[list(MIRROR_IBUG68)]).norm(dim=-1)
+    apart_mm = 1000 * (points * MIRROR - points[list(IBUG68.mirrored)]).norm(dim=-1)
     assert float(apart_mm.max()) < 1.5
 
 

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from neuface.head.model import HeadModel
-from neuface.landmarks.schemes import MEDIAPIPE_TO_IBUG68
-from neuface.training.recordings import mirror_order
+from neuface.landmarks.schemes import MEDIAPIPE478
 
 MIRROR = torch.tensor([-1.0, 1.0, 1.0])
 
@@ -29,7 +28,7 @@ def test_mediapipe_points_slide_as_the_head_turns(open_head: HeadModel) -> None:
     fixed = open_head.landmarks(turned, "mediapipe478", facing=turned.unposed())
     slid = open_head.landmarks(turned, "mediapipe478")
     outline = open_head.landmarks(turned, "ibug68")
-    sixty_eight = list(MEDIAPIPE_TO_IBUG68)
+    sixty_eight = list(MEDIAPIPE478.to_ibug68)
     moved_mm = 1000 * (slid - fixed)[:, sixty_eight, :2]
     outward_mm = 1000 * (outline[..., :2] - fixed[:, sixty_eight, :2])
     for degrees, far, near in ((40, slice(9, 14), slice(1, 5)), (-40, slice(3, 8), slice(12, 16))):
@@ -54,7 +53,7 @@ def slid_at_rest(head: HeadModel, rows: int) -> Tensor:
 
 def test_rows_of_mediapipe_points_are_symmetric_and_on_the_skin(open_head: HeadModel) -> None:
     rows = slid_at_rest(open_head, len(open_head.embeddings["mediapipe478"].contour_yaw_rad))
-    mirrored = rows.flip(0)[:, mirror_order(open_head, "mediapipe478")] * MIRROR
+    mirrored = rows.flip(0)[:, list(MEDIAPIPE478.mirrored)] * MIRROR
     assert float((rows - mirrored).norm(dim=-1).quantile(0.99)) < 2e-3
     embedding = open_head.embeddings["mediapipe478"]
     assert float(embedding.contour_barycentric.min()) >= 0

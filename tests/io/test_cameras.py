@@ -18,7 +18,7 @@ from neuface.geometry.triangulation import Triangulation, triangulate
 from neuface.io.cameras import CONVENTION, LARGEST_FILE, MOST_CAMERAS, read_cameras
 from neuface.io.landmarks import read_landmarks
 from neuface.landmarks.arrays import as_landmarks
-from neuface.landmarks.schemes import OUTER_EYES_MEDIAPIPE478
+from neuface.landmarks.schemes import MEDIAPIPE478
 from neuface.structs import Landmarks
 
 SESSION = DATA / "caliscope_4view" / "calibration_session"
@@ -195,8 +195,8 @@ def test_frames_must_be_those_of_the_calibration(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def session_landmarks() -> Landmarks:
-    arrays, _ = read_landmarks(SESSION / "mediapipe_landmarks.npz")
-    return as_landmarks(arrays, len(arrays), len(arrays[0]), sizes_hw=[(720, 1280)] * len(arrays))
+    landmarks = read_landmarks(SESSION / "mediapipe_landmarks.npz")
+    return as_landmarks(landmarks, 4, 111, sizes_hw=[(720, 1280)] * 4)
 
 
 def reprojection_error(found: Triangulation) -> float:
@@ -210,8 +210,8 @@ def test_the_real_cameras_agree_on_the_real_face(session_landmarks: Landmarks) -
     assert (rig.names, rig.size_hw) == (("0", "1", "2", "3"), (720, 1280))
     points, confidence = session_landmarks.points_px, session_landmarks.confidence
     # Every twelfth point tells as much, sooner; the outer eye corners are among them.
-    chosen = sorted({*range(0, 478, 12), *OUTER_EYES_MEDIAPIPE478})
-    right, left = (chosen.index(corner) for corner in OUTER_EYES_MEDIAPIPE478)
+    chosen = sorted({*range(0, 478, 12), *MEDIAPIPE478.outer_eyes})
+    right, left = (chosen.index(corner) for corner in MEDIAPIPE478.outer_eyes)
     points, confidence = points[:, :, chosen], confidence[:, :, chosen]
     twice_seen = (confidence > 0).any(-1).sum(0) >= 2
     assert int(twice_seen.sum()) == 111

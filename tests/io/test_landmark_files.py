@@ -1,5 +1,6 @@
 """Landmark archives: real ones, round trips and damaged ones."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,23 +8,25 @@ import pytest
 import torch
 from data_folders import DATA, required
 
+from neuface.clips import read_clip
 from neuface.errors import InputError
 from neuface.io.landmarks import read_landmarks, write_landmarks
-from neuface.landmarks.arrays import as_landmarks
+from neuface.landmarks import schemes
+from neuface.landmarks.schemes import IBUG68, MEDIAPIPE478
 from neuface.structs import Landmarks
 
 REAL_FILES = {
-    "grid_corpus/bbaf2n.landmarks.npz": (1, (75, 478, 2)),
-    "intel_head_pose/head-pose-face-detection-female-and-male.landmarks.npz": (1, (56, 2, 478, 2)),
-    "caliscope_4view/calibration_session/mediapipe_landmarks.npz": (4, (111, 478, 2)),
+    "grid_corpus/bbaf2n.landmarks.npz": (1, 75, 478, 2),
+    "intel_head_pose/head-pose-face-detection-female-and-male.landmarks.npz": (1, 56, 478, 2),
+    "caliscope_4view/calibration_session/mediapipe_landmarks.npz": (4, 111, 478, 2),
 }
 
 
 @pytest.mark.parametrize("name", REAL_FILES)
 def test_real_files(name: str) -> None:
-    arrays, scheme = read_landmarks(required(DATA / name))
-    views, shape = REAL_FILES[name]
-    assert (len(arrays), arrays[0].shape, scheme) == (views, shape, "mediapipe478")
+    landmarks = read_landmarks(required(DATA / name))
+    assert tuple(landmarks.points_px.shape) == REAL_FILES[name]
+    assert landmarks.scheme is MEDIAPIPE478
 
 
 def test_round_trip_keeps_points_confidence_and_gaps(tmp_path: Path) -> None:
@@ -32,14 +35,30 @@ def test_round_trip_keeps_points_confidence_and_gaps(tmp_path: Path) -> None:
     confidence[1, 2] = 0
     points = torch.rand(2, 3, 68, 2, generator=generator) * 100
     landmarks = Landmarks(
-        points_px=points * (confidence > 0)[..., None], confidence=confidence, scheme="ibug68"
+        points_px=points * (confidence > 0)[..., None], confidence=confidence, scheme=IBUG68
     )
     write_landmarks(tmp_path / "a.npz", landmarks)
-    arrays, scheme = read_landmarks(tmp_path / "a.npz")
-    back = as_landmarks(arrays, 2, 3)
-    assert scheme == back.scheme == "ibug68"
+    back = read_landmarks(tmp_path / "a.npz")
+    assert back.scheme is IBUG68
     assert torch.equal(back.points_px, landmarks.points_px)
     assert torch.equal(back.confidence, confidence)
+
+
+def test_the_scheme_that_a_file_names_is_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where another scheme has as many points."""
+    other = replace(IBUG68, name="scan68", contour_noise=1.0)
+    monkeypatch.setattr(schemes, "SCHEMES", {**schemes.SCHEMES, "scan68": other})
+    points = np.random.default_rng(0).uniform(20, 50, (3, 68, 2))
+    np.savez(tmp_path / "named.npz", points_px=points, scheme="scan68")
+    np.savez(tmp_path / "unnamed.npz", points_px=points)
+    frames = np.zeros((3, 60, 80, 3), np.uint8)
+    assert read_clip(frames, tmp_path / "named.npz").landmarks.scheme is other
+    assert read_clip(frames, [tmp_path / "named.npz"]).landmarks.scheme is other
+    assert read_clip(frames, tmp_path / "unnamed.npz").landmarks.scheme is IBUG68
+    with pytest.raises(
+        InputError, match=r"named\.npz: 3 frames of scan68, .*unnamed\.npz: 3 frames of ibug68"
+    ):
+        read_clip([frames, frames], [tmp_path / "named.npz", tmp_path / "unnamed.npz"])
 
 
 def test_damaged_and_foreign_files_are_named(tmp_path: Path) -> None:
@@ -67,7 +86,7 @@ def test_damaged_and_foreign_files_are_named(tmp_path: Path) -> None:
         "objects.npz": "cannot be read",
         "axes.npz": r"shape \(68, 2\)",
         "count.npz": "5 points",
-        "scheme.npz": "has 68 points",
+        "scheme.npz": "has 68 points per frame",
         "unknown.npz": "wflw98",
         "single.npz": "single array",
     }

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from neuface.errors import InputError
 from neuface.landmarks.arrays import as_landmarks
+from neuface.landmarks.schemes import IBUG68, MEDIAPIPE478
 
 
 def face(time: int, points: int = 68, offset: float = 50.0, size: float = 40.0, seed: int = 0) -> np.ndarray:
@@ -21,7 +22,7 @@ def test_layouts_of_one_view_agree(convert) -> None:
     points = np.round(face(4))
     for value in (convert(points), convert(points[None]), [convert(points)], convert(points[:, None])):
         landmarks = as_landmarks(value, 1, 4)
-        assert landmarks.scheme == "ibug68"
+        assert landmarks.scheme is IBUG68
         assert landmarks.points_px.dtype == torch.float32
         assert torch.equal(landmarks.points_px[0], torch.from_numpy(points))
         assert (landmarks.confidence == 1).all()
@@ -30,7 +31,7 @@ def test_layouts_of_one_view_agree(convert) -> None:
 def test_several_views() -> None:
     left, right = face(3, 478), face(3, 478, seed=1)
     stacked = as_landmarks(np.stack([left, right]), 2, 3)
-    assert stacked.scheme == "mediapipe478"
+    assert stacked.scheme is MEDIAPIPE478
     assert torch.equal(stacked.points_px, as_landmarks([left, right], 2, 3).points_px)
     with_faces = as_landmarks(np.stack([left, right])[:, :, None], 2, 3)
     assert torch.equal(stacked.points_px, with_faces.points_px)
@@ -66,7 +67,7 @@ def test_third_column_is_the_confidence() -> None:
 
 def test_mediapipe_without_irises_is_padded() -> None:
     landmarks = as_landmarks(face(2, 468), 1, 2)
-    assert landmarks.scheme == "mediapipe478"
+    assert landmarks.scheme is MEDIAPIPE478
     assert (landmarks.confidence[0, :, :468] == 1).all()
     assert not landmarks.confidence[0, :, 468:].any()
 
@@ -99,8 +100,8 @@ def test_landmarks_pass_through_with_checks() -> None:
     assert torch.equal(again.points_px, landmarks.points_px)
     with pytest.raises(InputError, match=r"1 view\(s\) x 4 frame"):
         as_landmarks(landmarks, 1, 4)
-    with pytest.raises(InputError, match="wflw"):
-        as_landmarks(replace(landmarks, scheme="wflw"), 1, 3)
+    with pytest.raises(InputError, match=r"expected mediapipe478 for .* x 478 points, got 1 x 3 x 68"):
+        as_landmarks(replace(landmarks, scheme=MEDIAPIPE478), 1, 3)
 
 
 NAN_FACE = np.full((3, 68, 2), np.nan)

@@ -12,8 +12,7 @@ from torch import Tensor
 from neuface.errors import InputError
 from neuface.head.model import HeadModel
 from neuface.io.landmarks import read_landmarks
-from neuface.landmarks.arrays import as_landmarks
-from neuface.landmarks.schemes import CONTOUR_NOISE_IBUG68, IBUG68, outer_eye_distance_px, to_ibug68
+from neuface.landmarks.schemes import IBUG68, MEDIAPIPE478, outer_eye_distance_px, to_ibug68
 from neuface.structs import Landmarks
 from neuface.synthetic.landmark_noise import (
     DETECTOR,
@@ -37,7 +36,7 @@ INNER_STILL = slice(17, 36)
 @pytest.fixture(scope="module")
 def face(open_head: HeadModel) -> Tensor:
     """The template's 68 points in frontal view, with eye corners EYE_PX apart, in the middle of 200 px."""
-    flat = open_head.landmarks(open_head.neutral(), IBUG68)[:, :2] * torch.tensor([1.0, -1.0])
+    flat = open_head.landmarks(open_head.neutral(), IBUG68.name)[:, :2] * torch.tensor([1.0, -1.0])
     scale = EYE_PX / torch.linalg.vector_norm(flat[36] - flat[45])
     return (flat - flat.mean(0)) * scale + 100
 
@@ -67,7 +66,7 @@ def test_white_noise_has_the_given_deviation_and_no_memory(face: Tensor) -> None
     noise = added_noise(points, EYE_PX, Noise(percent=2.0), generator())
     # The deviation is 2 % of 50 px.
     assert float(noise[:, :, 17:].std()) == pytest.approx(1.0, rel=0.02)
-    assert float(noise[:, :, :17].std()) == pytest.approx(CONTOUR_NOISE_IBUG68, rel=0.02)
+    assert float(noise[:, :, :17].std()) == pytest.approx(IBUG68.contour_noise, rel=0.02)
     assert abs(correlation(noise[:, 1:], noise[:, :-1])) < 0.02
     assert abs(correlation(noise[..., 60, :], noise[..., 61, :])) < 0.05
     assert abs(correlation(noise[..., 0], noise[..., 1])) < 0.02
@@ -105,8 +104,7 @@ def test_jitter_is_that_of_a_detector_on_still_faces(face: Tensor) -> None:
     """Compared with landmarks of real talkers, in the half of the frames in which the nose moves least."""
     real = []
     for file in sorted((DATA / "grid_corpus").glob("*.landmarks.npz")):
-        views, _ = read_landmarks(file)
-        marks = to_ibug68(as_landmarks(views, 1, len(views[0])))
+        marks = to_ibug68(read_landmarks(file))
         points = marks.points_px[0]
         trembling = trembling_percent(points, float(outer_eye_distance_px(marks).median()))
         speed = torch.linalg.vector_norm(points[:, 27:36].mean(1).diff(dim=0), dim=-1)
@@ -276,7 +274,7 @@ def test_unusable_landmarks_are_refused(face: Tensor) -> None:
     with pytest.raises(InputError, match="some are missing"):
         corrupted(missing, grey(1, 8), 0)
     dense = Landmarks(
-        points_px=torch.zeros(1, 8, 478, 2), confidence=torch.ones(1, 8, 478), scheme="mediapipe478"
+        points_px=torch.zeros(1, 8, 478, 2), confidence=torch.ones(1, 8, 478), scheme=MEDIAPIPE478
     )
     with pytest.raises(InputError, match="use to_ibug68 first"):
         corrupted(dense, grey(1, 8), 0)

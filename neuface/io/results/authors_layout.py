@@ -26,7 +26,7 @@ from neuface.encoders.flame_encoder import CROP_PX, camera_from_code, code_from_
 from neuface.errors import InputError
 from neuface.head.versions import UNKNOWN_VERSION
 from neuface.io.npz import read_arrays, write_arrays
-from neuface.landmarks.schemes import to_ibug68
+from neuface.landmarks.schemes import IBUG68, to_ibug68
 from neuface.structs import Crop, HeadParams, Landmarks, Prediction
 
 SHAPES = {"cam": (3,), "pose": (6,), "expr": (50,), "shapes": (100,), "landmarks2d": (68, 2)}
@@ -128,7 +128,7 @@ def read_authors_result(path: str | os.PathLike[str], *, views: int = 1) -> Auth
         landmarks=Landmarks(
             points_px=torch.where(found[..., None], (points + 1) * (CROP_PX / 2), 0.0),
             confidence=found.to(points),
-            scheme="ibug68",
+            scheme=IBUG68,
         ),
         crops=Crop(T_crop_frame=torch.eye(3).to(points).expand(*found.shape[:2], 3, 3), size_px=CROP_PX),
     )

@@ -15,6 +15,7 @@ from neuface.fitting.person.estimate import estimate_person, identity_covariance
 from neuface.fitting.problem import Problem
 from neuface.head.expressions import expression_moments
 from neuface.head.model import HeadModel
+from neuface.landmarks.schemes import IBUG68
 from neuface.models import FaceModel, load_model
 from neuface.structs import Prediction, WeakPerspective
 from studies.common.cases import Case, CaseSpec, make_case
@@ -41,7 +42,7 @@ def seen(head: HeadModel, truth: Prediction, noise_ndc: float = 0.0, seed: int =
         observed_ndc=points + noise,
         confidence=torch.ones_like(points[..., 0]),
         valid=torch.ones(points.shape[:2], dtype=torch.bool),
-        scheme="ibug68",
+        scheme=IBUG68,
     )
 
 

@@ -69,7 +69,7 @@ def test_landmarks_are_those_of_the_head_model(open_head: HeadModel) -> None:
     padded = torch.nn.functional.pad(identity, (0, open_head.num_identity - IDENTITY))
     params = replace(open_head.neutral(2), root_rotvec=rotvec, identity=padded, expression=expression)
     camera = WeakPerspective(scale=TYPICAL_SCALE * log_scale[..., 0].exp(), offset=offset)
-    expected = camera.project(open_head.landmarks(params, IBUG68)[..., INNER51, :])
+    expected = camera.project(open_head.landmarks(params, IBUG68.name)[..., INNER51, :])
     torch.testing.assert_close(objective.project(outputs), expected, atol=1e-5, rtol=1e-5)
 
 
