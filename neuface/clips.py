@@ -12,8 +12,9 @@ from tqdm import tqdm
 
 from neuface.cropping import OPEN_CROP, CropRule, steady_crops
 from neuface.errors import InputError
+from neuface.frames import ArraySource, FirstFrames, MultiSource
 from neuface.io.landmarks import read_landmarks
-from neuface.io.video import DEFAULT_FPS, ArraySource, FirstFrames, MultiSource, VideoSource
+from neuface.io.video import DEFAULT_FPS, VideoSource
 from neuface.landmarks.arrays import as_landmarks
 from neuface.landmarks.detectors import Detector, FaceAlignmentDetector
 from neuface.landmarks.schemes import to_ibug68

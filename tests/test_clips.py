@@ -10,8 +10,9 @@ from data_folders import DATA, needs
 from neuface.clips import read_clip
 from neuface.cropping import source_crops
 from neuface.errors import InputError
+from neuface.frames import ArraySource
 from neuface.io.landmarks import write_landmarks
-from neuface.io.video import ArraySource, write_video
+from neuface.io.video import write_video
 from neuface.landmarks.arrays import as_landmarks
 from neuface.landmarks.schemes import IBUG68
 

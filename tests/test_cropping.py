@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from neuface.cropping import OPEN_CROP, crop_images, source_crops, steady_crops
 from neuface.errors import InputError
-from neuface.io.video import ArraySource
+from neuface.frames import ArraySource
 from neuface.landmarks.schemes import IBUG68, MEDIAPIPE478, to_ibug68
 from neuface.structs import Crop, Landmarks
 

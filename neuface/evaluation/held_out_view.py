@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float
 from torch import Tensor
 from tqdm import tqdm
 
@@ -20,9 +20,10 @@ from neuface import metrics
 from neuface.errors import InputError
 from neuface.evaluation.figures import image_nme_percent
 from neuface.fitting.pose_only import resect
+from neuface.frames import SomeViews
 from neuface.head.model import HeadModel
 from neuface.landmarks.schemes import IBUG68, INNER51, to_ibug68
-from neuface.structs import Clip, Crop, FrameSource, HeadParams, Landmarks, Prediction
+from neuface.structs import Clip, Crop, HeadParams, Landmarks, Prediction
 
 
 @runtime_checkable
@@ -199,32 +200,13 @@ def without_view(clip: Clip, view: int) -> Clip:
         raise InputError(f"view {view} cannot be left out of a clip of {clip.views} view(s)")
     kept = [number for number in range(clip.views) if number != view]
     return Clip(
-        frames=_SomeViews(clip.frames, kept),
+        frames=SomeViews(clip.frames, kept),
         landmarks=clip.landmarks[kept],
         crops=clip.crops[kept],
         valid=clip.valid[kept],
         fps=clip.fps,
         names=tuple(clip.names[number] for number in kept),
     )
-
-
-class _SomeViews:
-    """Some views of another source."""
-
-    def __init__(self, source: FrameSource, kept: list[int]) -> None:
-        self._source, self._kept = source, kept
-        self.views, self.time = len(kept), source.time
-
-    def size_hw(self, view: int) -> tuple[int, int]:
-        return self._source.size_hw(self._inner(view))
-
-    def read(self, view: int, start: int, stop: int) -> UInt8[Tensor, "n h w 3"]:
-        return self._source.read(self._inner(view), start, stop)
-
-    def _inner(self, view: int) -> int:
-        if not 0 <= view < self.views:
-            raise InputError(f"view {view} does not exist: expected 0 to {self.views - 1}")
-        return self._kept[view]
 
 
 def _common_heads(params: HeadParams, valid: Bool[Tensor, "others time"]) -> HeadParams:

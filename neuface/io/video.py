@@ -1,4 +1,4 @@
-"""Frames in and out: videos and pictures by PyAV, arrays, and several of them as the views of one clip."""
+"""Videos and pictures as files, read and written by PyAV."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import itertools
 import os
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,8 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from neuface.errors import InputError
+from neuface.frames import check_range, check_view
 from neuface.io.atomic import atomic_path
-from neuface.structs import FrameSource
 
 DEFAULT_FPS = 25.0
 CACHE_BYTES = 64 * 2**20
@@ -81,13 +81,13 @@ class VideoSource:
 
     def size_hw(self, view: int) -> tuple[int, int]:
         """Height and width of the frames as they are shown (rotation applied)."""
-        _check_view(self, view)
+        check_view(self, view)
         width, height = self._decoded_wh
         return (width, height) if self._quarter_turns % 2 else (height, width)
 
     def read(self, view: int, start: int, stop: int) -> UInt8[Tensor, "n h w 3"]:
         """Frames `start <= t < stop`, RGB. Raises InputError outside of the video or if the file changed."""
-        _check_range(self, view, start, stop)
+        check_range(self, view, start, stop)
         if start == stop:
             return torch.zeros((0, *self.size_hw(0), 3), dtype=torch.uint8)
         return torch.stack([self._cached_frame(index) for index in range(start, stop)])
@@ -199,152 +199,6 @@ def read_video(path: str | os.PathLike[str]) -> tuple[UInt8[Tensor, "time h w 3"
         return source.read(0, 0, source.time), source.fps
     finally:
         source.close()
-
-
-class ArraySource:
-    """Frames in memory as a `FrameSource`.
-
-    Takes uint8 RGB, numpy or torch: `(time, h, w, 3)` for one view, `(views, time, h, w, 3)`, or a list with
-    one `(time, h, w, 3)` array per view, whose sizes may differ.
-
-    Raises:
-        InputError: Another type, shape or number of channels, no frames, or views of different length.
-    """
-
-    def __init__(self, frames: Any) -> None:
-        if isinstance(frames, list | tuple) or getattr(frames, "ndim", None) == 5:
-            views = [_checked_view(array, f"frames of view {view}") for view, array in enumerate(frames)]
-        else:
-            views = [_checked_view(frames, "frames")]
-        if not views:
-            raise InputError("frames: no views; expected (time, h, w, 3) for at least one camera")
-        _check_equal_lengths([f"view {view}" for view in range(len(views))], [len(view) for view in views])
-        self._views = views
-
-    @property
-    def views(self) -> int:
-        return len(self._views)
-
-    @property
-    def time(self) -> int:
-        return len(self._views[0])
-
-    def size_hw(self, view: int) -> tuple[int, int]:
-        _check_view(self, view)
-        height, width = self._views[view].shape[1:3]
-        return int(height), int(width)
-
-    def read(self, view: int, start: int, stop: int) -> UInt8[Tensor, "n h w 3"]:
-        """A copy of frames `start <= t < stop`, on the CPU."""
-        _check_range(self, view, start, stop)
-        piece = self._views[view][start:stop]
-        if isinstance(piece, Tensor):
-            return piece.detach().to("cpu", copy=True)
-        return torch.from_numpy(np.array(piece))
-
-
-def _checked_view(value: Any, what: str) -> np.ndarray | Tensor:
-    if not isinstance(value, np.ndarray | Tensor):
-        raise InputError(f"{what}: expected a uint8 array (time, h, w, 3), got {type(value).__name__}")
-    shape = tuple(value.shape)
-    if len(shape) == 3:
-        raise InputError(
-            f"{what}: shape {shape} is one picture; expected (time, h, w, 3): "
-            "give picture[None], or np.stack(pictures) for many"
-        )
-    if len(shape) != 4 or shape[-1] != 3:
-        raise InputError(f"{what}: expected (time, h, w, 3), got shape {shape}{_channel_hint(shape)}")
-    if str(value.dtype).removeprefix("torch.") != "uint8":
-        raise InputError(f"{what}: expected uint8 (0 to 255), got {value.dtype}; {_dtype_hint(value)}")
-    if 0 in shape:
-        raise InputError(f"{what}: no frames in an array of shape {shape}")
-    return value
-
-
-def _channel_hint(shape: tuple[int, ...]) -> str:
-    if len(shape) != 4:
-        return ""
-    if shape[-1] == 4:
-        return "; drop the alpha channel: frames[..., :3]"
-    if shape[-1] == 1:
-        return "; repeat the grey channel three times"
-    return "; move the channels to the end" if shape[1] == 3 else ""
-
-
-def _dtype_hint(value: np.ndarray | Tensor) -> str:
-    is_float = value.is_floating_point() if isinstance(value, Tensor) else value.dtype.kind == "f"
-    if is_float and 0 not in value.shape and float(value.max()) <= 1.0:
-        return "values of 0..1 must be multiplied by 255, rounded and converted to uint8"
-    return "convert values of 0..255 to uint8"
-
-
-class MultiSource:
-    """Several sources as the views of one, in their order.
-
-    Raises:
-        InputError: No sources, or sources of different length (`names` tells which is which).
-    """
-
-    def __init__(self, sources: Sequence[FrameSource], names: Sequence[str] | None = None) -> None:
-        if not sources:
-            raise InputError("no views: expected at least one video")
-        labels = [getattr(source, "name", f"view {index}") for index, source in enumerate(sources)]
-        _check_equal_lengths(list(names or labels), [source.time for source in sources])
-        self._views = [(source, view) for source in sources for view in range(source.views)]
-
-    @property
-    def views(self) -> int:
-        return len(self._views)
-
-    @property
-    def time(self) -> int:
-        return self._views[0][0].time
-
-    def size_hw(self, view: int) -> tuple[int, int]:
-        _check_view(self, view)
-        source, inner = self._views[view]
-        return source.size_hw(inner)
-
-    def read(self, view: int, start: int, stop: int) -> UInt8[Tensor, "n h w 3"]:
-        _check_range(self, view, start, stop)
-        source, inner = self._views[view]
-        return source.read(inner, start, stop)
-
-
-class FirstFrames:
-    """The first `time` frames of another source (all of them if it has fewer)."""
-
-    def __init__(self, source: FrameSource, time: int) -> None:
-        self._source = source
-        self.views = source.views
-        self.time = min(time, source.time)
-
-    def size_hw(self, view: int) -> tuple[int, int]:
-        return self._source.size_hw(view)
-
-    def read(self, view: int, start: int, stop: int) -> UInt8[Tensor, "n h w 3"]:
-        _check_range(self, view, start, stop)
-        return self._source.read(view, start, stop)
-
-
-def _check_view(source: FrameSource, view: int) -> None:
-    if not 0 <= view < source.views:
-        raise InputError(f"view {view} does not exist: expected 0 to {source.views - 1}")
-
-
-def _check_range(source: FrameSource, view: int, start: int, stop: int) -> None:
-    _check_view(source, view)
-    if not 0 <= start <= stop <= source.time:
-        raise InputError(f"frames {start} to {stop} do not exist: the clip has {source.time} frames")
-
-
-def _check_equal_lengths(names: Sequence[str], lengths: Sequence[int]) -> None:
-    if len(set(lengths)) > 1:
-        listed = ", ".join(f"{name}: {length}" for name, length in zip(names, lengths, strict=True))
-        raise InputError(
-            f"the views have different numbers of frames ({listed}); expected synchronised views of equal "
-            "length: cut them to the frames they share"
-        )
 
 
 def write_video(path: str | os.PathLike[str], frames: Iterable[Any], fps: int | float) -> None:

@@ -1,0 +1,183 @@
+"""Frames in memory as frame sources, and sources made of others: several views, the first frames, some of the views.
+
+No file is opened here; videos are read by `neuface.io.video`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from neuface.errors import InputError
+from neuface.structs import FrameSource
+
+
+class ArraySource:
+    """Frames in memory as a `FrameSource`.
+
+    Takes uint8 RGB, numpy or torch: `(time, h, w, 3)` for one view, `(views, time, h, w, 3)`, or a list with
+    one `(time, h, w, 3)` array per view, whose sizes may differ.
+
+    Raises:
+        InputError: Another type, shape or number of channels, no frames, or views of different length.
+    """
+
+    def __init__(self, frames: Any) -> None:
+        if isinstance(frames, list | tuple) or getattr(frames, "ndim", None) == 5:
+            views = [_checked_view(array, f"frames of view {view}") for view, array in enumerate(frames)]
+        else:
+            views = [_checked_view(frames, "frames")]
+        if not views:
+            raise InputError("frames: no views; expected (time, h, w, 3) for at least one camera")
+        _check_equal_lengths([f"view {view}" for view in range(len(views))], [len(view) for view in views])
+        self._views = views
+
+    @property
+    def views(self) -> int:
+        return len(self._views)
+
+    @property
+    def time(self) -> int:
+        return len(self._views[0])
+
+    def size_hw(self, view: int) -> tuple[int, int]:
+        check_view(self, view)
+        height, width = self._views[view].shape[1:3]
+        return int(height), int(width)
+
+    def read(self, view: int, start: int, stop: int) -> UInt8[Tensor, "n h w 3"]:
+        """A copy of frames `start <= t < stop`, on the CPU."""
+        check_range(self, view, start, stop)
+        piece = self._views[view][start:stop]
+        if isinstance(piece, Tensor):
+            return piece.detach().to("cpu", copy=True)
+        return torch.from_numpy(np.array(piece))
+
+
+def _checked_view(value: Any, what: str) -> np.ndarray | Tensor:
+    if not isinstance(value, np.ndarray | Tensor):
+        raise InputError(f"{what}: expected a uint8 array (time, h, w, 3), got {type(value).__name__}")
+    shape = tuple(value.shape)
+    if len(shape) == 3:
+        raise InputError(
+            f"{what}: shape {shape} is one picture; expected (time, h, w, 3): "
+            "give picture[None], or np.stack(pictures) for many"
+        )
+    if len(shape) != 4 or shape[-1] != 3:
+        raise InputError(f"{what}: expected (time, h, w, 3), got shape {shape}{_channel_hint(shape)}")
+    if str(value.dtype).removeprefix("torch.") != "uint8":
+        raise InputError(f"{what}: expected uint8 (0 to 255), got {value.dtype}; {_dtype_hint(value)}")
+    if 0 in shape:
+        raise InputError(f"{what}: no frames in an array of shape {shape}")
+    return value
+
+
+def _channel_hint(shape: tuple[int, ...]) -> str:
+    if len(shape) != 4:
+        return ""
+    if shape[-1] == 4:
+        return "; drop the alpha channel: frames[..., :3]"
+    if shape[-1] == 1:
+        return "; repeat the grey channel three times"
+    return "; move the channels to the end" if shape[1] == 3 else ""
+
+
+def _dtype_hint(value: np.ndarray | Tensor) -> str:
+    is_float = value.is_floating_point() if isinstance(value, Tensor) else value.dtype.kind == "f"
+    if is_float and 0 not in value.shape and float(value.max()) <= 1.0:
+        return "values of 0..1 must be multiplied by 255, rounded and converted to uint8"
+    return "convert values of 0..255 to uint8"
+
+
+class MultiSource:
+    """Several sources as the views of one, in their order.
+
+    Raises:
+        InputError: No sources, or sources of different length (`names` tells which is which).
+    """
+
+    def __init__(self, sources: Sequence[FrameSource], names: Sequence[str] | None = None) -> None:
+        if not sources:
+            raise InputError("no views: expected at least one video")
+        labels = [getattr(source, "name", f"view {index}") for index, source in enumerate(sources)]
+        _check_equal_lengths(list(names or labels), [source.time for source in sources])
+        self._views = [(source, view) for source in sources for view in range(source.views)]
+
+    @property
+    def views(self) -> int:
+        return len(self._views)
+
+    @property
+    def time(self) -> int:
+        return self._views[0][0].time
+
+    def size_hw(self, view: int) -> tuple[int, int]:
+        check_view(self, view)
+        source, inner = self._views[view]
+        return source.size_hw(inner)
+
+    def read(self, view: int, start: int, stop: int) -> UInt8[Tensor, "n h w 3"]:
+        check_range(self, view, start, stop)
+        source, inner = self._views[view]
+        return source.read(inner, start, stop)
+
+
+class FirstFrames:
+    """The first `time` frames of another source (all of them if it has fewer)."""
+
+    def __init__(self, source: FrameSource, time: int) -> None:
+        self._source = source
+        self.views = source.views
+        self.time = min(time, source.time)
+
+    def size_hw(self, view: int) -> tuple[int, int]:
+        return self._source.size_hw(view)
+
+    def read(self, view: int, start: int, stop: int) -> UInt8[Tensor, "n h w 3"]:
+        check_range(self, view, start, stop)
+        return self._source.read(view, start, stop)
+
+
+class SomeViews:
+    """Some views of another source, in the order of `kept`."""
+
+    def __init__(self, source: FrameSource, kept: Sequence[int]) -> None:
+        self._source, self._kept = source, tuple(kept)
+        self.views, self.time = len(kept), source.time
+
+    def size_hw(self, view: int) -> tuple[int, int]:
+        return self._source.size_hw(self._inner(view))
+
+    def read(self, view: int, start: int, stop: int) -> UInt8[Tensor, "n h w 3"]:
+        return self._source.read(self._inner(view), start, stop)
+
+    def _inner(self, view: int) -> int:
+        check_view(self, view)
+        return self._kept[view]
+
+
+def check_view(source: FrameSource, view: int) -> None:
+    """Raises InputError for a view that the source does not have."""
+    if not 0 <= view < source.views:
+        raise InputError(f"view {view} does not exist: expected 0 to {source.views - 1}")
+
+
+def check_range(source: FrameSource, view: int, start: int, stop: int) -> None:
+    """Raises InputError for a view or for frames that the source does not have."""
+    check_view(source, view)
+    if not 0 <= start <= stop <= source.time:
+        raise InputError(f"frames {start} to {stop} do not exist: the clip has {source.time} frames")
+
+
+def _check_equal_lengths(names: Sequence[str], lengths: Sequence[int]) -> None:
+    if len(set(lengths)) > 1:
+        listed = ", ".join(f"{name}: {length}" for name, length in zip(names, lengths, strict=True))
+        raise InputError(
+            f"the views have different numbers of frames ({listed}); expected synchronised views of equal "
+            "length: cut them to the frames they share"
+        )

@@ -1,0 +1,96 @@
+"""Frame sources in memory, and sources made of others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from neuface.errors import InputError
+from neuface.frames import ArraySource, FirstFrames, MultiSource, SomeViews
+from neuface.io.video import VideoSource, write_video
+
+
+def moving_frames(time: int, height: int = 48, width: int = 64) -> np.ndarray:
+    """Smooth pictures whose mean brightness tells their number."""
+    frames = np.zeros((time, height, width, 3), np.uint8)
+    frames[...] = (20 + 200 * np.arange(time) / time)[:, None, None, None]
+    frames[:, : height // 2] //= 2
+    return frames
+
+
+def test_array_source_layouts_agree() -> None:
+    frames = moving_frames(6)
+    for value, views in [
+        (frames, 1),
+        (torch.from_numpy(frames), 1),
+        (np.stack([frames, frames]), 2),
+        (torch.from_numpy(np.stack([frames, frames])), 2),
+        ([frames, frames[:, ::2]], 2),
+    ]:
+        source = ArraySource(value)
+        assert (source.views, source.time, source.size_hw(0)) == (views, 6, (48, 64))
+        assert np.array_equal(source.read(0, 2, 4).numpy(), frames[2:4])
+    assert ArraySource([frames, frames[:, ::2]]).size_hw(1) == (24, 64)
+
+
+def test_reads_never_share_memory_with_the_callers_array() -> None:
+    frames = moving_frames(3)
+    for value in (frames, torch.from_numpy(frames)):
+        ArraySource(value).read(0, 0, 3).zero_()
+    assert frames.any()
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (moving_frames(2) / np.float32(255), "multiplied by 255"),
+        (torch.rand(2, 8, 8, 3), "multiplied by 255"),
+        (moving_frames(2).astype(np.float32), "0..255 to uint8"),
+        (moving_frames(2).astype(np.int64), "expected uint8"),
+        (moving_frames(2)[0], r"picture\[None\]"),
+        (moving_frames(2).transpose(0, 3, 1, 2), "move the channels to the end"),
+        (np.zeros((2, 8, 8, 4), np.uint8), "drop the alpha"),
+        (np.zeros((2, 8, 8, 1), np.uint8), "repeat the grey"),
+        (np.zeros((0, 8, 8, 3), np.uint8), "no frames"),
+        ([], "no views"),
+        ("text", "got str"),
+        ([moving_frames(3), moving_frames(5)], "view 0: 3, view 1: 5"),
+    ],
+)
+def test_unusable_arrays(value: object, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        ArraySource(value)
+
+
+def test_multi_source_joins_views_and_names_unequal_ones(tmp_path: Path) -> None:
+    write_video(tmp_path / "left.mp4", moving_frames(4), 25)
+    write_video(tmp_path / "right.mp4", moving_frames(6, 32, 32), 25)
+    left, right = VideoSource(tmp_path / "left.mp4"), VideoSource(tmp_path / "right.mp4")
+    with pytest.raises(InputError, match="left: 4, right: 6"):
+        MultiSource([left, right])
+    with pytest.raises(InputError, match="no views"):
+        MultiSource([])
+    both = MultiSource([left, FirstFrames(right, 4)])
+    assert (both.views, both.time, both.size_hw(1)) == (2, 4, (32, 32))
+    assert torch.equal(both.read(1, 1, 3), right.read(0, 1, 3))
+
+
+def test_ranges_outside_the_clip_are_refused() -> None:
+    source = ArraySource(moving_frames(3))
+    with pytest.raises(InputError, match="has 3 frames"):
+        source.read(0, 1, 4)
+    with pytest.raises(InputError, match="view 1"):
+        source.read(1, 0, 1)
+    assert source.read(0, 1, 1).shape == (0, 48, 64, 3)
+
+
+def test_some_views_of_a_source() -> None:
+    views = [moving_frames(3), moving_frames(3, 20, 30), moving_frames(3, 10, 12)]
+    others = SomeViews(ArraySource(views), (2, 0))
+    assert (others.views, others.time, others.size_hw(0), others.size_hw(1)) == (2, 3, (10, 12), (48, 64))
+    assert np.array_equal(others.read(1, 1, 3).numpy(), views[0][1:3])
+    with pytest.raises(InputError, match="view 2 does not exist"):
+        others.read(2, 0, 1)
