@@ -18,7 +18,7 @@ from data_folders import DATA, needs
 import neuface
 from neuface.demo import run_demo
 from neuface.evaluation.figures import Figures, measure
-from neuface.fitting.free import POSE, FreeParameters
+from neuface.fitting.direct import POSE, FreeParameters
 from neuface.fitting.loop import fit
 from neuface.fitting.problem import make_problem
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
-import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -26,13 +25,13 @@ class Problem(TensorStruct):
     valid: Bool[Tensor, "views time"]
     scheme: Scheme
     ndc_per_frame_px: Float[Tensor, "views time"] | None = None
-    """How many crop half-widths one pixel of the frame spans; None if the crops stand still and keep their size."""
+    """Crop half-widths per pixel of the frame; None if the crops neither move nor change their size."""
     centre_px: Float[Tensor, "views time 2"] | None = None
-    """Where in the frame the crop's centre lies; None as above."""
+    """The frame position of the crop's centre; None likewise."""
     pictures: Float[Tensor, "views time 3 side side"] | None = None
     """RGB crops, 0 to 1, for the photometric term; None without it."""
     starts: tuple[int, ...] = (0,)
-    """First frames of the clips that were joined along time; courses over time are not smoothed across them."""
+    """First frames of the clips that were joined along time; trajectories are not smoothed across them."""
 
     @property
     def views(self) -> int:
@@ -56,9 +55,9 @@ def make_problem(
     use_confidence: bool = True,
     pictures: Float[Tensor, "views time 3 side side"] | None = None,
 ) -> Problem:
-    """Observations in crop NDC, with the frames that cannot be used silenced.
+    """Observations in crop NDC, with confidence 0 in the frames that cannot be used.
 
-    Without `use_confidence`, every landmark that was found counts alike.
+    Without `use_confidence`, every landmark that was found has the same weight.
     """
     confidence = landmarks.confidence
     if not use_confidence:
@@ -87,18 +86,9 @@ def join_problems(problems: Sequence[Problem]) -> Problem:
             f"clips that are fitted together must have the same number of cameras, got {', '.join(map(str, views))}: "
             "fit those with other numbers of cameras in calls of their own"
         )
-    first = problems[0]
-
-    def joined(name: str) -> Tensor | None:
-        parts = [getattr(problem, name) for problem in problems]
-        return None if parts[0] is None else torch.cat(parts, dim=1)
-
-    tensors = {
-        item.name: joined(item.name) for item in fields(first) if item.name not in ("scheme", "starts")
-    }
     ends = list(accumulate(problem.time for problem in problems))
     offsets = (0, *ends[:-1])
     starts = tuple(
         offset + start for offset, problem in zip(offsets, problems, strict=True) for start in problem.starts
     )
-    return replace(first, **tensors, starts=starts)
+    return replace(Problem.cat(problems, dim=1), starts=starts)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from neuface.encoders.predictor import Predictor
 from neuface.fitting.config import FitConfig
-from neuface.fitting.free import FreeParameters
+from neuface.fitting.direct import FreeParameters
 from neuface.fitting.loop import predict_clip
 from neuface.models import FaceModel
 from neuface.pipeline import clip_for_model, encoder_inputs, optimize

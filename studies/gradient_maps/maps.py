@@ -38,8 +38,8 @@ from neuface import losses
 from neuface.cropping import crop_images
 from neuface.encoders.predictor import Predictor
 from neuface.errors import InputError
-from neuface.fitting.free import FreeParameters
-from neuface.fitting.loop import freeze_normalisation
+from neuface.fitting.descent import freeze_normalisation
+from neuface.fitting.direct import FreeParameters
 from neuface.geometry.sampling import evenly_spread_indices
 from neuface.head.model import HeadModel
 from neuface.models import FaceModel

@@ -18,7 +18,7 @@ from neuface.encoders.emoca import EmocaEncoder, pose_parts
 from neuface.encoders.flame_encoder import FlameEncoder, camera_from_code, code_from_camera
 from neuface.encoders.smirk import SmirkEncoder
 from neuface.errors import InputError
-from neuface.fitting.loop import freeze_normalisation
+from neuface.fitting.descent import freeze_normalisation
 from neuface.io.flame.model_file import read_flame
 from neuface.structs import Prediction
 

@@ -21,10 +21,10 @@ from small_problems import (
 from torch import Tensor
 
 from neuface.encoders.predictor import Predictor
-from neuface.fitting import loop
+from neuface.fitting import descent, loop
 from neuface.fitting import targets as targets_module
 from neuface.fitting.config import FitConfig, Merge, Smoother, VisibilityTest
-from neuface.fitting.free import FreeParameters
+from neuface.fitting.direct import FreeParameters
 from neuface.fitting.loop import fit
 from neuface.fitting.problem import make_problem
 from neuface.fitting.targets import estimate_targets, merge_views, smoothing_starts, vertex_confidence
@@ -313,7 +313,7 @@ def test_chunks_are_all_views_of_consecutive_frames(tiny_head, monkeypatch: pyte
 def gradient_of_first_step(head, config: FitConfig, monkeypatch: pytest.MonkeyPatch) -> Tensor:
     """By one plain step of gradient descent on the orientations."""
     monkeypatch.setattr(torch.optim, "Adam", torch.optim.SGD)
-    monkeypatch.setattr(loop, "GRADIENT_NORM_LIMIT", math.inf)
+    monkeypatch.setattr(descent, "GRADIENT_NORM_LIMIT", math.inf)
     truth = turning_heads(head, 1, 9)
     start = disturbed(truth, 0.05)
     config = replace(
@@ -362,7 +362,7 @@ def test_a_sample_of_times_keeps_the_expectation(tiny_head) -> None:
     sums, counts = [], set()
     for _ in range(200):
         sampled = dict(parts)
-        loop._sample_multiview(sampled, times, FitConfig(multiview_sample=3), generator)
+        descent._sample_multiview(sampled, times, FitConfig(multiview_sample=3), generator)
         counts.add(int((sampled["multiview"] > 0).sum()))
         sums.append(float(sampled["multiview"].sum()))
         assert sampled["landmark"] is parts["landmark"]

@@ -13,8 +13,7 @@ from small_problems import (
 )
 
 from neuface.fitting.config import FitConfig
-from neuface.fitting.direct import fit_direct
-from neuface.fitting.free import FreeParameters
+from neuface.fitting.direct import FreeParameters, fit_direct
 from neuface.fitting.loop import fit
 from neuface.geometry.rotations import rotation_angle_rad
 

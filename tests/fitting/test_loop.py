@@ -20,10 +20,10 @@ from torch import Tensor, nn
 
 from neuface.encoders.predictor import Predictor
 from neuface.errors import InputError
-from neuface.fitting import loop
 from neuface.fitting.config import FitConfig
-from neuface.fitting.free import POSE, FreeParameters
-from neuface.fitting.loop import FitOutcome, concatenate, fit, freeze_normalisation, predict_clip
+from neuface.fitting.descent import freeze_normalisation
+from neuface.fitting.direct import POSE, FreeParameters
+from neuface.fitting.loop import FitOutcome, fit, predict_clip
 from neuface.fitting.problem import make_problem
 from neuface.fitting.targets import estimate_targets
 from neuface.fitting.terms import clip_parts, loss_parts
@@ -258,7 +258,7 @@ def test_a_step_is_scaled_to_the_clip_and_not_to_the_batch(
     truth = turning_heads(head, 1, 6)
     start = disturbed(truth)
     monkeypatch.setattr(torch.optim, "Adam", torch.optim.SGD)
-    monkeypatch.setattr(loop, "GRADIENT_NORM_LIMIT", math.inf)
+    monkeypatch.setattr(descent, "GRADIENT_NORM_LIMIT", math.inf)
 
     def moved(batch_size: int) -> Tensor:
         config = FitConfig(batch_size=batch_size, max_passes=1, learning_rate=1e-5, warm_up_steps=0)
@@ -307,7 +307,7 @@ def test_predictions_are_put_together_in_order(tiny_head, random_params) -> None
     params = random_params(tiny_head(), 7)
     whole = Prediction(params=params, camera=camera_for(params))
     pieces = [whole[:3], whole[3:5], whole[5:]]
-    assert same(concatenate(pieces), whole)
+    assert same(Prediction.cat(pieces), whole)
     clip = turning_heads(tiny_head(), 2, 5)
     asked = predict_clip(FreeParameters(clip), torch.zeros(2, 5, 1, 1, 1), batch_size=3)
     assert same(asked, clip)

@@ -14,7 +14,6 @@ from small_problems import (
 )
 
 from neuface.errors import InputError
-from neuface.fitting import loop
 from neuface.fitting.config import FitConfig
 from neuface.fitting.problem import join_problems
 from neuface.fitting.targets import estimate_targets
@@ -45,7 +44,7 @@ def test_the_objective_of_joined_clips_is_the_mean_of_theirs(tiny_head) -> None:
         return clip_parts(head, answer, problem, estimate_targets(head, answer, problem, config), config)
 
     alone = [parts(answer, problem) for answer, problem in zip(answers, problems, strict=True)]
-    flat = loop.concatenate([answer.flatten_batch(2) for answer in answers]).unflatten_batch((1, 12))
+    flat = Prediction.cat([answer.flatten_batch(2) for answer in answers]).unflatten_batch((1, 12))
     together = parts(flat, join_problems(problems))
     for name, value in together.items():
         assert value == pytest.approx((alone[0][name] + alone[1][name]) / 2, abs=1e-12), name

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from neuface.fitting.config import FitConfig
-from neuface.fitting.free import FreeParameters
+from neuface.fitting.direct import FreeParameters
 from neuface.fitting.loop import fit
 from neuface.fitting.problem import Problem
-from neuface.fitting.shared_identity import clip_shape
+from neuface.fitting.shared_identity import shared_identity
 from neuface.head.model import HeadModel
 from neuface.landmarks.schemes import MEDIAPIPE478
 from neuface.structs import Prediction, WeakPerspective
@@ -41,14 +41,14 @@ VALID = torch.ones(VIEWS, TIME, dtype=torch.bool).index_put(
 def test_free_codes_stay_as_answered(tiny_head) -> None:
     head = tiny_head()
     initial, later = answers(head), answers(head, seed=1)
-    shape = clip_shape(head, initial, VALID, FREE)
+    shape = shared_identity(head, initial, VALID, FREE)
     assert torch.equal(shape.of_clip(later).params.identity, later.params.identity)
 
 
 def test_a_shared_code_is_the_mean_over_images_with_landmarks(tiny_head) -> None:
     head = tiny_head()
     later = answers(head, seed=1)
-    found = clip_shape(head, answers(head), VALID, SHARED).of_clip(later)
+    found = shared_identity(head, answers(head), VALID, SHARED).of_clip(later)
     rows = [later.params.identity[v, t] for v in range(VIEWS) for t in range(TIME) if VALID[v, t]]
     expected = torch.stack(rows).sum(0) / 7
     torch.testing.assert_close(found.params.identity, expected.expand(VIEWS, TIME, -1))
@@ -59,11 +59,13 @@ def test_a_shared_code_is_the_mean_over_images_with_landmarks(tiny_head) -> None
 def test_size_is_held_by_the_shortest_way(tiny_head, config: FitConfig) -> None:
     head = tiny_head()
     initial, later = answers(head), answers(head, seed=1)
-    found = clip_shape(head, initial, VALID, config).of_clip(later).params.identity
+    found = shared_identity(head, initial, VALID, config).of_clip(later).params.identity
     size = head.log_size(initial.params.identity)[VALID].mean()
     torch.testing.assert_close(head.log_size(found), size.expand(VIEWS, TIME))
     # No other code of that size is nearer: the difference is along the gradient of the size.
-    free = clip_shape(head, initial, VALID, replace(config, hold_size=False)).of_clip(later).params.identity
+    free = (
+        shared_identity(head, initial, VALID, replace(config, hold_size=False)).of_clip(later).params.identity
+    )
     growth = head.log_size(torch.eye(head.num_identity, dtype=free.dtype))
     moved = (found - free).flatten(0, 1)
     along = (moved @ growth)[:, None] * growth / growth.square().sum()
@@ -78,7 +80,7 @@ def test_an_expected_head_is_seen_as_large_as_the_answered_one(tiny_head, config
     expected = mean + torch.linspace(-3, 2, head.num_identity).to(mean)
     growth = float(head.log_size(expected) - head.log_size(mean))
     assert abs(growth) > 0.01
-    shape = clip_shape(head, initial, VALID, config, expected)
+    shape = shared_identity(head, initial, VALID, config, expected)
     start = shape.of_clip(initial)
     torch.testing.assert_close(start.params.identity[VALID].mean(0), expected)
     torch.testing.assert_close(start.camera.magnification, initial.camera.magnification * math.exp(-growth))
@@ -92,10 +94,10 @@ def test_the_population_is_expected_without_a_move_of_the_start(tiny_head) -> No
     """As the regularisers of Eq. 5: the fit starts at the encoder's answers, which the prior pulls to the mean."""
     head = tiny_head()
     initial = answers(head)
-    shape = clip_shape(head, initial, VALID, replace(FREE, expected_identity="population"))
-    assert torch.equal(shape.expected, torch.zeros(head.num_identity, dtype=shape.expected.dtype))
+    shape = shared_identity(head, initial, VALID, replace(FREE, expected_identity="population"))
+    assert torch.equal(shape.prior_mean, torch.zeros(head.num_identity, dtype=shape.prior_mean.dtype))
     assert torch.equal(shape.of_clip(initial).params.identity, initial.params.identity)
-    held = clip_shape(head, initial, VALID, replace(HELD, expected_identity="population"))
+    held = shared_identity(head, initial, VALID, replace(HELD, expected_identity="population"))
     size = head.log_size(initial.params.identity)[VALID].mean()
     found = head.log_size(held.of_clip(initial).params.identity)
     torch.testing.assert_close(found, size.expand(VIEWS, TIME))
@@ -105,7 +107,7 @@ def test_a_batch_has_the_value_and_the_gradient_of_the_clip(tiny_head) -> None:
     """All images at once: as if the whole clip had been shared with gradient."""
     head = tiny_head()
     last, later = answers(head), answers(head, seed=1)
-    shape = clip_shape(head, last, VALID, BOTH)
+    shape = shared_identity(head, last, VALID, BOTH)
     identity = later.params.identity.clone().requires_grad_()
     whole = replace(later, params=replace(later.params, identity=identity))
     pull = torch.randn(VIEWS * TIME, head.num_identity, generator=torch.Generator().manual_seed(3)).double()
@@ -141,7 +143,7 @@ def test_what_landmarks_do_not_tell_stays_as_the_encoder_answered(tiny_head, wei
 def test_part_of_a_clip_moves_the_shared_code_by_what_it_moved(tiny_head) -> None:
     head = tiny_head()
     last = answers(head)
-    shape = clip_shape(head, last, VALID, SHARED)
+    shape = shared_identity(head, last, VALID, SHARED)
     index = torch.tensor([2, 5, 6])  # the image (1, 2) has no landmarks
     part = last.flatten_batch(2)[index]
     step = torch.linspace(-0.3, 0.4, head.num_identity).double()
@@ -163,7 +165,7 @@ def test_a_fit_answers_with_one_person_of_the_size_it_began_with(tiny_head, batc
         start, params=replace(start.params, identity=torch.full_like(start.params.identity, 0.6))
     )
     valid = torch.ones(VIEWS, TIME, dtype=torch.bool)
-    truth = clip_shape(head, start, valid, HELD).of_clip(wanted)
+    truth = shared_identity(head, start, valid, HELD).of_clip(wanted)
     points = truth.camera.project(head.landmarks(truth.params, "mediapipe478"))
     problem = Problem(
         inputs=torch.zeros(VIEWS, TIME, 1, 1, 1, dtype=points.dtype),
@@ -196,11 +198,11 @@ def test_the_fit_starts_at_the_expected_code(tiny_head, identity_per: str) -> No
     head = tiny_head()
     initial = answers(head)
     expected = torch.linspace(-1, 1, head.num_identity).double()
-    shape = clip_shape(head, initial, VALID, replace(FREE, identity_per=identity_per), expected)
+    shape = shared_identity(head, initial, VALID, replace(FREE, identity_per=identity_per), expected)
     found = shape.of_clip(initial).params.identity
     if identity_per == "image":
         torch.testing.assert_close(found[VALID].mean(0), expected)
         torch.testing.assert_close(found.diff(dim=1), initial.params.identity.diff(dim=1))
     else:
         torch.testing.assert_close(found, expected.expand_as(found))
-    assert torch.equal(shape.expected, expected)
+    assert torch.equal(shape.prior_mean, expected)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from neuface.errors import InputError
 from neuface.fitting.config import FitConfig
-from neuface.fitting.free import FreeParameters
+from neuface.fitting.direct import FreeParameters
 from neuface.fitting.loop import CONVERGED, DIVERGED, PASS_LIMIT, fit
 from neuface.fitting.targets import estimate_targets
 from neuface.fitting.terms import clip_parts, loss_parts

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from neuface import losses
 from neuface.encoders.predictor import Predictor
 from neuface.errors import InputError
-from neuface.fitting.free import FreeParameters
+from neuface.fitting.direct import FreeParameters
 from neuface.head.model import HeadModel
 from neuface.models import FaceModel
 from neuface.structs import Clip, HeadParams, Prediction, WeakPerspective

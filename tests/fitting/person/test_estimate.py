@@ -20,7 +20,7 @@ from talking_people import (
 
 from neuface.encoders.calibration import OPEN_ENCODER
 from neuface.fitting.config import FitConfig
-from neuface.fitting.free import FreeParameters
+from neuface.fitting.direct import FreeParameters
 from neuface.fitting.loop import fit
 from neuface.fitting.person import estimate as module
 from neuface.fitting.person.estimate import MOST_IMAGES

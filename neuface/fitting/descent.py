@@ -1,0 +1,156 @@
+"""The M-step: gradient steps on the parameters of a predictor, with the targets of the last E-step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from neuface import losses
+from neuface.encoders.predictor import Predictor
+from neuface.fitting.config import FitConfig
+from neuface.fitting.problem import Problem
+from neuface.fitting.shared_identity import SharedIdentity
+from neuface.fitting.targets import ImageTargets, Targets, estimate_targets, smoothing_starts
+from neuface.fitting.terms import loss_parts
+from neuface.head.model import HeadModel
+from neuface.structs import Prediction
+
+# Factor of the step size each time the loss stalls.
+STEP_SIZE_DROP = 0.3
+# Largest norm of a gradient; longer ones are shortened, for Adam's step may overshoot on a curved objective.
+GRADIENT_NORM_LIMIT = 1.0
+
+
+def freeze_normalisation(model: nn.Module) -> list[nn.Parameter]:
+    """Put a model into evaluation mode, fix its normalisation layers, and return the parameters left to train.
+
+    The statistics of one clip would otherwise replace those of the training set, and dropout would add noise to the
+    predictions.
+    """
+    model.eval()
+    frozen = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
+    for module in model.modules():
+        if isinstance(module, frozen):
+            for parameter in module.parameters():
+                parameter.requires_grad_(False)
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+class StepSize:
+    """The step size: it grows linearly over the first steps and falls on demand."""
+
+    def __init__(self, config: FitConfig) -> None:
+        self.warm_up_steps = config.warm_up_steps
+        self.largest = config.learning_rate
+        self.taken = 0
+
+    def set_next(self, optimiser: torch.optim.Optimizer) -> None:
+        """Set the size of the next step in the optimiser."""
+        self.taken += 1
+        share = min(1.0, self.taken / max(1, self.warm_up_steps))
+        for group in optimiser.param_groups:
+            group["lr"] = share * self.largest
+
+    def drop(self) -> None:
+        """Multiply the largest step size by `STEP_SIZE_DROP`."""
+        self.largest *= STEP_SIZE_DROP
+
+
+class Descent:
+    """The M-step: the optimiser, its step size, and the order in which images are visited."""
+
+    def __init__(self, trainable: list[nn.Parameter], config: FitConfig) -> None:
+        self.trainable = trainable
+        self.config = config
+        self.optimiser = torch.optim.Adam(trainable, lr=config.learning_rate)
+        self.step_size = StepSize(config)
+        self.shuffler = torch.Generator().manual_seed(config.seed)
+
+    def one_pass(
+        self,
+        predictor: Predictor,
+        head: HeadModel,
+        problem: Problem,
+        person: SharedIdentity,
+        targets: Targets,
+        last_identity: Float[Tensor, "views time identity"],
+    ) -> None:
+        """Gradient steps over every image of the clip once.
+
+        Args:
+            targets: of the last E-step.
+            last_identity: the identity codes that were predicted then.
+        """
+        config = self.config
+        for index in _steps(problem, config, self.shuffler):
+            prediction = predictor(problem.inputs.flatten(0, 1)[index], index)
+            prediction = person.of_images(prediction, index, last_identity)
+            if config.chunk_frames:
+                rows = _targets_of_chunk(head, prediction, problem, index, config, targets)
+            else:
+                rows = targets.of_images(index)
+            parts = loss_parts(head, prediction, problem, rows, index, config)
+            _sample_multiview(parts, index % problem.time, config, self.shuffler)
+            self._step(losses.weighted_sum(parts, config.term_weights()), problem)
+
+    def _step(self, loss: Float[Tensor, " images"], problem: Problem) -> None:
+        """One gradient step on some images, scaled to the clip so that it does not depend on their number."""
+        self.step_size.set_next(self.optimiser)
+        self.optimiser.zero_grad(set_to_none=True)
+        (loss.sum() * (problem.views * problem.time / len(loss))).backward()
+        nn.utils.clip_grad_norm_(self.trainable, GRADIENT_NORM_LIMIT)
+        self.optimiser.step()
+
+
+def _steps(problem: Problem, config: FitConfig, shuffler: torch.Generator) -> Iterator[Tensor]:
+    """Indices of the images of each step: all once, in random batches of nearly equal size, or chunk by chunk."""
+    views, time = problem.views, problem.time
+    device = problem.inputs.device
+    if config.chunk_frames == 0:
+        order = torch.randperm(views * time, generator=shuffler).to(device)
+        yield from order.tensor_split(math.ceil(views * time / config.batch_size))
+        return
+    image = torch.arange(views * time, device=device).unflatten(0, (views, time))
+    starts = smoothing_starts(problem.starts, time, config.chunk_frames)
+    for start, end in zip(starts, (*starts[1:], time), strict=True):
+        yield image[:, start:end].flatten()
+
+
+def _targets_of_chunk(
+    head: HeadModel,
+    prediction: Prediction,
+    problem: Problem,
+    index: Tensor,
+    config: FitConfig,
+    of_clip: Targets,
+) -> ImageTargets:
+    """Targets from the predictions of this step, through which the gradient flows unless they are detached.
+
+    The prior means of the codes stay those of the clip.
+    """
+    frames = len(index) // problem.views
+    start = int(index[0])
+    part = problem.cut(start, start + frames)
+    with torch.set_grad_enabled(not config.detach_targets):
+        chunk = prediction.unflatten_batch((problem.views, frames))
+        expected = of_clip.expected_expression
+        expected = None if expected is None else expected[start : start + frames]
+        targets = estimate_targets(head, chunk, part, config, of_clip.identity, expected)
+    rows = targets.of_images(torch.arange(len(index), device=index.device))
+    return rows.detach() if config.detach_targets else rows
+
+
+def _sample_multiview(
+    parts: dict[str, Tensor], times: Tensor, config: FitConfig, shuffler: torch.Generator
+) -> None:
+    """Keep the multi-view term of a few random frames of this step, scaled so that its expectation is unchanged."""
+    if config.multiview_sample == 0 or "multiview" not in parts:
+        return
+    present = times.unique()
+    count = min(config.multiview_sample, len(present))
+    chosen = present[torch.randperm(len(present), generator=shuffler)[:count].to(present.device)]
+    parts["multiview"] = parts["multiview"] * torch.isin(times, chosen) * (len(present) / count)
