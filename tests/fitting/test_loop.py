@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from neuface.encoders.predictor import Predictor
 from neuface.errors import InputError
+from neuface.fitting import descent
 from neuface.fitting.config import FitConfig
 from neuface.fitting.descent import freeze_normalisation
 from neuface.fitting.direct import POSE, FreeParameters
