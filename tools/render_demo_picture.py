@@ -1,0 +1,29 @@
+"""Render docs/demo.png: one frame of the demo, the encoder's prediction alone, and the fitted mesh.
+
+python tools/render_demo_picture.py
+"""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+
+from neuface.demo import run_demo
+from neuface.io.video import write_image
+
+PICTURE = Path(__file__).parents[1] / "docs/demo.png"
+FRAME, VIEW = 12, 1
+"""Frame and camera of the demo that are shown: the one in front of the face."""
+
+
+def main() -> None:
+    """Fit the demo as `neuface demo` does, and write the overlay of one frame."""
+    result, _ = run_demo()
+    picture = next(islice(result.overlay_frames(), FRAME, None))
+    rows = picture.chunk(len(result.names))  # every camera is a row, and all have frames of one size
+    write_image(PICTURE, rows[VIEW])
+    print(f"{PICTURE}: {PICTURE.stat().st_size / 1e3:.0f} kB")
+
+
+if __name__ == "__main__":
+    main()
