@@ -15,22 +15,27 @@ from neuface.errors import InputError, MissingDependencyError, ModelMismatchErro
 if TYPE_CHECKING:
     from neuface.clips import read_clip
     from neuface.fitting.config import FitConfig
+    from neuface.frames import Clip, Recording
     from neuface.head.model import HeadModel
     from neuface.models import FaceModel, load_head, load_model
     from neuface.pipeline import optimize, optimize_person
     from neuface.results import FitResult
     from neuface.structs import (
-        Clip,
+        Camera,
         Crop,
         HeadParams,
-        Landmarks,
+        Outcome,
         Prediction,
+        Scheme,
+        Status,
+        Track,
         WeakPerspective,
     )
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Camera",
     "Clip",
     "Crop",
     "FaceModel",
@@ -39,11 +44,15 @@ __all__ = [
     "HeadModel",
     "HeadParams",
     "InputError",
-    "Landmarks",
     "MissingDependencyError",
     "ModelMismatchError",
     "NeufaceError",
+    "Outcome",
     "Prediction",
+    "Recording",
+    "Scheme",
+    "Status",
+    "Track",
     "WeakPerspective",
     "load_head",
     "load_model",
@@ -55,15 +64,20 @@ __all__ = [
 # The module of every public name. Names are imported on use (PEP 562), so that a program that needs one of them, or
 # the command line's help, does not wait for PyAV and the whole fit.
 _MODULE_OF = {
-    "Clip": "neuface.structs",
+    "Camera": "neuface.structs",
+    "Clip": "neuface.frames",
     "Crop": "neuface.structs",
     "FaceModel": "neuface.models",
     "FitConfig": "neuface.fitting.config",
     "FitResult": "neuface.results",
     "HeadModel": "neuface.head.model",
     "HeadParams": "neuface.structs",
-    "Landmarks": "neuface.structs",
+    "Outcome": "neuface.structs",
     "Prediction": "neuface.structs",
+    "Recording": "neuface.frames",
+    "Scheme": "neuface.structs",
+    "Status": "neuface.structs",
+    "Track": "neuface.structs",
     "WeakPerspective": "neuface.structs",
     "load_head": "neuface.models",
     "load_model": "neuface.models",

@@ -1,27 +1,22 @@
-"""`read_clip`: video, landmarks and crops brought together and checked, ready to be fitted."""
+"""`read_clip`: frames and landmarks brought together and checked, ready to be fitted."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
 from tqdm import tqdm
 
-from neuface.cropping import OPEN_CROP, CropRule, steady_crops
 from neuface.errors import InputError
-from neuface.frames import ArraySource, FirstFrames, MultiSource
+from neuface.frames import DEFAULT_FPS, ArraySource, Clip, FirstFrames, MultiSource, Recording, evenly_timed
 from neuface.io.landmarks import read_landmarks
-from neuface.io.video import DEFAULT_FPS, VideoSource
-from neuface.landmarks.arrays import as_landmarks
+from neuface.io.video import VideoSource
+from neuface.landmarks.arrays import as_track
 from neuface.landmarks.detectors import Detector, FaceAlignmentDetector
-from neuface.landmarks.schemes import to_ibug68
-from neuface.structs import Clip, Crop, FrameSource, Landmarks
+from neuface.structs import FrameSource, Track
 
-# Fewer points than this do not determine a head's pose, so the frame cannot be fitted.
-FEWEST_USABLE_POINTS = 6
 FRAMES_PER_DETECTION = 16
 
 
@@ -35,13 +30,13 @@ def read_clip(
     names: Sequence[str] | None = None,
     progress: bool = False,
 ) -> Clip:
-    """A face video with landmarks and steady crops, from almost any form of frames.
+    """A face video and one person's landmarks in it, from almost any form of frames.
 
     Args:
         inputs: The path of a video or picture, a list of them (synchronised views), uint8 RGB frames
             `(time, h, w, 3)` or `(views, time, h, w, 3)`, a list of such arrays (views), a `FrameSource`,
             or a `Clip`, which is returned as it is.
-        landmarks: Frame pixels: arrays as `as_landmarks` takes them, `Landmarks`, the path of a landmark file
+        landmarks: Frame pixels: arrays as `as_track` takes them, `Track`, the path of a landmark file
             (all views) or a list of paths (one per view). None: the detector finds them.
         detector: Finds the landmarks if none are given; the default is `FaceAlignmentDetector`.
         max_frames: Use only the first so many frames (of landmarks, too).
@@ -50,8 +45,7 @@ def read_clip(
         progress: Show a progress bar while landmarks are detected.
 
     Returns:
-        The clip. `valid` marks the frames with at least 6 landmarks; the others keep a crop interpolated from
-        their neighbours.
+        The clip. `clip.track.usable` marks the frames with at least 6 landmarks.
 
     Raises:
         InputError: Frames or landmarks that cannot be used or do not fit each other, or no face at all.
@@ -68,30 +62,20 @@ def read_clip(
     if max_frames is not None and max_frames < 1:
         raise InputError(f"max_frames: expected at least 1, got {max_frames}")
     frames = whole if max_frames is None else FirstFrames(whole, max_frames)
+    recording = Recording(
+        frames=frames, timestamps_s=evenly_timed(frames.time, float(rate)), names=view_names
+    )
     if landmarks is None:
-        points = _detect(frames, detector or FaceAlignmentDetector(), progress)
+        track = _detect(frames, detector or FaceAlignmentDetector(), progress)
     else:
-        points = as_landmarks(
-            _load_if_path(landmarks, whole.views), whole.views, whole.time, sizes_hw=_sizes_hw(whole)
-        )
-        points = replace(
-            points,
-            points_px=points.points_px[:, : frames.time],
-            confidence=points.confidence[:, : frames.time],
-        )
-    if not bool(points.found.any()):
+        given = _load_if_path(landmarks, whole.views)
+        track = as_track(given, whole.views, whole.time, sizes_hw=recording.sizes_hw)[:, : frames.time]
+    if not bool(track.found.any()):
         raise InputError(
             f"no face in any of the {frames.time} frame(s) of {', '.join(view_names)}; "
             "expected a face in at least one. Check the video, or give landmarks= yourself"
         )
-    return Clip(
-        frames=frames,
-        landmarks=points,
-        crops=_crops(points, frames, OPEN_CROP),
-        valid=(points.confidence > 0).sum(-1) >= FEWEST_USABLE_POINTS,
-        fps=float(rate),
-        names=view_names,
-    )
+    return Clip(recording=recording, track=track)
 
 
 def _refuse_more(**given: Any) -> None:
@@ -104,22 +88,8 @@ def _refuse_more(**given: Any) -> None:
         )
 
 
-def recropped(clip: Clip, rule: CropRule) -> Clip:
-    """The same clip with the crops that a model wants to see; `read_clip` gives those of the open model."""
-    return replace(clip, crops=_crops(clip.landmarks, clip.frames, rule))
-
-
-def _crops(landmarks: Landmarks, frames: FrameSource, rule: CropRule) -> Crop:
-    points = to_ibug68(landmarks) if rule.dense_margin is None else landmarks
-    return steady_crops(points, _sizes_hw(frames), rule)
-
-
 def _is_path(value: Any) -> bool:
     return isinstance(value, str | os.PathLike)
-
-
-def _sizes_hw(source: FrameSource) -> list[tuple[int, int]]:
-    return [source.size_hw(view) for view in range(source.views)]
 
 
 def _open_frames(inputs: Any) -> tuple[FrameSource, list[str], float]:
@@ -169,7 +139,7 @@ def _load_if_path(landmarks: Any, views: int) -> Any:
     return landmarks
 
 
-def _joined_views(paths: Sequence[Any], files: Sequence[Landmarks], views: int) -> Landmarks:
+def _joined_views(paths: Sequence[Any], files: Sequence[Track], views: int) -> Track:
     """The landmarks of several files as the views of one clip."""
     found = sum(len(item.points_px) for item in files)
     if len(files) != views or found != views:
@@ -184,10 +154,10 @@ def _joined_views(paths: Sequence[Any], files: Sequence[Landmarks], views: int) 
             for path, item in zip(paths, files, strict=True)
         )
         raise InputError(f"landmarks: the files differ in length or scheme ({listed}); expected one for all")
-    return Landmarks.cat(files)
+    return Track.cat(files)
 
 
-def _detect(frames: FrameSource, detector: Detector, progress: bool) -> Landmarks:
+def _detect(frames: FrameSource, detector: Detector, progress: bool) -> Track:
     points, confidence = [], []
     total = frames.views * frames.time
     with tqdm(total=total, desc="landmarks", unit="frame", disable=not progress) as bar:
@@ -199,7 +169,7 @@ def _detect(frames: FrameSource, detector: Detector, progress: bool) -> Landmark
                 confidence.append(found_confidence)
                 bar.update(stop - start)
     sizes = (frames.views, frames.time)
-    return Landmarks(
+    return Track(
         points_px=torch.cat(points).unflatten(0, sizes),
         confidence=torch.cat(confidence).unflatten(0, sizes),
         scheme=detector.scheme,

@@ -13,7 +13,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from neuface.errors import InputError
-from neuface.structs import Crop, FrameSource, Landmarks
+from neuface.structs import Crop, FrameSource, Track
 
 # Bilinear sampling sees every frame pixel up to about this many frame pixels per crop pixel.
 LARGEST_UNFILTERED_STEP = 1.5
@@ -81,9 +81,7 @@ SMIRK_CROP = CropRule(
 """SMIRK's rule for a picture with MediaPipe landmarks, nearly the same square for 68 points; smoothed in a clip."""
 
 
-def steady_crops(
-    landmarks: Landmarks, sizes_hw: Sequence[tuple[int, int]], rule: CropRule = OPEN_CROP
-) -> Crop:
+def steady_crops(track: Track, sizes_hw: Sequence[tuple[int, int]], rule: CropRule = OPEN_CROP) -> Crop:
     """A square around the face in every frame, moving and growing smoothly.
 
     The square is centred on the bounding box of the points that were found and its side is a multiple of the
@@ -93,25 +91,19 @@ def steady_crops(
     frame.
 
     Args:
-        landmarks: iBUG-68 landmarks (see `to_ibug68`), so that both schemes give the same crops; or MediaPipe's,
-            for a rule that has a `dense_margin`.
+        track: Landmarks of any scheme. A rule without a `dense_margin` looks at the counterparts of the iBUG-68
+            points, so that all schemes give the same crops.
         sizes_hw: Frame height and width of every view.
         rule: The model's rule.
 
     Returns:
         Crops with batch axes `views time`. Of rules that are to give another program's pictures (`antialias=False`)
         the matrices are float64: rounded to float32 they would move the pictures by 2e-5.
-
-    Raises:
-        InputError: Landmarks of another scheme than the rule takes.
     """
-    dense = landmarks.points_px.shape[-2] != 68
-    if dense and rule.dense_margin is None:
-        raise InputError(
-            f"steady_crops needs ibug68 landmarks, got {landmarks.scheme.name}: use to_ibug68 first"
-        )
-    points = landmarks.points_px.detach().cpu().double().numpy()
-    found = (landmarks.confidence > 0).cpu().numpy()
+    dense = rule.dense_margin is not None and track.scheme.count != len(track.scheme.to_ibug68)
+    chosen = slice(None) if dense else list(track.scheme.to_ibug68)
+    points = track.points_px[..., chosen, :].detach().cpu().double().numpy()
+    found = (track.confidence[..., chosen] > 0).cpu().numpy()
     boxes = np.stack(
         [
             _steady_boxes(points[view], found[view], size_hw, rule, dense=dense)
@@ -119,8 +111,8 @@ def steady_crops(
         ]
     )
     matrices = _boxes_to_matrices(boxes, rule)
-    dtype = landmarks.points_px.dtype if rule.antialias else torch.float64
-    T_crop_frame = torch.from_numpy(matrices).to(landmarks.points_px.device, dtype)
+    dtype = track.points_px.dtype if rule.antialias else torch.float64
+    T_crop_frame = torch.from_numpy(matrices).to(track.points_px.device, dtype)
     return Crop(T_crop_frame=T_crop_frame, size_px=rule.size_px)
 
 

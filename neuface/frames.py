@@ -1,11 +1,15 @@
-"""Frames in memory as frame sources, and sources made of others: several views, the first frames, some of the views.
+"""Recordings: frames with their times, and where frames come from.
 
-No file is opened here; videos are read by `neuface.io.video`.
+`Recording` is what cameras saw, `Clip` a recording and one person's track in it. Frame sources are arrays in memory,
+and sources made of others: several views, the first frames, some of the views. No file is opened here; videos are
+read by `neuface.io.video`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -14,7 +18,95 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from neuface.errors import InputError
-from neuface.structs import FrameSource
+from neuface.geometry.perspective import PerspectiveCamera
+from neuface.structs import FrameSource, Track
+
+DEFAULT_FPS = 25.0
+"""Frames per second of arrays and pictures, for which no rate is known."""
+FPS_DIGITS = 6
+"""Decimals of a frame rate that is computed from time stamps, whose rounding errors are smaller."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recording:
+    """What synchronised cameras saw.
+
+    Raises:
+        InputError: the time stamps or the names do not fit the frames, or the time stamps do not increase.
+    """
+
+    frames: FrameSource
+    timestamps_s: tuple[float, ...]
+    """When each frame was taken, seconds; the same for all views."""
+    names: tuple[str, ...]
+    """One name per view."""
+    cameras: PerspectiveCamera | None = None
+    """The calibration, one camera per view, if it is known."""
+
+    def __post_init__(self) -> None:
+        times = self.timestamps_s
+        if len(times) != self.frames.time or any(a >= b for a, b in pairwise(times)):
+            raise InputError(
+                f"timestamps_s: expected {self.frames.time} increasing times, one per frame, got {len(times)}"
+            )
+        if len(self.names) != self.frames.views or len(set(self.names)) != len(self.names):
+            raise InputError(
+                f"names: expected {self.frames.views} different name(s), one per view, got {self.names!r}"
+            )
+
+    @property
+    def views(self) -> int:
+        return self.frames.views
+
+    @property
+    def time(self) -> int:
+        return self.frames.time
+
+    @property
+    def sizes_hw(self) -> list[tuple[int, int]]:
+        """Frame height and width of every view."""
+        return [self.frames.size_hw(view) for view in range(self.views)]
+
+    @property
+    def fps(self) -> float:
+        """Mean number of frames per second; that of an ordinary video for a single frame."""
+        if self.time < 2:
+            return DEFAULT_FPS
+        return round((self.time - 1) / (self.timestamps_s[-1] - self.timestamps_s[0]), FPS_DIGITS)
+
+    def some_views(self, kept: Sequence[int]) -> Recording:
+        """The recording of some of the cameras, in the order of `kept`."""
+        return Recording(
+            frames=SomeViews(self.frames, kept),
+            timestamps_s=self.timestamps_s,
+            names=tuple(self.names[view] for view in kept),
+            cameras=None if self.cameras is None else self.cameras[list(kept)],
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clip:
+    """A recording and one person's track in it: what is fitted."""
+
+    recording: Recording
+    track: Track
+
+    @property
+    def views(self) -> int:
+        return self.recording.views
+
+    @property
+    def time(self) -> int:
+        return self.recording.time
+
+
+def evenly_timed(time: int, fps: float) -> tuple[float, ...]:
+    """The time stamps of frames that are taken at a constant rate, seconds.
+
+    >>> evenly_timed(3, 4.0)
+    (0.0, 0.25, 0.5)
+    """
+    return tuple(frame / fps for frame in range(time))
 
 
 class ArraySource:

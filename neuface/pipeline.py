@@ -5,15 +5,12 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from tqdm import tqdm
 
-from neuface.clips import read_clip, recropped
-from neuface.cropping import iterate_crops
+from neuface.clips import read_clip
 from neuface.devices import checked_device
 from neuface.errors import InputError
 from neuface.evaluation.figures import image_nme_percent
@@ -21,13 +18,10 @@ from neuface.fitting.config import FitConfig
 from neuface.fitting.direct import fit_direct
 from neuface.fitting.loop import FitOutcome, fit
 from neuface.fitting.problem import Problem, join_problems, make_problem
-from neuface.landmarks.schemes import to_ibug68
+from neuface.frames import Clip
+from neuface.model_inputs import ModelInputs, model_inputs
 from neuface.models import FaceModel, load_model
 from neuface.results import FITTED, NO_LANDMARKS, POOR_FIT, FitResult
-from neuface.structs import Clip
-
-# Side of the crops that the photometric term samples: about one vertex of the open head per pixel.
-PHOTOMETRIC_PX = 112
 
 
 def optimize(
@@ -46,7 +40,8 @@ def optimize(
             video, a list of paths (synchronised views), or a `Clip` from `neuface.read_clip`.
         landmarks: 2D landmarks in frame pixels: arrays `(time, n, 2)` or `(views, time, n, 2)` with n = 68
             (iBUG) or 478 (MediaPipe) and NaN where there is no face, or the path(s) of landmark files. None: the
-            `face-alignment` package finds them.
+            `face-alignment` package finds them. One person is fitted: of several faces in given landmarks the
+            largest of the first frame is followed; detected landmarks are those of the largest face in each frame.
         model: the head and encoder to use, by name or as loaded.
         config: weights and limits; the default is `FitConfig()`.
         device: where to compute, such as "cuda"; the default is the CPU.
@@ -96,7 +91,7 @@ def optimize_person(
     loaded = load_model(model) if isinstance(model, str) else model
     place = checked_device(device)
     read = [read_clip(clip, progress=progress) for clip in clips]
-    schemes = sorted({clip.landmarks.scheme.name for clip in read})
+    schemes = sorted({clip.track.scheme.name for clip in read})
     if len(schemes) > 1:
         raise InputError(
             f"clips that are fitted together must have landmarks of one scheme, got {' and '.join(schemes)}"
@@ -111,55 +106,52 @@ def _fit_clips(
         raise InputError(f"config: expected a FitConfig, got {type(config).__name__}")
     if not isinstance(model, FaceModel):
         raise InputError(f"model: expected a name or what load_model gives, got {type(model).__name__}")
-    fitting = [clip_for_model(clip, model) for clip in clips]
+    fitting = [model_inputs(clip, model) for clip in clips]
     started = time.perf_counter()
     head = model.head.to(place)
     # A module moves in place; the loaded one is to stay where and as it is.
     encoder = copy.deepcopy(model.encoder).to(place)
-    problem = join_problems([_problem_of(clip, model, config) for clip in fitting]).to(place)
+    problem = join_problems([_problem_of(seen, model, config) for seen in fitting]).to(place)
     run = fit_direct if config.parameters == "free" else fit
     # Whoever calls from code that computes without gradients needs them here all the same.
     with torch.inference_mode(False), torch.enable_grad(), _Bar(config.max_passes, enabled=progress) as bar:
         outcome = run(encoder, head, problem, config, bar.show, calibration=model.calibration)
     seconds = time.perf_counter() - started
     results, start = [], 0
-    for clip in fitting:
-        span = slice(start, start + clip.time)
-        start += clip.time
-        results.append(_result(clip, model, config, outcome, span, seconds))
+    for seen in fitting:
+        span = slice(start, start + seen.recording.time)
+        start = span.stop
+        results.append(_result(seen, model, config, outcome, span, seconds))
     return tuple(results)
 
 
-def _problem_of(clip: Clip, model: FaceModel, config: FitConfig) -> Problem:
-    inputs, pictures = encoder_inputs(model, clip), None
-    if config.photometric_weight > 0:
-        pictures = clip_pictures(clip)
+def _problem_of(seen: ModelInputs, model: FaceModel, config: FitConfig) -> Problem:
     return make_problem(
-        inputs,
-        clip.landmarks,
-        clip.crops,
-        clip.valid,
+        seen.encoded(model.encoder),
+        seen.track,
+        seen.crops,
+        seen.usable,
         use_confidence=config.use_confidence,
-        pictures=pictures,
+        pictures=seen.pictures() if config.photometric_weight > 0 else None,
     )
 
 
 def _result(
-    clip: Clip, model: FaceModel, config: FitConfig, outcome: FitOutcome, span: slice, seconds: float
+    seen: ModelInputs, model: FaceModel, config: FitConfig, outcome: FitOutcome, span: slice, seconds: float
 ) -> FitResult:
     """What was found for one of the clips that were fitted together, its frames `span` of the whole."""
     prediction, initial = (item[:, span].to("cpu") for item in (outcome.prediction, outcome.initial))
-    nme = image_nme_percent(model.head, prediction, clip.landmarks, clip.crops)
-    status = torch.full_like(clip.valid, FITTED, dtype=torch.int64)
+    nme = image_nme_percent(model.head, prediction, seen.track, seen.crops)
+    status = torch.full_like(seen.usable, FITTED, dtype=torch.int64)
     # Without both eye corners there is no distance to measure by, but a face that is missed is missed.
-    of_box = image_nme_percent(model.head, prediction, clip.landmarks, clip.crops, of_box=True)
+    of_box = image_nme_percent(model.head, prediction, seen.track, seen.crops, of_box=True)
     status[torch.where(nme.isnan(), of_box, nme) > config.max_nme_percent] = POOR_FIT
-    status[~clip.valid] = NO_LANDMARKS
+    status[~seen.usable] = NO_LANDMARKS
     return FitResult(
         prediction=prediction,
         initial=initial,
-        crops=clip.crops,
-        landmarks=clip.landmarks,
+        crops=seen.crops,
+        landmarks=seen.track,
         status=status,
         image_nme_percent=nme,
         history=outcome.history,
@@ -169,39 +161,12 @@ def _result(
         model=model.name,
         head_name=model.head.name,
         head_hash=model.head.parameter_hash(),
-        fps=clip.fps,
-        names=clip.names,
+        fps=seen.recording.fps,
+        names=seen.recording.names,
         seconds=seconds,
-        frames=clip.frames,
+        frames=seen.recording.frames,
         head_model=model.head,
     )
-
-
-def clip_for_model(clip: Clip, model: FaceModel) -> Clip:
-    """The clip with the model's own crops, and landmarks that its head has.
-
-    A head without MediaPipe's dense landmarks is fitted to the 68 of them that stand for the iBUG points.
-    """
-    fitting = recropped(clip, model.crop_rule)
-    if clip.landmarks.scheme in model.head.embeddings:
-        return fitting
-    return replace(fitting, landmarks=to_ibug68(clip.landmarks))
-
-
-def encoder_inputs(model: FaceModel, clip: Clip) -> Float[torch.Tensor, "views time c h w"]:
-    """The clip's crops as the encoder keeps them; the crops themselves are never all in memory."""
-    pictures = iterate_crops(clip.frames, clip.crops, antialias=model.crop_rule.antialias)
-    pieces = [model.encoder.prepare(crops) for _, crops in pictures]
-    return torch.cat(pieces).unflatten(0, (clip.views, clip.time))
-
-
-def clip_pictures(clip: Clip) -> Float[torch.Tensor, "views time 3 side side"]:
-    """The clip's crops at PHOTOMETRIC_PX, 0 to 1."""
-    pieces = [
-        torch.nn.functional.interpolate(crops, size=(PHOTOMETRIC_PX, PHOTOMETRIC_PX), mode="area")
-        for _, crops in iterate_crops(clip.frames, clip.crops)
-    ]
-    return torch.cat(pieces).unflatten(0, (clip.views, clip.time))
 
 
 class _Bar:

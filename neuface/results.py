@@ -22,7 +22,7 @@ from neuface.io.npz import read_arrays, write_arrays
 from neuface.io.video import write_video
 from neuface.landmarks.schemes import scheme_named
 from neuface.models import load_head
-from neuface.structs import Camera, Crop, FrameSource, HeadParams, Landmarks, Prediction, WeakPerspective
+from neuface.structs import Camera, Crop, FrameSource, HeadParams, Prediction, Track, WeakPerspective
 from neuface.viz.overlay_video import overlay_frames
 
 RESULT_FORMAT = 1
@@ -40,7 +40,7 @@ class FitResult:
     """The pretrained encoder's answer, before any optimisation."""
     crops: Crop
     """Where each image's crop lies in its frame; leads from the camera's NDC back to frame pixels."""
-    landmarks: Landmarks
+    landmarks: Track
     """The landmarks that were fitted, frame pixels."""
     status: Int[Tensor, "views time"]
     """Index into STATUS_NAMES for every image."""
@@ -131,7 +131,7 @@ class FitResult:
         if source is None:
             raise InputError(
                 "this result was loaded from a file and does not hold its video; give it again: "
-                "overlay(path, frames=neuface.read_clip('talk.mp4', landmarks=...).frames)"
+                "overlay(path, frames=neuface.read_clip('talk.mp4', landmarks=...).recording.frames)"
             )
         if (source.views, source.time) != tuple(self.status.shape):
             raise InputError(
@@ -206,7 +206,7 @@ class FitResult:
             crops=Crop(
                 T_crop_frame=torch.from_numpy(arrays["crops.T_crop_frame"]), size_px=meta["crop_size_px"]
             ),
-            landmarks=Landmarks(
+            landmarks=Track(
                 points_px=torch.from_numpy(arrays["landmarks.points_px"]),
                 confidence=torch.from_numpy(arrays["landmarks.confidence"]),
                 scheme=scheme_named(meta["scheme"]),

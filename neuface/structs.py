@@ -27,6 +27,9 @@ CameraT = TypeVar("CameraT", bound="Camera")
 # subject who faces the camera has their left on the image's right, so x keeps its sign.
 HEAD_TO_IMAGE_SIGNS = (1.0, -1.0, -1.0)
 
+FEWEST_USABLE_POINTS = 6
+"""Number of landmarks below which a frame cannot be fitted, because they do not determine the head's pose."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TensorStruct:
@@ -312,8 +315,11 @@ class Scheme:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Landmarks(TensorStruct):
-    """2D landmarks of a clip in frame pixels. A missing point has confidence 0 and position 0."""
+class Track(TensorStruct):
+    """One person's 2D landmarks through a recording, in frame pixels.
+
+    A missing point has confidence 0 and position 0.
+    """
 
     points_px: Float[Tensor, "views time points 2"]
     confidence: Float[Tensor, "views time points"]
@@ -324,6 +330,11 @@ class Landmarks(TensorStruct):
     def found(self) -> Bool[Tensor, "views time"]:
         """Frames that have at least one landmark."""
         return (self.confidence > 0).any(-1)
+
+    @property
+    def usable(self) -> Bool[Tensor, "views time"]:
+        """Frames with enough landmarks to determine the head's pose; the others have no landmark term."""
+        return (self.confidence > 0).sum(-1) >= FEWEST_USABLE_POINTS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -402,26 +413,3 @@ class FrameSource(Protocol):
     def read(self, view: int, start: int, stop: int) -> UInt8[Tensor, "n h w 3"]:
         """Frames `start <= t < stop` of one camera, RGB."""
         ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class Clip:
-    """A face video ready to be fitted: frames, landmarks, crops, and which frames can be used."""
-
-    frames: FrameSource
-    landmarks: Landmarks
-    crops: Crop
-    """Batch axes `views time`."""
-    valid: Bool[Tensor, "views time"]
-    """False where a frame has no usable landmarks; such frames have no landmark term."""
-    fps: float
-    names: tuple[str, ...]
-    """One name per view."""
-
-    @property
-    def views(self) -> int:
-        return self.frames.views
-
-    @property
-    def time(self) -> int:
-        return self.frames.time

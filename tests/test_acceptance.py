@@ -16,6 +16,7 @@ import torch
 from data_folders import DATA, needs
 
 import neuface
+from neuface.cropping import steady_crops
 from neuface.demo import run_demo
 from neuface.evaluation.figures import Figures, measure
 from neuface.fitting.direct import POSE, FreeParameters
@@ -25,14 +26,15 @@ from neuface.fitting.problem import make_problem
 
 def mean_face_with_best_pose(clip: neuface.Clip, head: neuface.HeadModel) -> Figures:
     """What pose alone achieves: the template, its scale, place and orientation fitted freely in every frame."""
-    views, time = clip.valid.shape
+    track, crops = clip.track, steady_crops(clip.track, clip.recording.sizes_hw)
+    views, time = clip.views, clip.time
     start = neuface.Prediction(
         params=head.neutral(views, time),
         camera=neuface.WeakPerspective(
             scale=torch.full((views, time), 9.0), offset=torch.zeros(views, time, 2)
         ),
     )
-    problem = make_problem(torch.zeros(views, time, 1, 1, 1), clip.landmarks, clip.crops, clip.valid)
+    problem = make_problem(torch.zeros(views, time, 1, 1, 1), track, crops, track.usable)
     config = neuface.FitConfig(
         expected_identity="encoder",
         learning_rate=0.03,
@@ -42,7 +44,7 @@ def mean_face_with_best_pose(clip: neuface.Clip, head: neuface.HeadModel) -> Fig
         multiview_weight=0.0,
     )
     outcome = fit(FreeParameters(start, POSE), head, problem, config)
-    return measure(head, outcome.prediction, clip.landmarks, clip.crops, clip.valid)
+    return measure(head, outcome.prediction, track, crops, track.usable)
 
 
 def figures(clip: neuface.Clip, config: neuface.FitConfig | None = None) -> dict[str, Any]:

@@ -25,8 +25,8 @@ FLOORS = (
     ("evaluation",),
     ("io",),
     ("models", "clips", "synthetic"),
-    ("results", "training", "export"),
-    ("pipeline", "model_inputs", "run_folder", "assets_report"),
+    ("results", "training", "export", "model_inputs"),
+    ("pipeline", "run_folder", "assets_report"),
     ("dataset", "demo"),
     ("cli",),
 )

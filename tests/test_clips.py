@@ -8,12 +8,12 @@ import torch
 from data_folders import DATA, needs
 
 from neuface.clips import read_clip
-from neuface.cropping import source_crops
+from neuface.cropping import source_crops, steady_crops
 from neuface.errors import InputError
 from neuface.frames import ArraySource
 from neuface.io.landmarks import write_landmarks
 from neuface.io.video import write_video
-from neuface.landmarks.arrays import as_landmarks
+from neuface.landmarks.arrays import as_track
 from neuface.landmarks.schemes import IBUG68
 
 TIME = 6
@@ -33,47 +33,47 @@ class CentreDetector:
 
 def test_arrays() -> None:
     clip = read_clip(FRAMES, POINTS)
-    assert (clip.views, clip.time, clip.fps, clip.names) == (1, TIME, 25.0, ("view0",))
-    assert clip.valid.all()
-    assert clip.crops.T_crop_frame.shape == (1, TIME, 3, 3)
+    assert (clip.views, clip.time, clip.recording.fps, clip.recording.names) == (1, TIME, 25.0, ("view0",))
+    assert clip.track.usable.all()
     assert read_clip(clip) is clip
     both = read_clip(
         torch.from_numpy(np.stack([FRAMES] * 2)), np.stack([POINTS] * 2), names=["a", "b"], fps=50
     )
-    assert (both.views, both.fps, both.names) == (2, 50.0, ("a", "b"))
+    assert (both.views, both.recording.fps, both.recording.names) == (2, 50.0, ("a", "b"))
     assert read_clip(ArraySource(FRAMES), POINTS).time == TIME
 
 
 def test_views_of_different_size() -> None:
     clip = read_clip([FRAMES, FRAMES[:, :50, :70]], [POINTS, POINTS])
-    assert (clip.frames.size_hw(0), clip.frames.size_hw(1)) == ((60, 80), (50, 70))
-    assert source_crops(clip.frames, clip.crops).shape == (2, TIME, 3, 224, 224)
+    assert clip.recording.sizes_hw == [(60, 80), (50, 70)]
+    crops = steady_crops(clip.track, clip.recording.sizes_hw)
+    assert source_crops(clip.recording.frames, crops).shape == (2, TIME, 3, 224, 224)
 
 
 def test_files_of_one_and_of_several_views(tmp_path: Path) -> None:
     for name in ("left", "right"):
         write_video(tmp_path / f"{name}.mp4", FRAMES, 30)
     one, two = tmp_path / "one.npz", tmp_path / "two.npz"
-    write_landmarks(one, as_landmarks(POINTS, 1, TIME))
-    write_landmarks(two, as_landmarks([POINTS, POINTS], 2, TIME))
+    write_landmarks(one, as_track(POINTS, 1, TIME))
+    write_landmarks(two, as_track([POINTS, POINTS], 2, TIME))
     left = read_clip(str(tmp_path / "left.mp4"), one)
-    assert (left.names, left.fps) == (("left",), 30.0)
+    assert (left.recording.names, left.recording.fps) == (("left",), 30.0)
     videos = [tmp_path / "left.mp4", tmp_path / "right.mp4"]
     for landmarks in (two, [one, one], [POINTS, POINTS]):
         clip = read_clip(videos, landmarks)
-        assert clip.names == ("left", "right")
-        assert torch.equal(clip.landmarks.points_px[1], left.landmarks.points_px[0])
+        assert clip.recording.names == ("left", "right")
+        assert torch.equal(clip.track.points_px[1], left.track.points_px[0])
     with pytest.raises(InputError, match=r"landmarks of 1 view\(s\), the clip has 2"):
         read_clip(videos, one)
     with pytest.raises(InputError, match="one file per view"):
         read_clip(videos, [one])
     same = read_clip([tmp_path / "left.mp4"] * 2, two)
-    assert len(set(same.names)) == 2
+    assert len(set(same.recording.names)) == 2
 
 
 def test_max_frames_cuts_frames_and_landmarks() -> None:
     clip = read_clip(FRAMES, POINTS, max_frames=4)
-    assert (clip.time, clip.landmarks.points_px.shape[1], clip.valid.shape) == (4, 4, (1, 4))
+    assert (clip.time, clip.track.points_px.shape[1], clip.track.usable.shape) == (4, 4, (1, 4))
     assert read_clip(FRAMES, POINTS, max_frames=100).time == TIME
     with pytest.raises(InputError, match=f"4 frames of landmarks for a video of {TIME}"):
         read_clip(FRAMES, POINTS[:4], max_frames=4)
@@ -85,8 +85,8 @@ def test_frames_with_few_points_are_not_valid() -> None:
     points[2, 5:] = np.nan
     points[3, 6:] = np.nan
     clip = read_clip(FRAMES, points)
-    assert clip.valid[0].tolist() == [True, False, False, True, True, True]
-    assert clip.crops.T_crop_frame.isfinite().all()
+    assert clip.track.usable[0].tolist() == [True, False, False, True, True, True]
+    assert steady_crops(clip.track, clip.recording.sizes_hw).T_crop_frame.isfinite().all()
 
 
 def test_detector_is_used_when_no_landmarks_are_given() -> None:
@@ -94,7 +94,7 @@ def test_detector_is_used_when_no_landmarks_are_given() -> None:
     frames[20] = 0
     clip = read_clip(frames, detector=CentreDetector(), max_frames=30)
     assert clip.time == 30
-    assert (~clip.valid[0]).nonzero()[:, 0].tolist() == [20]
+    assert (~clip.track.usable[0]).nonzero()[:, 0].tolist() == [20]
     with pytest.raises(InputError, match="no face in any of the 6 frame"):
         read_clip(np.zeros_like(FRAMES), detector=CentreDetector())
 
@@ -128,9 +128,9 @@ def test_four_real_cameras() -> None:
     folder = DATA / "caliscope_4view" / "calibration_session"
     videos = [folder / f"cam_{camera}.mp4" for camera in range(4)]
     clip = read_clip(videos, folder / "mediapipe_landmarks.npz", max_frames=3)
-    assert (clip.views, clip.time, clip.fps) == (4, 3, 6.0)
-    assert clip.valid.any()
-    assert clip.names == ("cam_0", "cam_1", "cam_2", "cam_3")
+    assert (clip.views, clip.time, clip.recording.fps) == (4, 3, 6.0)
+    assert clip.track.usable.any()
+    assert clip.recording.names == ("cam_0", "cam_1", "cam_2", "cam_3")
 
 
 @needs(DATA / "intel_head_pose")
@@ -138,6 +138,6 @@ def test_one_of_two_real_faces_is_followed() -> None:
     name = "head-pose-face-detection-female-and-male"
     folder = DATA / "intel_head_pose"
     clip = read_clip(folder / f"{name}.gif", folder / f"{name}.landmarks.npz")
-    centres = clip.landmarks.points_px[0][clip.valid[0]].mean(1)
-    assert clip.valid.float().mean() > 0.9
+    centres = clip.track.points_px[0][clip.track.usable[0]].mean(1)
+    assert clip.track.usable.float().mean() > 0.9
     assert centres.diff(dim=0).norm(dim=-1).max() < 60

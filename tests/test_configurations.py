@@ -71,7 +71,7 @@ def test_clips_of_one_person_share_their_identity(short_clip: Clip, open_head: H
     torch.testing.assert_close(first.params.identity[0, 0], last.params.identity[1, 2])
     assert first.landmarks.points_px.shape[1] == 5
     assert last.landmarks.points_px.shape[1] == 3
-    assert first.fps == short_clip.fps
+    assert first.fps == short_clip.recording.fps
     alone = neuface.optimize(short_clip, config=config, progress=False)
     assert not torch.equal(alone.params.identity[0, 0], first.params.identity[0, 0])
     torch.testing.assert_close(alone.initial.params.identity, first.initial.params.identity)
@@ -81,8 +81,8 @@ def test_clips_that_cannot_be_fitted_together_are_refused(short_clip: Clip) -> N
     with pytest.raises(InputError, match="no clips were given"):
         neuface.optimize_person([], progress=False)
     single = neuface.read_clip(
-        torch.stack([short_clip.frames.read(0, t, t + 1)[0] for t in range(5)]),
-        short_clip.landmarks.points_px[:1],
+        torch.stack([short_clip.recording.frames.read(0, t, t + 1)[0] for t in range(5)]),
+        short_clip.track.points_px[:1],
     )
     with pytest.raises(InputError, match="the same number of cameras, got 1, 2"):
         neuface.optimize_person([short_clip, single], progress=False)

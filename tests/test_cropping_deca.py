@@ -9,11 +9,11 @@ import pytest
 import torch
 from data_folders import PARITY
 
-from neuface.clips import read_clip, recropped
-from neuface.cropping import DECA_CROP, OPEN_CROP, SMIRK_CROP, crop_images, steady_crops
+from neuface.cropping import DECA_CROP, SMIRK_CROP, crop_images, steady_crops
 from neuface.errors import InputError
+from neuface.landmarks.arrays import as_track
 from neuface.landmarks.schemes import IBUG68, MEDIAPIPE478
-from neuface.structs import Crop, Landmarks
+from neuface.structs import Crop, Track
 
 FILE = PARITY / "reference" / "crop.npz"
 ROWS = [0, 1, 60, 112, 171, 222, 223]
@@ -26,10 +26,10 @@ def stored() -> dict[str, np.ndarray]:
         return dict(archive)
 
 
-def landmarks_of(points: np.ndarray, dtype: torch.dtype = torch.float64) -> Landmarks:
+def landmarks_of(points: np.ndarray, dtype: torch.dtype = torch.float64) -> Track:
     points_px = torch.from_numpy(points).to(dtype)[None, None]
     scheme = IBUG68 if points.shape[-2] == 68 else MEDIAPIPE478
-    return Landmarks(points_px=points_px, confidence=torch.ones_like(points_px[..., 0]), scheme=scheme)
+    return Track(points_px=points_px, confidence=torch.ones_like(points_px[..., 0]), scheme=scheme)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
@@ -95,10 +95,8 @@ def test_smirk_looks_at_all_points_of_mediapipe() -> None:
 def test_a_clip_is_smoothed_unless_told_otherwise(stored: dict[str, np.ndarray]) -> None:
     steps = np.array([0.0, 9.0, 0.0, 9.0, 0.0])[:, None, None]
     points = (stored["keypoints_inside"] + steps).astype(np.float32)
-    frames = np.repeat(stored["source"][None], 5, 0)
-    clip = read_clip(frames, points)
-    raw = recropped(clip, replace(DECA_CROP, sigma_frames=0)).crops.T_crop_frame[0, :, 0, 2]
-    calm = recropped(clip, DECA_CROP).crops.T_crop_frame[0, :, 0, 2]
+    track = as_track(points, 1, 5, sizes_hw=[SIZE_HW])
+    raw = steady_crops(track, [SIZE_HW], replace(DECA_CROP, sigma_frames=0)).T_crop_frame[0, :, 0, 2]
+    calm = steady_crops(track, [SIZE_HW], DECA_CROP).T_crop_frame[0, :, 0, 2]
     assert float(calm.diff().abs().max()) < 0.5 * float(raw.diff().abs().max())
     np.testing.assert_allclose(raw[0], stored["inside_tform"][0, 2], atol=1e-4)
-    torch.testing.assert_close(recropped(clip, OPEN_CROP).crops.T_crop_frame, clip.crops.T_crop_frame)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from neuface.errors import InputError
-from neuface.frames import ArraySource, FirstFrames, MultiSource, SomeViews
+from neuface.frames import ArraySource, FirstFrames, MultiSource, Recording, SomeViews, evenly_timed
 from neuface.io.video import VideoSource, write_video
 
 
@@ -94,3 +94,36 @@ def test_some_views_of_a_source() -> None:
     assert np.array_equal(others.read(1, 1, 3).numpy(), views[0][1:3])
     with pytest.raises(InputError, match="view 2 does not exist"):
         others.read(2, 0, 1)
+
+
+@pytest.mark.parametrize("fps", [6.0, 12.5, 25.0, 30000 / 1001, 30.0])
+def test_the_frame_rate_follows_from_the_time_stamps(fps: float) -> None:
+    frames = ArraySource(moving_frames(7, 4, 4))
+    recording = Recording(frames=frames, timestamps_s=evenly_timed(7, fps), names=("a",))
+    assert recording.fps == round(fps, 6)
+
+
+def test_some_views_of_a_recording_keep_their_names_and_times() -> None:
+    frames = ArraySource([moving_frames(2), moving_frames(2, 20, 30), moving_frames(2, 10, 12)])
+    recording = Recording(frames=frames, timestamps_s=(0.0, 0.4), names=("a", "b", "c"))
+    others = recording.some_views([2, 0])
+    assert (others.names, others.timestamps_s, others.sizes_hw) == (
+        ("c", "a"),
+        (0.0, 0.4),
+        [(10, 12), (48, 64)],
+    )
+
+
+@pytest.mark.parametrize(
+    ("times", "names", "message"),
+    [
+        ((0.0,), ("a",), "expected 2 increasing times"),
+        ((0.1, 0.1), ("a",), "expected 2 increasing times"),
+        ((0.0, 0.1), ("a", "b"), r"expected 1 different name\(s\)"),
+    ],
+)
+def test_times_and_names_must_fit_the_frames(
+    times: tuple[float, ...], names: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        Recording(frames=ArraySource(moving_frames(2)), timestamps_s=times, names=names)

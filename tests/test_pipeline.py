@@ -282,11 +282,11 @@ def test_fits_where_gradients_are_switched_off(short_clip: neuface.Clip) -> None
 
 def test_a_face_without_eye_corners_can_be_missed(short_clip: neuface.Clip) -> None:
     """Landmarks in reverse order are no face; that an eye corner is absent does not make it one."""
-    landmarks = short_clip.landmarks
+    landmarks = short_clip.track
     points, confidence = landmarks.points_px.clone(), landmarks.confidence.clone()
     points[1], confidence[1] = points[1].flip(1), confidence[1].flip(1)
     confidence[1, :, 36] = 0
-    wrong = replace(short_clip, landmarks=replace(landmarks, points_px=points, confidence=confidence))
+    wrong = replace(short_clip, track=replace(landmarks, points_px=points, confidence=confidence))
     result = neuface.optimize(wrong, config=neuface.FitConfig(max_passes=2), progress=False)
     assert bool(result.image_nme_percent[1].isnan().all())
     assert (result.status[1] == POOR_FIT).all()

@@ -10,6 +10,7 @@ import pytest
 import neuface
 
 PUBLIC_NAMES = {
+    "Camera",
     "Clip",
     "Crop",
     "FitConfig",
@@ -17,12 +18,16 @@ PUBLIC_NAMES = {
     "HeadModel",
     "HeadParams",
     "InputError",
-    "Landmarks",
     "MissingDependencyError",
     "FaceModel",
     "ModelMismatchError",
     "NeufaceError",
+    "Outcome",
     "Prediction",
+    "Recording",
+    "Scheme",
+    "Status",
+    "Track",
     "WeakPerspective",
     "load_head",
     "load_model",

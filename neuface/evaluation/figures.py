@@ -12,7 +12,7 @@ from torch import Tensor
 from neuface import metrics
 from neuface.head.model import MESHES_PER_CHUNK, HeadModel
 from neuface.landmarks.schemes import INNER51, outer_eye_distance_px, to_ibug68
-from neuface.structs import Crop, HeadParams, Landmarks, Prediction, Scheme
+from neuface.structs import Crop, HeadParams, Prediction, Scheme, Track
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class Figures:
 def measure(
     head: HeadModel,
     prediction: Prediction,
-    landmarks: Landmarks,
+    landmarks: Track,
     crops: Crop,
     valid: Bool[Tensor, "views time"],
     truth: HeadParams | None = None,
@@ -69,7 +69,7 @@ def measure(
 def image_nme_percent(
     head: HeadModel,
     prediction: Prediction,
-    landmarks: Landmarks,
+    landmarks: Track,
     crops: Crop,
     *,
     inner_only: bool = False,

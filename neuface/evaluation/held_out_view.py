@@ -17,13 +17,14 @@ from torch import Tensor
 from tqdm import tqdm
 
 from neuface import metrics
+from neuface.cropping import steady_crops
 from neuface.errors import InputError
 from neuface.evaluation.figures import image_nme_percent
 from neuface.fitting.pose_only import resect
-from neuface.frames import SomeViews
+from neuface.frames import Clip
 from neuface.head.model import HeadModel
 from neuface.landmarks.schemes import IBUG68, INNER51, to_ibug68
-from neuface.structs import Clip, Crop, HeadParams, Landmarks, Prediction
+from neuface.structs import Crop, HeadParams, Prediction, Track
 
 
 @runtime_checkable
@@ -100,18 +101,19 @@ def leave_one_view_out(clip: Clip, head: HeadModel, fit: FitClip, *, progress: b
     """
     if clip.views < 2:
         raise InputError("leaving a view out needs a clip of at least two views, got one")
-    if clip.landmarks.scheme.name not in head.embeddings:
-        clip = replace(clip, landmarks=to_ibug68(clip.landmarks))
+    if clip.track.scheme.name not in head.embeddings:
+        clip = replace(clip, track=to_ibug68(clip.track))
+    clip_crops = steady_crops(clip.track, clip.recording.sizes_hw)
     initial, fitted, seconds = [], [], []
     unknown = torch.full((2, clip.time), math.nan)
     views = tqdm(range(clip.views), desc="views left out", unit="fit", disable=not progress)
     for view in views:
         others = without_view(clip, view)
-        if not bool(clip.valid[view].any() and others.valid.any()):
+        if not bool(clip.track.usable[view].any() and others.track.usable.any()):
             found = (unknown, unknown, None)
         else:
             result = fit(others)
-            landmarks, crops = clip.landmarks[view : view + 1], clip.crops[view : view + 1]
+            landmarks, crops = clip.track[view : view + 1], clip_crops[view : view + 1]
             errors = [
                 _both(held_out_view_error(head, prediction, result.valid, landmarks, crops))
                 for prediction in (result.initial, result.prediction)
@@ -121,7 +123,7 @@ def leave_one_view_out(clip: Clip, head: HeadModel, fit: FitClip, *, progress: b
         fitted.append(found[1])
         seconds.append(found[2])
     return HeldOutView(
-        names=clip.names, initial=_stacked(initial), fitted=_stacked(fitted), seconds=tuple(seconds)
+        names=clip.recording.names, initial=_stacked(initial), fitted=_stacked(fitted), seconds=tuple(seconds)
     )
 
 
@@ -129,7 +131,7 @@ def held_out_view_error(
     head: HeadModel,
     prediction: Prediction,
     valid: Bool[Tensor, "others time"],
-    landmarks: Landmarks,
+    landmarks: Track,
     crops: Crop,
 ) -> ViewErrors:
     """The error, in the view left out, of heads that were fitted without it.
@@ -199,14 +201,7 @@ def without_view(clip: Clip, view: int) -> Clip:
     if not 0 <= view < clip.views or clip.views < 2:
         raise InputError(f"view {view} cannot be left out of a clip of {clip.views} view(s)")
     kept = [number for number in range(clip.views) if number != view]
-    return Clip(
-        frames=SomeViews(clip.frames, kept),
-        landmarks=clip.landmarks[kept],
-        crops=clip.crops[kept],
-        valid=clip.valid[kept],
-        fps=clip.fps,
-        names=tuple(clip.names[number] for number in kept),
-    )
+    return Clip(recording=clip.recording.some_views(kept), track=clip.track[kept])
 
 
 def _common_heads(params: HeadParams, valid: Bool[Tensor, "others time"]) -> HeadParams:
@@ -223,7 +218,7 @@ def _mean_over_views(tensor: Tensor, counted: Bool[Tensor, "others time"]) -> Te
 
 
 def _head_nme_percent(
-    head: HeadModel, posed: Prediction, landmarks: Landmarks, crops: Crop
+    head: HeadModel, posed: Prediction, landmarks: Track, crops: Crop
 ) -> Float[Tensor, "1 time"]:
     scheme = landmarks.scheme
     points = head.landmarks(posed.params, scheme.name)[..., list(scheme.to_ibug68), :]

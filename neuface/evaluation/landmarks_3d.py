@@ -16,7 +16,7 @@ from neuface.geometry.rotations import nearest_rotation
 from neuface.geometry.triangulation import Triangulation, triangulate
 from neuface.head.model import HeadModel
 from neuface.landmarks.schemes import INNER51, to_ibug68
-from neuface.structs import HeadParams, Landmarks, Scheme
+from neuface.structs import HeadParams, Scheme, Track
 
 PER_IMAGE, PER_VIEW = "image", "view"
 MM_PER_M = 1000
@@ -26,7 +26,7 @@ FEWEST_POINTS = 6
 
 
 def triangulate_inner51(
-    cameras: PerspectiveCamera, landmarks: Landmarks, *, max_error_px: float | None = None
+    cameras: PerspectiveCamera, landmarks: Track, *, max_error_px: float | None = None
 ) -> Triangulation:
     """The inner 51 landmarks of every frame in 3D, batch axis `time`, in the unit of the cameras' translations.
 

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from neuface.errors import InputError
-from neuface.structs import Crop, Landmarks, Scheme, TensorStruct
+from neuface.structs import Crop, Scheme, TensorStruct, Track
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,7 @@ class Problem(TensorStruct):
 
 def make_problem(
     inputs: Float[Tensor, "views time c h w"],
-    landmarks: Landmarks,
+    landmarks: Track,
     crops: Crop,
     valid: Bool[Tensor, "views time"],
     *,

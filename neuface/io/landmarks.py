@@ -11,9 +11,9 @@ import torch
 from neuface.errors import InputError
 from neuface.io.atomic import atomic_path
 from neuface.io.npz import read_arrays
-from neuface.landmarks.arrays import landmarks_of_views
+from neuface.landmarks.arrays import track_of_views
 from neuface.landmarks.schemes import MEDIAPIPE_MESH_POINTS, SCHEMES, scheme_named, scheme_with
-from neuface.structs import Landmarks, Scheme
+from neuface.structs import Scheme, Track
 
 ONE_VIEW_KEY = "points_px"
 ALL_VIEWS_KEY = "landmarks"
@@ -23,7 +23,7 @@ EXPECTED_KEYS = (
 )
 
 
-def read_landmarks(path: str | os.PathLike[str]) -> Landmarks:
+def read_landmarks(path: str | os.PathLike[str]) -> Track:
     """Read a landmark file: one view or several, in frame pixels.
 
     The file holds `points_px` `(frames, points, 2)` or `(frames, faces, points, 2)` for one view, or
@@ -53,7 +53,7 @@ def read_landmarks(path: str | os.PathLike[str]) -> Landmarks:
             f"Expected numbers, {EXPECTED_KEYS}; its keys: {keys}"
         )
     scheme = _scheme_of(file, arrays, stacked.shape[-2])
-    return landmarks_of_views(views, len(views[0]), scheme, what=f"{file}: landmarks")
+    return track_of_views(views, len(views[0]), scheme, what=f"{file}: landmarks")
 
 
 def _load_archive(file: Path) -> dict[str, np.ndarray]:
@@ -87,7 +87,7 @@ def _scheme_of(file: Path, arrays: dict[str, np.ndarray], points: int) -> Scheme
     return scheme
 
 
-def write_landmarks(path: str | os.PathLike[str], landmarks: Landmarks) -> None:
+def write_landmarks(path: str | os.PathLike[str], landmarks: Track) -> None:
     """Write landmarks so that `read_landmarks` returns them: one file with all views and the scheme.
 
     The third column is the confidence; missing points are NaN. The file appears whole or not at all.

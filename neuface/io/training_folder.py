@@ -138,7 +138,7 @@ def list_footage(folder: str | os.PathLike[str]) -> list[FootageFile]:
         if not landmarks.is_file():
             raise InputError(
                 f"{video} has no landmarks: expected {landmarks.name} beside it. Make it with "
-                "neuface.io.landmarks.write_landmarks(PATH, neuface.read_clip(VIDEO).landmarks)"
+                "neuface.io.landmarks.write_landmarks(PATH, neuface.read_clip(VIDEO).track)"
             )
         person = video.stem if video.parent == root else video.parent.name
         clips.append(FootageFile(person=person, name=video.stem, video=video, landmarks=landmarks))

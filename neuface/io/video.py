@@ -20,10 +20,9 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from neuface.errors import InputError
-from neuface.frames import check_range, check_view
+from neuface.frames import DEFAULT_FPS, check_range, check_view
 from neuface.io.atomic import atomic_path
 
-DEFAULT_FPS = 25.0
 CACHE_BYTES = 64 * 2**20
 # libx264's constant rate factor: visually lossless, so that measured pictures stay comparable.
 QUALITY_CRF = "18"

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from neuface.errors import InputError
 from neuface.landmarks.schemes import MEDIAPIPE478, MEDIAPIPE_MESH_POINTS, scheme_with
-from neuface.structs import Landmarks, Scheme
+from neuface.structs import Scheme, Track
 
 LAYOUTS = "(frames, points, 2) or (views, frames, points, 2)"
 
@@ -34,14 +34,14 @@ CONFIDENCE_SLACK = 1e-3
 SMALLEST_COORDINATE_RANGE_PX = 2.0
 
 
-def as_landmarks(
+def as_track(
     value: Any, views: int, time: int, *, sizes_hw: Sequence[tuple[int, int]] | None = None
-) -> Landmarks:
+) -> Track:
     """Landmarks in frame pixels from numpy or torch arrays, for a clip of `views` x `time`.
 
     Args:
         value: `(time, n, 2)`, `(views, time, n, 2)`, a list of one such `(time, n, 2)` array per view, or
-            `Landmarks`. A third column is the confidence, 0 to 1; without it every finite point has 1.
+            `Track`. A third column is the confidence, 0 to 1; without it every finite point has 1.
             `n` is 68 (`ibug68`), 478 (`mediapipe478`) or 468 (MediaPipe without the irises, which become
             missing points). An axis of several faces may stand before the points: one face is followed.
         views: Number of cameras of the clip.
@@ -55,10 +55,10 @@ def as_landmarks(
         InputError: The layout, length or number of points does not fit; the third column is no confidence;
             coordinates are not in pixels; or no view has a landmark in any frame.
     """
-    if isinstance(value, Landmarks):
-        landmarks = _checked_landmarks(value, views, time, sizes_hw)
+    if isinstance(value, Track):
+        landmarks = _checked_track(value, views, time, sizes_hw)
     else:
-        landmarks = landmarks_of_views(_split_views(value, views, time), time, sizes_hw=sizes_hw)
+        landmarks = track_of_views(_split_views(value, views, time), time, sizes_hw=sizes_hw)
     if not bool(landmarks.found.any()):
         raise InputError(
             "landmarks: no frame of any view has a landmark (all are NaN or have confidence 0); expected a "
@@ -68,25 +68,25 @@ def as_landmarks(
     return landmarks
 
 
-def landmarks_of_views(
+def track_of_views(
     arrays: Sequence[Any],
     time: int,
     scheme: Scheme | None = None,
     *,
     sizes_hw: Sequence[tuple[int, int]] | None = None,
     what: str = "landmarks",
-) -> Landmarks:
+) -> Track:
     """Landmarks by the rules of this module, whether or not there is a face.
 
     Args:
         arrays: One `(time, n, d)` or `(time, faces, n, d)` array per view.
         time: The number of frames that each must have.
         scheme: The numbering of the points. None: their number determines it.
-        sizes_hw: As for `as_landmarks`.
+        sizes_hw: As for `as_track`.
         what: The beginning of error messages.
 
     Raises:
-        InputError: As for `as_landmarks`.
+        InputError: As for `as_track`.
     """
     labels = [what] if len(arrays) == 1 else [f"{what} of view {view}" for view in range(len(arrays))]
     tensors = [_to_float_tensor(array, label) for array, label in zip(arrays, labels, strict=True)]
@@ -101,12 +101,10 @@ def landmarks_of_views(
     points_px, confidence = _mark_missing(raw[..., :2], raw[..., 2], sizes_hw)
     known = scheme or scheme_with(raw.shape[-2])
     assert known is not None, "_one_view refuses numbers of points that no scheme has"
-    return Landmarks(points_px=points_px, confidence=confidence, scheme=known)
+    return Track(points_px=points_px, confidence=confidence, scheme=known)
 
 
-def _checked_landmarks(
-    value: Landmarks, views: int, time: int, sizes_hw: Sequence[tuple[int, int]] | None
-) -> Landmarks:
+def _checked_track(value: Track, views: int, time: int, sizes_hw: Sequence[tuple[int, int]] | None) -> Track:
     expected = (views, time, value.scheme.count)
     got = tuple(value.confidence.shape)
     if got != expected:

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from neuface.errors import InputError
-from neuface.structs import Landmarks, Scheme
+from neuface.structs import Scheme, Track
 
 MEDIAPIPE_MESH_POINTS = 468
 """Points of MediaPipe's mesh without the two irises; the 10 iris points come last."""
@@ -123,7 +123,7 @@ def scheme_with(points: int) -> Scheme | None:
     return next((scheme for scheme in SCHEMES.values() if scheme.count == count), None)
 
 
-def outer_eye_distance_px(landmarks: Landmarks) -> Float[Tensor, "views time"]:
+def outer_eye_distance_px(landmarks: Track) -> Float[Tensor, "views time"]:
     """Distance between the outer eye corners in frame pixels; 0 where one of them is missing."""
     corners = list(landmarks.scheme.outer_eyes)
     right, left = landmarks.points_px[..., corners, :].unbind(-2)
@@ -131,7 +131,7 @@ def outer_eye_distance_px(landmarks: Landmarks) -> Float[Tensor, "views time"]:
     return torch.linalg.vector_norm(left - right, dim=-1) * both_found
 
 
-def to_ibug68(landmarks: Landmarks) -> Landmarks:
+def to_ibug68(landmarks: Track) -> Track:
     """The iBUG-68 counterparts of landmarks of any scheme, with their confidence.
 
     Landmarks that are in `IBUG68` already are returned as they are.

@@ -32,7 +32,7 @@ from torch import Tensor
 
 from neuface.errors import InputError
 from neuface.landmarks.schemes import IBUG68, outer_eye_distance_px
-from neuface.structs import Landmarks
+from neuface.structs import Track
 from neuface.synthetic.occluders import pass_by
 
 PARTS_IBUG68 = (
@@ -124,14 +124,14 @@ class Damage:
 class Corrupted:
     """A corrupted clip. The truth is unchanged and not repeated here."""
 
-    landmarks: Landmarks
+    landmarks: Track
     frames: UInt8[Tensor, "views time h w 3"]
     """The frames with hands and boards painted into them."""
     damage: Damage
 
 
 def corrupted(
-    landmarks: Landmarks,
+    landmarks: Track,
     frames: UInt8[Tensor, "views time h w 3"],
     seed: int,
     corruption: Corruption = DETECTOR,
@@ -257,12 +257,12 @@ def error_share(hidden: Bool[Tensor, "views time points"]) -> Float[Tensor, "vie
 
 
 def reported(
-    landmarks: Landmarks,
+    landmarks: Track,
     points_px: Float[Tensor, "views time points 2"],
     hidden: Bool[Tensor, "views time points"],
     lost: Bool[Tensor, "views time"],
     hidden_confidence: float,
-) -> Landmarks:
+) -> Track:
     """The landmarks that a detector reports if it finds these points."""
     confidence = torch.where(hidden, hidden_confidence, 1.0).to(points_px) * landmarks.confidence
     confidence = confidence * ~lost[..., None]

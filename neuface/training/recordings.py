@@ -10,7 +10,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from neuface.clips import read_clip
-from neuface.cropping import iterate_crops
+from neuface.cropping import OPEN_CROP, iterate_crops, steady_crops
 from neuface.encoders.open_encoder import shrunk
 from neuface.errors import InputError
 from neuface.io.training_folder import FootageFile
@@ -70,20 +70,25 @@ def read_recordings(files: Sequence[FootageFile], max_frames: int | None = None)
 
 def _read_clip(file: FootageFile, persons: tuple[str, ...], max_frames: int | None) -> RecordedFrames:
     clip = read_clip(file.video, file.landmarks, max_frames=max_frames)
-    if not bool(clip.valid.any()):
+    track = clip.track
+    if not bool(track.usable.any()):
         raise InputError(f"{file.video}: no frame has usable landmarks")
+    crops = steady_crops(track, clip.recording.sizes_hw, OPEN_CROP)
     pictures = torch.cat(
-        [(shrunk(crops) * 255).round().to(torch.uint8) for _, crops in iterate_crops(clip.frames, clip.crops)]
+        [
+            (shrunk(piece) * 255).round().to(torch.uint8)
+            for _, piece in iterate_crops(clip.recording.frames, crops)
+        ]
     )
-    usable = clip.valid.flatten()
+    usable = track.usable.flatten()
     person = persons.index(file.person)
     return RecordedFrames(
         pictures=pictures[usable],
-        points_ndc=clip.crops.frame_to_ndc(clip.landmarks.points_px).flatten(0, 1)[usable],
-        confidence=clip.landmarks.confidence.flatten(0, 1)[usable],
+        points_ndc=crops.frame_to_ndc(track.points_px).flatten(0, 1)[usable],
+        confidence=track.confidence.flatten(0, 1)[usable],
         clip=torch.zeros(int(usable.sum()), dtype=torch.long),
         person=torch.full((int(usable.sum()),), person),
-        scheme=clip.landmarks.scheme,
+        scheme=track.scheme,
         clip_names=(file.title,),
         persons=persons,
     )

@@ -74,7 +74,7 @@ class RealClip:
         triangulated = None
         if cameras is not None:
             triangulated = triangulate_inner51(
-                cameras.cameras, clip.landmarks, max_error_px=LARGEST_TRIANGULATION_ERROR_PX
+                cameras.cameras, clip.track, max_error_px=LARGEST_TRIANGULATION_ERROR_PX
             )
         return Case(clip=clip, triangulated=triangulated)
 

@@ -13,13 +13,14 @@ from torch import Tensor
 
 from neuface.clips import read_clip
 from neuface.errors import InputError
+from neuface.frames import Clip
 from neuface.geometry.alignment import align_points
 from neuface.geometry.triangulation import Triangulation
 from neuface.head.model import HeadModel
 from neuface.io.open_model.head_file import read_head_recipe
 from neuface.io.scans import Scan
 from neuface.landmarks.schemes import IBUG68
-from neuface.structs import Clip, HeadParams, Landmarks, ndc_to_px
+from neuface.structs import HeadParams, Track, ndc_to_px
 from neuface.synthetic.clips import SyntheticClip, make_talking_clip
 from neuface.synthetic.landmark_noise import DETECTOR, Corruption, Damage, corrupted
 from neuface.synthetic.people import sample_identities
@@ -212,9 +213,9 @@ def upright(scan: Scan, head: HeadModel) -> Scan:
     )
 
 
-def _exact_landmarks(head: HeadModel, rendered: SyntheticClip, size_px: int) -> Landmarks:
+def _exact_landmarks(head: HeadModel, rendered: SyntheticClip, size_px: int) -> Track:
     points_px = ndc_to_px(rendered.camera.project(head.landmarks(rendered.truth, IBUG68.name)), size_px)
-    return Landmarks(points_px=points_px, confidence=torch.ones(points_px.shape[:-1]), scheme=IBUG68)
+    return Track(points_px=points_px, confidence=torch.ones(points_px.shape[:-1]), scheme=IBUG68)
 
 
 def _scan_case(spec: CaseSpec, scan: Scan) -> Case:

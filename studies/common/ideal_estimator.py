@@ -14,8 +14,8 @@ from neuface.evaluation.figures import vertices_in_chunks
 from neuface.fitting.config import FitConfig
 from neuface.fitting.person.estimate import identity_covariance
 from neuface.fitting.problem import make_problem
+from neuface.model_inputs import model_inputs
 from neuface.models import FaceModel
-from neuface.pipeline import clip_for_model
 from studies.common.cases import Case
 from studies.common.variants import encoder_prediction
 
@@ -39,10 +39,10 @@ def expected_shape_error_mm(case: Case, model: FaceModel, noise_px: float, *, se
         raise InputError(
             "the expected shape error can be computed for rendered people only, whose truth is known"
         )
-    clip = clip_for_model(case.clip, model)
-    exact = replace(clip.landmarks, points_px=case.true_landmarks_px)
-    inputs = case.true_landmarks_px.new_zeros(*clip.valid.shape, 0, 0, 0)
-    problem = make_problem(inputs, exact, clip.crops, clip.valid)
+    seen = model_inputs(case.clip, model)
+    exact = replace(seen.track, points_px=case.true_landmarks_px)
+    inputs = case.true_landmarks_px.new_zeros(*seen.usable.shape, 0, 0, 0)
+    problem = make_problem(inputs, exact, seen.crops, seen.usable)
     true = replace(encoder_prediction(case.clip, model, FitConfig()), params=case.truth)
     covariance = identity_covariance(model.head, true, problem, noise_px, calibration=model.calibration)
     code = case.truth.identity[0, 0]

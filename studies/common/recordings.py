@@ -19,8 +19,8 @@ from dataclasses import dataclass
 
 from neuface.clips import read_clip
 from neuface.errors import InputError
+from neuface.frames import Clip
 from neuface.io.cameras import CameraSet, read_cameras
-from neuface.structs import Clip
 from studies.common.data_folder import files_below
 
 REAL_1VIEW, FOUR_CAMERAS = "real_1view", "four_cameras"

@@ -44,7 +44,7 @@ def run_variant(variant: Variant, clip: str, group: str, case: Case, model: Face
         clip: name of the clip.
         group: name of the group over which its scores are averaged.
     """
-    views, time = case.clip.valid.shape
+    views, time = case.clip.track.usable.shape
     common: dict[str, Any] = {
         "clip": clip,
         "group": group,

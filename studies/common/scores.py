@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from neuface import metrics
+from neuface.cropping import steady_crops
 from neuface.evaluation.figures import Figures, image_nme_percent, measure, vertices_in_chunks
 from neuface.evaluation.landmarks_3d import PER_IMAGE, PER_VIEW, landmark_3d_errors_mm
 from neuface.geometry.sampling import evenly_spread_indices
 from neuface.head.model import HeadModel
 from neuface.landmarks.schemes import IBUG68
-from neuface.structs import HeadParams, Landmarks, Prediction
+from neuface.structs import HeadParams, Prediction, Track
 from studies.common.cases import ALIGNING_POINTS, Case, ScanTruth
 
 SCAN_IMAGES = 6
@@ -68,8 +69,9 @@ class Scores(Figures):
 
 def score(case: Case, head: HeadModel, prediction: Prediction) -> Scores:
     """All figures of one prediction with batch axes `views time`."""
-    clip = case.clip
-    figures = measure(head, prediction, clip.landmarks, clip.crops, clip.valid, case.truth)
+    track = case.clip.track
+    crops = steady_crops(track, case.clip.recording.sizes_hw)
+    figures = measure(head, prediction, track, crops, track.usable, case.truth)
     scaled = face = scan = scan_scaled = None
     if case.truth is not None:
         scaled, face = _truth_errors_mm(head, prediction.params, case.truth)
@@ -94,17 +96,16 @@ def score(case: Case, head: HeadModel, prediction: Prediction) -> Scores:
 
 def _motion_scores(case: Case, head: HeadModel, prediction: Prediction) -> dict[str, float | None]:
     """Stability of the head, and the share of the true motion that the prediction has."""
-    params, everything = prediction.params, torch.ones_like(case.clip.valid)
+    params, everything = prediction.params, torch.ones_like(case.clip.track.usable)
     scores = {"jitter_mm": _number(metrics.jitter_mm(head.landmarks(params, IBUG68.name), everything))}
     if case.true_landmarks_px is not None:
-        exact = Landmarks(
+        crops = steady_crops(case.clip.track, case.clip.recording.sizes_hw)
+        exact = Track(
             points_px=case.true_landmarks_px,
             confidence=torch.ones_like(case.true_landmarks_px[..., 0]),
             scheme=IBUG68,
         )
-        scores["true_nme_percent"] = _number(
-            image_nme_percent(head, prediction, exact, case.clip.crops).nanmean()
-        )
+        scores["true_nme_percent"] = _number(image_nme_percent(head, prediction, exact, crops).nanmean())
     if case.truth is None:
         return scores
     turns = (params.root_rotvec, case.truth.root_rotvec, everything)
@@ -125,7 +126,7 @@ def _motion_scores(case: Case, head: HeadModel, prediction: Prediction) -> dict[
 
 def _shape_scores(case: Case, head: HeadModel, prediction: Prediction) -> dict[str, Any]:
     """Agreement of the images about the face, and its error against what is known of it."""
-    params, valid = prediction.params, case.clip.valid
+    params, valid = prediction.params, case.clip.track.usable
     neutral = replace(head.neutral(*valid.shape), identity=params.identity)
     drift = metrics.identity_drift_mm(vertices_in_chunks(head, neutral)[valid])
     scores: dict[str, Any] = {"identity_drift_mm": _number(drift)}
@@ -143,7 +144,7 @@ def _shape_scores(case: Case, head: HeadModel, prediction: Prediction) -> dict[s
             ("landmarks_3d_per_image_median_mm", PER_IMAGE),
         ):
             errors = landmark_3d_errors_mm(
-                head, params, valid, case.clip.landmarks.scheme, case.triangulated, rotation_per=per
+                head, params, valid, case.clip.track.scheme, case.triangulated, rotation_per=per
             )
             scores[name] = _number(errors.nanmedian())
     return scores

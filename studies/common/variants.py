@@ -13,10 +13,12 @@ from neuface.encoders.predictor import Predictor
 from neuface.fitting.config import FitConfig
 from neuface.fitting.direct import FreeParameters
 from neuface.fitting.loop import predict_clip
+from neuface.frames import Clip
+from neuface.model_inputs import model_inputs
 from neuface.models import FaceModel
-from neuface.pipeline import clip_for_model, encoder_inputs, optimize
+from neuface.pipeline import optimize
 from neuface.results import FitResult
-from neuface.structs import Clip, Prediction
+from neuface.structs import Prediction
 
 ENCODER = "encoder"
 """Name of the variant without a fit: the predictions of the pretrained encoder."""
@@ -69,7 +71,7 @@ class BoundedParameters(FreeParameters):
 def encoder_prediction(clip: Clip, model: FaceModel, config: FitConfig) -> Prediction:
     """The predictions of the pretrained encoder for a clip, batch axes `views time`: the start of every fit."""
     encoder = copy.deepcopy(model.encoder).eval()
-    return predict_clip(encoder, encoder_inputs(model, clip_for_model(clip, model)), config.batch_size)
+    return predict_clip(encoder, model_inputs(clip, model).encoded(model.encoder), config.batch_size)
 
 
 def fit_clip(

@@ -40,11 +40,12 @@ from neuface.encoders.predictor import Predictor
 from neuface.errors import InputError
 from neuface.fitting.descent import freeze_normalisation
 from neuface.fitting.direct import FreeParameters
+from neuface.frames import Clip
 from neuface.geometry.sampling import evenly_spread_indices
 from neuface.head.model import HeadModel
+from neuface.model_inputs import model_inputs
 from neuface.models import FaceModel
-from neuface.pipeline import clip_for_model
-from neuface.structs import Clip, Prediction, Scheme, TensorStruct
+from neuface.structs import Prediction, Scheme, TensorStruct
 from studies.gradient_maps.figure import gradient_figure
 
 Objective = Callable[[Prediction], Tensor]
@@ -352,26 +353,26 @@ class _Images(TensorStruct):
 
 def _chosen_images(model: FaceModel, clip: Clip, count: int) -> _Images:
     """Images with landmarks, spread evenly, as the model's encoder is to see them, on the device of its head."""
-    usable = clip.valid.nonzero()
+    usable = clip.track.usable.nonzero()
     if not len(usable):
         raise InputError("no frame of the clip has landmarks: there is no landmark loss to lower")
     chosen = usable[evenly_spread_indices(len(usable), count)]
-    fitting = clip_for_model(clip, model)
-    marks = fitting.landmarks
+    seen = model_inputs(clip, model)
+    marks = seen.track
     view, time = chosen.unbind(1)
     crops = [
         crop_images(
-            fitting.frames.read(int(v), int(t), int(t) + 1),
-            fitting.crops.T_crop_frame[v, t][None],
-            fitting.crops.size_px,
-            antialias=model.crop_rule.antialias,
+            seen.recording.frames.read(int(v), int(t), int(t) + 1),
+            seen.crops.T_crop_frame[v, t][None],
+            seen.crops.size_px,
+            antialias=seen.rule.antialias,
         )
         for v, t in chosen
     ]
     return _Images(
         view_time=chosen,
         crops=torch.cat(crops),
-        observed_ndc=fitting.crops[view, time].frame_to_ndc(marks.points_px[view, time]),
+        observed_ndc=seen.crops[view, time].frame_to_ndc(marks.points_px[view, time]),
         confidence=marks.confidence[view, time],
         scheme=marks.scheme,
     ).to(model.head.template.device)

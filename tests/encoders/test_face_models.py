@@ -20,10 +20,10 @@ from neuface.cropping import DECA_CROP, SMIRK_CROP
 from neuface.encoders.calibration import UNCALIBRATED
 from neuface.encoders.emoca import EmocaEncoder
 from neuface.encoders.flame_encoder import FlameEncoder
+from neuface.frames import Clip
 from neuface.io.assets.catalogue import ASSETS_VARIABLE, SMIRK_WEIGHTS, assets_dirs, only_asset
 from neuface.landmarks.schemes import MEDIAPIPE478
-from neuface.pipeline import clip_for_model
-from neuface.structs import Clip
+from neuface.model_inputs import model_inputs
 
 SHORT = neuface.FitConfig(max_passes=2, learning_rate=1e-4)
 FLAME_FILES = (
@@ -117,12 +117,10 @@ def test_a_model_carries_its_layout_and_crop(assets: Path) -> None:
 
 def test_dense_landmarks_are_reduced_for_a_head_without_them(assets: Path, clip: Clip) -> None:
     points = np.random.default_rng(0).uniform(80, 260, (2, 478, 2)).astype(np.float32)
-    dense = neuface.read_clip(clip.frames.read(0, 0, 2).numpy(), points)
-    reduced = clip_for_model(dense, neuface.load_model("smirk", assets=assets))
-    assert dense.landmarks.points_px.shape == (1, 2, 478, 2)
-    np.testing.assert_array_equal(
-        reduced.landmarks.points_px[0].numpy(), points[:, list(MEDIAPIPE478.to_ibug68)]
-    )
+    dense = neuface.read_clip(clip.recording.frames.read(0, 0, 2).numpy(), points)
+    reduced = model_inputs(dense, neuface.load_model("smirk", assets=assets))
+    assert dense.track.points_px.shape == (1, 2, 478, 2)
+    np.testing.assert_array_equal(reduced.track.points_px[0].numpy(), points[:, list(MEDIAPIPE478.to_ibug68)])
 
 
 # --- What is missing or wrong

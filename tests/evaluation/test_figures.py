@@ -13,7 +13,7 @@ from neuface import metrics
 from neuface.evaluation.figures import Figures, image_nme_percent, measure
 from neuface.head.model import HeadModel
 from neuface.landmarks.schemes import SCHEMES
-from neuface.structs import Crop, HeadParams, Landmarks, Prediction, WeakPerspective
+from neuface.structs import Crop, HeadParams, Prediction, Track, WeakPerspective
 
 CROP_PX = 200
 
@@ -32,7 +32,7 @@ class Case:
         to_crop = torch.tensor([[0.5, 0, -20.0], [0, 0.5, -30.0], [0, 0, 1]], dtype=torch.float64)
         self.crops = Crop(T_crop_frame=to_crop.expand(views, time, 3, 3), size_px=CROP_PX)
         points = self.crops.ndc_to_frame(self.camera.project(head.landmarks(params, scheme)))
-        self.landmarks = Landmarks(
+        self.landmarks = Track(
             points_px=points, confidence=torch.ones_like(points[..., 0]), scheme=SCHEMES[scheme]
         )
         self.valid = torch.ones(views, time, dtype=torch.bool)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from neuface.clips import read_clip
+from neuface.cropping import steady_crops
 from neuface.errors import InputError
 from neuface.evaluation.held_out_view import (
     held_out_view_error,
@@ -17,11 +18,12 @@ from neuface.evaluation.held_out_view import (
     without_view,
 )
 from neuface.fitting.config import FitConfig
+from neuface.frames import Clip
 from neuface.head.model import HeadModel
 from neuface.models import FaceModel, load_model
 from neuface.pipeline import optimize
 from neuface.results import FitResult
-from neuface.structs import Clip, Prediction, WeakPerspective
+from neuface.structs import Crop, Prediction, WeakPerspective
 from neuface.synthetic.clips import SyntheticClip, make_talking_clip
 
 VIEWS, TIME = 3, 4
@@ -42,6 +44,10 @@ def rendered(open_head: HeadModel) -> SyntheticClip:
 @pytest.fixture(scope="module")
 def clip(rendered: SyntheticClip) -> Clip:
     return read_clip(rendered.frames, rendered.landmarks_px, names=["left", "front", "right"])
+
+
+def crops_of(clip: Clip) -> Crop:
+    return steady_crops(clip.track, clip.recording.sizes_hw)
 
 
 def truth_of_others(rendered: SyntheticClip, view: int) -> Prediction:
@@ -67,8 +73,8 @@ def test_the_true_head_has_no_error_in_a_view_left_out(
         open_head,
         truth_of_others(rendered, view),
         ALL_VALID,
-        clip.landmarks[view : view + 1],
-        clip.crops[view : view + 1],
+        clip.track[view : view + 1],
+        crops_of(clip)[view : view + 1],
     )
     assert errors.nme51_percent.shape == (1, TIME)
     assert float(errors.nme51_percent.max()) < 1e-2
@@ -80,7 +86,7 @@ def test_wrong_identity_or_expression_shows_in_the_view_left_out(
 ) -> None:
     """No pose compensates a wrong identity in all views, or a wrong expression in one frame of one view."""
     truth = truth_of_others(rendered, 0)
-    landmarks, crops = clip.landmarks[:1], clip.crops[:1]
+    landmarks, crops = clip.track[:1], crops_of(clip)[:1]
     other = replace(truth, params=replace(truth.params, identity=-truth.params.identity))
     wrong = held_out_view_error(open_head, other, ALL_VALID, landmarks, crops)
     assert 1 < float(wrong.nme51_percent.min()) < 20
@@ -101,12 +107,12 @@ def test_one_displaced_landmark_gives_the_known_percentage(
     open_head: HeadModel, rendered: SyntheticClip, clip: Clip
 ) -> None:
     """Its confidence is near zero, so that the pose stays: the error is its distance over 51, in percent."""
-    points, confidence = clip.landmarks.points_px.clone(), clip.landmarks.confidence.clone()
+    points, confidence = clip.track.points_px.clone(), clip.track.confidence.clone()
     points[0, :, 30, 0] += 5.0
     confidence[0, :, 30] = 1e-7
-    landmarks = replace(clip.landmarks, points_px=points, confidence=confidence)[:1]
+    landmarks = replace(clip.track, points_px=points, confidence=confidence)[:1]
     errors = held_out_view_error(
-        open_head, truth_of_others(rendered, 0), ALL_VALID, landmarks, clip.crops[:1]
+        open_head, truth_of_others(rendered, 0), ALL_VALID, landmarks, crops_of(clip)[:1]
     )
     eyes_px = torch.linalg.vector_norm(points[0, :, 36] - points[0, :, 45], dim=-1)
     torch.testing.assert_close(errors.nme51_percent[0], 100 * 5.0 / 51 / eyes_px, rtol=2e-3, atol=0)
@@ -123,10 +129,12 @@ def test_frames_that_no_other_view_saw_are_nan(
 ) -> None:
     valid = ALL_VALID.clone()
     valid[:, 1] = False
-    confidence = clip.landmarks.confidence.clone()
+    confidence = clip.track.confidence.clone()
     confidence[0, 3] = 0
-    landmarks = replace(clip.landmarks, confidence=confidence)[:1]
-    errors = held_out_view_error(open_head, truth_of_others(rendered, 0), valid, landmarks, clip.crops[:1])
+    landmarks = replace(clip.track, confidence=confidence)[:1]
+    errors = held_out_view_error(
+        open_head, truth_of_others(rendered, 0), valid, landmarks, crops_of(clip)[:1]
+    )
     for figures in (errors.nme51_percent, errors.nme51_head_percent):
         assert figures.isnan().tolist() == [[False, True, False, True]]
 
@@ -134,20 +142,19 @@ def test_frames_that_no_other_view_saw_are_nan(
 def test_wrong_inputs_are_refused(open_head: HeadModel, rendered: SyntheticClip, clip: Clip) -> None:
     prediction = truth_of_others(rendered, 0)
     with pytest.raises(InputError, match="3 view"):
-        held_out_view_error(open_head, prediction, ALL_VALID, clip.landmarks, clip.crops)
+        held_out_view_error(open_head, prediction, ALL_VALID, clip.track, crops_of(clip))
     with pytest.raises(InputError, match="no image with landmarks"):
-        held_out_view_error(open_head, prediction, ~ALL_VALID, clip.landmarks[:1], clip.crops[:1])
+        held_out_view_error(open_head, prediction, ~ALL_VALID, clip.track[:1], crops_of(clip)[:1])
 
 
 def test_a_clip_without_a_view_has_the_other_views(clip: Clip) -> None:
     others = without_view(clip, 1)
-    assert (others.views, others.time, others.names) == (2, TIME, ("left", "right"))
-    assert others.frames.size_hw(1) == clip.frames.size_hw(2)
-    assert torch.equal(others.frames.read(1, 1, 3), clip.frames.read(2, 1, 3))
-    assert torch.equal(others.landmarks.points_px, clip.landmarks.points_px[[0, 2]])
-    assert torch.equal(others.crops.T_crop_frame, clip.crops.T_crop_frame[[0, 2]])
+    assert (others.views, others.time, others.recording.names) == (2, TIME, ("left", "right"))
+    assert others.recording.frames.size_hw(1) == clip.recording.frames.size_hw(2)
+    assert torch.equal(others.recording.frames.read(1, 1, 3), clip.recording.frames.read(2, 1, 3))
+    assert torch.equal(others.track.points_px, clip.track.points_px[[0, 2]])
     with pytest.raises(InputError, match="view 2 does not exist"):
-        others.frames.read(2, 0, 1)
+        others.recording.frames.read(2, 0, 1)
     for view in (-1, 3):
         with pytest.raises(InputError, match="cannot be left out"):
             without_view(clip, view)
@@ -158,14 +165,14 @@ def test_no_fit_sees_the_view_left_out(model: FaceModel, clip: Clip) -> None:
     results: list[FitResult] = []
 
     def watched(others: Clip) -> FitResult:
-        fitted.append(others.names)
+        fitted.append(others.recording.names)
         results.append(optimize(others, model=model, config=QUICK, progress=False))
         return results[-1]
 
     pair = without_view(clip, 1)
     found = leave_one_view_out(pair, model.head, watched, progress=False)
     assert fitted == [("right",), ("left",)]
-    assert found.names == pair.names == ("left", "right")
+    assert found.names == pair.recording.names == ("left", "right")
     assert found.fitted.nme51_percent.shape == found.initial.nme51_percent.shape == (2, TIME)
     assert bool(found.fitted.nme51_percent.isfinite().all())
     assert bool((found.fitted.nme51_head_percent <= found.fitted.nme51_percent).all())
@@ -174,22 +181,20 @@ def test_no_fit_sees_the_view_left_out(model: FaceModel, clip: Clip) -> None:
         one = slice(view, view + 1)
         for errors, prediction in ((found.fitted, result.prediction), (found.initial, result.initial)):
             expected = held_out_view_error(
-                model.head, prediction, result.valid, pair.landmarks[one], pair.crops[one]
+                model.head, prediction, result.valid, pair.track[one], crops_of(pair)[one]
             )
             torch.testing.assert_close(errors.nme51_percent[one], expected.nme51_percent)
             torch.testing.assert_close(errors.nme51_head_percent[one], expected.nme51_head_percent)
 
 
 def no_fit_expected(others: Clip) -> FitResult:
-    raise AssertionError(f"a fit of {others.names} was asked for")
+    raise AssertionError(f"a fit of {others.recording.names} was asked for")
 
 
 def test_views_without_a_face_have_no_figure(model: FaceModel, clip: Clip) -> None:
-    confidence = clip.landmarks.confidence.clone()
+    confidence = clip.track.confidence.clone()
     confidence[1:] = 0
-    valid = clip.valid.clone()
-    valid[1:] = False
-    blind = replace(clip, landmarks=replace(clip.landmarks, confidence=confidence), valid=valid)
+    blind = replace(clip, track=replace(clip.track, confidence=confidence))
     # Leaving out the only view that saw the face leaves nothing; no other view can be measured.
     found = leave_one_view_out(blind, model.head, no_fit_expected, progress=False)
     assert found.seconds == (None, None, None)

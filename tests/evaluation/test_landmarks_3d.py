@@ -15,7 +15,7 @@ from neuface.geometry.perspective import PerspectiveCamera
 from neuface.geometry.triangulation import Triangulation
 from neuface.head.model import HeadModel
 from neuface.landmarks.schemes import MEDIAPIPE478
-from neuface.structs import HeadParams, Landmarks
+from neuface.structs import HeadParams, Track
 
 VIEWS, TIME = 3, 5
 SIZE = 1.25
@@ -62,9 +62,9 @@ def heads_in_space(head: HeadModel) -> tuple[HeadParams, Tensor]:
     return replace(seen, root_rotvec=turned), world
 
 
-def landmarks_of(world: Tensor) -> Landmarks:
+def landmarks_of(world: Tensor) -> Track:
     points = cameras().project(world.flatten(0, 1).expand(VIEWS, -1, -1)).unflatten(1, (TIME, -1))
-    return Landmarks(points_px=points, confidence=torch.ones(points.shape[:-1]).double(), scheme=MEDIAPIPE478)
+    return Track(points_px=points, confidence=torch.ones(points.shape[:-1]).double(), scheme=MEDIAPIPE478)
 
 
 @pytest.fixture(scope="module")

@@ -31,7 +31,7 @@ from neuface.fitting.targets import estimate_targets, merge_views, smoothing_sta
 from neuface.geometry.rotations import rotvec_to_quaternion
 from neuface.geometry.smoothing import released_window_mean, smooth_quaternions
 from neuface.landmarks.schemes import IBUG68, SCHEMES
-from neuface.structs import Crop, Landmarks, Prediction, WeakPerspective
+from neuface.structs import Crop, Prediction, Track, WeakPerspective
 
 # Nothing but what a test asks for.
 PLAIN = replace(
@@ -101,7 +101,7 @@ def test_the_camera_is_smoothed_in_the_frame_and_not_in_the_crop() -> None:
     matrix[..., :2, 2] = -corner * (64 / side)[..., None]
     matrix[..., 2, 2] = 1
     crops = Crop(T_crop_frame=matrix, size_px=64)
-    landmarks = Landmarks(
+    landmarks = Track(
         points_px=torch.full((1, time, 478, 2), 70.0, dtype=torch.float64),
         confidence=torch.ones(1, time, 478, dtype=torch.float64),
         scheme=SCHEMES[SCHEME],
@@ -239,7 +239,7 @@ def test_far_landmarks_pull_less_with_the_saturating_penalty(tiny_head) -> None:
 
 
 def test_without_confidence_every_found_landmark_counts_alike() -> None:
-    landmarks = Landmarks(points_px=torch.rand(1, 2, 68, 2), confidence=torch.rand(1, 2, 68), scheme=IBUG68)
+    landmarks = Track(points_px=torch.rand(1, 2, 68, 2), confidence=torch.rand(1, 2, 68), scheme=IBUG68)
     landmarks.confidence[0, 1, 5] = 0
     crops = Crop(T_crop_frame=torch.eye(3).expand(1, 2, 3, 3), size_px=64)
     valid = torch.ones(1, 2, dtype=torch.bool)

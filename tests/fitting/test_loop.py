@@ -31,7 +31,7 @@ from neuface.fitting.terms import clip_parts, loss_parts
 from neuface.geometry.rotations import rotation_angle_rad, rotvec_to_quaternion, toward_hemisphere
 from neuface.head.model import HeadModel
 from neuface.landmarks.schemes import IBUG68
-from neuface.structs import Crop, HeadParams, Landmarks, Prediction, WeakPerspective
+from neuface.structs import Crop, HeadParams, Prediction, Track, WeakPerspective
 
 # --- What it finds
 
@@ -295,7 +295,7 @@ def test_the_same_seed_gives_the_same_answer_to_the_bit(tiny_head, batch_size: i
 
 def test_problems_are_in_crop_units_and_silence_bad_frames() -> None:
     points = torch.tensor([[[[49.5, 49.5], [99.5, -0.5]], [[10.0, 10.0], [0.0, 0.0]]]])
-    landmarks = Landmarks(points_px=points, confidence=torch.full((1, 2, 2), 0.5), scheme=IBUG68)
+    landmarks = Track(points_px=points, confidence=torch.full((1, 2, 2), 0.5), scheme=IBUG68)
     crops = Crop(T_crop_frame=torch.eye(3).expand(1, 2, 3, 3), size_px=100)
     valid = torch.tensor([[True, False]])
     problem = make_problem(torch.zeros(1, 2, 1, 1, 1), landmarks, crops, valid)

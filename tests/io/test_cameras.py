@@ -17,9 +17,9 @@ from neuface.errors import InputError
 from neuface.geometry.triangulation import Triangulation, triangulate
 from neuface.io.cameras import CONVENTION, LARGEST_FILE, MOST_CAMERAS, read_cameras
 from neuface.io.landmarks import read_landmarks
-from neuface.landmarks.arrays import as_landmarks
+from neuface.landmarks.arrays import as_track
 from neuface.landmarks.schemes import MEDIAPIPE478
-from neuface.structs import Landmarks
+from neuface.structs import Track
 
 SESSION = DATA / "caliscope_4view" / "calibration_session"
 needs_session = needs(SESSION)
@@ -194,9 +194,9 @@ def test_frames_must_be_those_of_the_calibration(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def session_landmarks() -> Landmarks:
+def session_landmarks() -> Track:
     landmarks = read_landmarks(SESSION / "mediapipe_landmarks.npz")
-    return as_landmarks(landmarks, 4, 111, sizes_hw=[(720, 1280)] * 4)
+    return as_track(landmarks, 4, 111, sizes_hw=[(720, 1280)] * 4)
 
 
 def reprojection_error(found: Triangulation) -> float:
@@ -204,7 +204,7 @@ def reprojection_error(found: Triangulation) -> float:
 
 
 @needs_session
-def test_the_real_cameras_agree_on_the_real_face(session_landmarks: Landmarks) -> None:
+def test_the_real_cameras_agree_on_the_real_face(session_landmarks: Track) -> None:
     """A face in space as large as faces are: the calibration belongs to the frames as they were recorded."""
     rig = read_cameras(SESSION / "cameras.json")
     assert (rig.names, rig.size_hw) == (("0", "1", "2", "3"), (720, 1280))
@@ -230,7 +230,7 @@ def test_the_real_cameras_agree_on_the_real_face(session_landmarks: Landmarks) -
 
 
 @needs_session
-def test_another_calibration_would_not_fit(session_landmarks: Landmarks) -> None:
+def test_another_calibration_would_not_fit(session_landmarks: Track) -> None:
     cameras = read_cameras(SESSION / "cameras.json").cameras
     inner = slice(0, 478, 40)
     points, confidence = session_landmarks.points_px[:, :, inner], session_landmarks.confidence[:, :, inner]

@@ -13,7 +13,7 @@ from neuface.errors import InputError
 from neuface.io.landmarks import read_landmarks, write_landmarks
 from neuface.landmarks import schemes
 from neuface.landmarks.schemes import IBUG68, MEDIAPIPE478
-from neuface.structs import Landmarks
+from neuface.structs import Track
 
 REAL_FILES = {
     "grid_corpus/bbaf2n.landmarks.npz": (1, 75, 478, 2),
@@ -34,9 +34,7 @@ def test_round_trip_keeps_points_confidence_and_gaps(tmp_path: Path) -> None:
     confidence = torch.rand(2, 3, 68, generator=generator)
     confidence[1, 2] = 0
     points = torch.rand(2, 3, 68, 2, generator=generator) * 100
-    landmarks = Landmarks(
-        points_px=points * (confidence > 0)[..., None], confidence=confidence, scheme=IBUG68
-    )
+    landmarks = Track(points_px=points * (confidence > 0)[..., None], confidence=confidence, scheme=IBUG68)
     write_landmarks(tmp_path / "a.npz", landmarks)
     back = read_landmarks(tmp_path / "a.npz")
     assert back.scheme is IBUG68
@@ -52,9 +50,9 @@ def test_the_scheme_that_a_file_names_is_believed(tmp_path: Path, monkeypatch: p
     np.savez(tmp_path / "named.npz", points_px=points, scheme="scan68")
     np.savez(tmp_path / "unnamed.npz", points_px=points)
     frames = np.zeros((3, 60, 80, 3), np.uint8)
-    assert read_clip(frames, tmp_path / "named.npz").landmarks.scheme is other
-    assert read_clip(frames, [tmp_path / "named.npz"]).landmarks.scheme is other
-    assert read_clip(frames, tmp_path / "unnamed.npz").landmarks.scheme is IBUG68
+    assert read_clip(frames, tmp_path / "named.npz").track.scheme is other
+    assert read_clip(frames, [tmp_path / "named.npz"]).track.scheme is other
+    assert read_clip(frames, tmp_path / "unnamed.npz").track.scheme is IBUG68
     with pytest.raises(
         InputError, match=r"named\.npz: 3 frames of scan68, .*unnamed\.npz: 3 frames of ibug68"
     ):

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neuface.errors import InputError
-from neuface.landmarks.arrays import as_landmarks
+from neuface.landmarks.arrays import as_track
 from neuface.landmarks.schemes import IBUG68, MEDIAPIPE478
 
 
@@ -21,7 +21,7 @@ def face(time: int, points: int = 68, offset: float = 50.0, size: float = 40.0, 
 def test_layouts_of_one_view_agree(convert) -> None:
     points = np.round(face(4))
     for value in (convert(points), convert(points[None]), [convert(points)], convert(points[:, None])):
-        landmarks = as_landmarks(value, 1, 4)
+        landmarks = as_track(value, 1, 4)
         assert landmarks.scheme is IBUG68
         assert landmarks.points_px.dtype == torch.float32
         assert torch.equal(landmarks.points_px[0], torch.from_numpy(points))
@@ -30,10 +30,10 @@ def test_layouts_of_one_view_agree(convert) -> None:
 
 def test_several_views() -> None:
     left, right = face(3, 478), face(3, 478, seed=1)
-    stacked = as_landmarks(np.stack([left, right]), 2, 3)
+    stacked = as_track(np.stack([left, right]), 2, 3)
     assert stacked.scheme is MEDIAPIPE478
-    assert torch.equal(stacked.points_px, as_landmarks([left, right], 2, 3).points_px)
-    with_faces = as_landmarks(np.stack([left, right])[:, :, None], 2, 3)
+    assert torch.equal(stacked.points_px, as_track([left, right], 2, 3).points_px)
+    with_faces = as_track(np.stack([left, right])[:, :, None], 2, 3)
     assert torch.equal(stacked.points_px, with_faces.points_px)
 
 
@@ -45,7 +45,7 @@ def test_missing_points_have_confidence_and_position_zero() -> None:
     points[3, 5] = -1.0
     points[4, 6] = (-5.0, 30.0)  # a face cut off by the frame's edge
     points[4, 7] = (-5000.0, 30.0)
-    landmarks = as_landmarks(points, 1, 5, sizes_hw=[(120, 160)])
+    landmarks = as_track(points, 1, 5, sizes_hw=[(120, 160)])
     found = landmarks.confidence[0] > 0
     assert found[0].all()
     assert not found[1].any()
@@ -60,13 +60,13 @@ def test_missing_points_have_confidence_and_position_zero() -> None:
 def test_third_column_is_the_confidence() -> None:
     confidence = np.random.default_rng(0).uniform(0.1, 1, (3, 68, 1)).astype(np.float32)
     confidence[0, 0], confidence[0, 1] = 0, np.nan
-    landmarks = as_landmarks(np.concatenate([face(3), confidence], -1), 1, 3)
+    landmarks = as_track(np.concatenate([face(3), confidence], -1), 1, 3)
     assert torch.equal(landmarks.confidence[0, 1:], torch.from_numpy(confidence[1:, :, 0]))
     assert not landmarks.confidence[0, 0, :2].any()
 
 
 def test_mediapipe_without_irises_is_padded() -> None:
-    landmarks = as_landmarks(face(2, 468), 1, 2)
+    landmarks = as_track(face(2, 468), 1, 2)
     assert landmarks.scheme is MEDIAPIPE478
     assert (landmarks.confidence[0, :, :468] == 1).all()
     assert not landmarks.confidence[0, :, 468:].any()
@@ -77,10 +77,10 @@ def test_the_largest_face_is_followed() -> None:
     both = np.stack([large, small], 1)
     both[3:] = both[3:, ::-1]  # the detector changes their order
     both[0] = np.nan  # starts with the first frame that has a face
-    followed = as_landmarks(both, 1, 6)
+    followed = as_track(both, 1, 6)
     assert torch.equal(followed.points_px[0, 1:], torch.from_numpy(large[1:]))
     both[4, 1] = np.nan  # only the other face is seen: too far away to be this one
-    assert not (as_landmarks(both, 1, 6).confidence[0, 4] > 0).any()
+    assert not (as_track(both, 1, 6).confidence[0, 4] > 0).any()
 
 
 @given(shift=st.floats(-200, 200), other_first=st.booleans())
@@ -88,20 +88,20 @@ def test_a_face_that_jumps_further_than_its_size_is_missing(shift: float, other_
     square = np.array([(0.0, 0.0), (40.0, 40.0)] * 34)[None] + 300
     faces = np.full((2, 2, 68, 2), np.nan)
     faces[0, 0], faces[1, int(other_first)] = square, square + np.array([shift, 0])
-    found = as_landmarks(faces, 1, 2).found[0, 1]
+    found = as_track(faces, 1, 2).found[0, 1]
     assert (
         bool(found) == (np.float32(abs(np.float32(320 + shift) - 320)) <= 40) or abs(abs(shift) - 40) < 1e-3
     )
 
 
 def test_landmarks_pass_through_with_checks() -> None:
-    landmarks = as_landmarks(face(3), 1, 3)
-    again = as_landmarks(landmarks, 1, 3)
+    landmarks = as_track(face(3), 1, 3)
+    again = as_track(landmarks, 1, 3)
     assert torch.equal(again.points_px, landmarks.points_px)
     with pytest.raises(InputError, match=r"1 view\(s\) x 4 frame"):
-        as_landmarks(landmarks, 1, 4)
+        as_track(landmarks, 1, 4)
     with pytest.raises(InputError, match=r"expected mediapipe478 for .* x 478 points, got 1 x 3 x 68"):
-        as_landmarks(replace(landmarks, scheme=MEDIAPIPE478), 1, 3)
+        as_track(replace(landmarks, scheme=MEDIAPIPE478), 1, 3)
 
 
 NAN_FACE = np.full((3, 68, 2), np.nan)
@@ -131,9 +131,9 @@ DEPTH = np.concatenate([face(3), face(3)[..., :1]], -1)
 )
 def test_unusable_landmarks(value: object, views: int, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        as_landmarks(value, views, 3)
+        as_track(value, views, 3)
 
 
 def test_a_view_without_any_face_is_allowed() -> None:
-    landmarks = as_landmarks([face(3), NAN_FACE], 2, 3)
+    landmarks = as_track([face(3), NAN_FACE], 2, 3)
     assert landmarks.found.tolist() == [[True] * 3, [False] * 3]

@@ -20,12 +20,12 @@ from neuface.landmarks.schemes import (
     scheme_with,
     to_ibug68,
 )
-from neuface.structs import Landmarks, Scheme
+from neuface.structs import Scheme, Track
 
 FRONTAL = DATA / "grid_corpus" / "bbaf2n.landmarks.npz"
 
 
-def frontal_face() -> Landmarks:
+def frontal_face() -> Track:
     return read_landmarks(required(FRONTAL))
 
 
@@ -101,7 +101,7 @@ def test_mirrored_numbering_matches_a_flipped_frontal_face() -> None:
 def test_to_ibug68_takes_points_and_confidence() -> None:
     points = torch.arange(478 * 2, dtype=torch.float32).reshape(1, 1, 478, 2)
     confidence = torch.arange(478, dtype=torch.float32).reshape(1, 1, 478) / 478
-    sparse = to_ibug68(Landmarks(points_px=points, confidence=confidence, scheme=MEDIAPIPE478))
+    sparse = to_ibug68(Track(points_px=points, confidence=confidence, scheme=MEDIAPIPE478))
     assert sparse.scheme is IBUG68
     assert torch.equal(sparse.points_px[0, 0, 8], points[0, 0, 152])
     assert torch.equal(sparse.confidence[0, 0], confidence[0, 0, list(MEDIAPIPE478.to_ibug68)])
@@ -111,7 +111,7 @@ def test_to_ibug68_takes_points_and_confidence() -> None:
 def test_outer_eye_distance_is_the_same_in_both_schemes() -> None:
     dense = frontal_face()
     torch.testing.assert_close(outer_eye_distance_px(dense), outer_eye_distance_px(to_ibug68(dense)))
-    missing = Landmarks(
+    missing = Track(
         points_px=dense.points_px, confidence=torch.zeros_like(dense.confidence), scheme=dense.scheme
     )
     assert not outer_eye_distance_px(missing).any()

@@ -13,7 +13,7 @@ from neuface.errors import InputError
 from neuface.head.model import HeadModel
 from neuface.io.landmarks import read_landmarks
 from neuface.landmarks.schemes import IBUG68, MEDIAPIPE478, outer_eye_distance_px, to_ibug68
-from neuface.structs import Landmarks
+from neuface.structs import Track
 from neuface.synthetic.landmark_noise import (
     DETECTOR,
     PARTS_IBUG68,
@@ -41,9 +41,9 @@ def face(open_head: HeadModel) -> Tensor:
     return (flat - flat.mean(0)) * scale + 100
 
 
-def exact(face: Tensor, views: int, time: int) -> Landmarks:
+def exact(face: Tensor, views: int, time: int) -> Track:
     points = face.expand(views, time, 68, 2).clone()
-    return Landmarks(points_px=points, confidence=torch.ones(views, time, 68), scheme=IBUG68)
+    return Track(points_px=points, confidence=torch.ones(views, time, 68), scheme=IBUG68)
 
 
 def grey(views: int, time: int) -> Tensor:
@@ -273,9 +273,7 @@ def test_unusable_landmarks_are_refused(face: Tensor) -> None:
     missing = replace(marks, confidence=torch.zeros(1, 8, 68))
     with pytest.raises(InputError, match="some are missing"):
         corrupted(missing, grey(1, 8), 0)
-    dense = Landmarks(
-        points_px=torch.zeros(1, 8, 478, 2), confidence=torch.ones(1, 8, 478), scheme=MEDIAPIPE478
-    )
+    dense = Track(points_px=torch.zeros(1, 8, 478, 2), confidence=torch.ones(1, 8, 478), scheme=MEDIAPIPE478)
     with pytest.raises(InputError, match="use to_ibug68 first"):
         corrupted(dense, grey(1, 8), 0)
     long: Corruption = replace(DETECTOR, hand_share=0.9)

@@ -27,7 +27,7 @@ from neuface.errors import InputError
 from neuface.head.versions import UNKNOWN_VERSION
 from neuface.io.npz import read_arrays, write_arrays
 from neuface.landmarks.schemes import IBUG68, to_ibug68
-from neuface.structs import Crop, HeadParams, Landmarks, Prediction
+from neuface.structs import Crop, HeadParams, Prediction, Track
 
 SHAPES = {"cam": (3,), "pose": (6,), "expr": (50,), "shapes": (100,), "landmarks2d": (68, 2)}
 PARAMETERS = ("cam", "pose", "expr", "shapes")
@@ -39,14 +39,14 @@ class AuthorsResult:
 
     prediction: Prediction
     """Batch axes `views time`."""
-    landmarks: Landmarks
+    landmarks: Track
     """In the pixels of the crops, for the file does not say where those lie in the frames."""
     crops: Crop
     """The whole of each crop, as if it were the frame."""
 
 
 def write_authors_result(
-    path: str | os.PathLike[str], prediction: Prediction, landmarks: Landmarks, crops: Crop, head_name: str
+    path: str | os.PathLike[str], prediction: Prediction, landmarks: Track, crops: Crop, head_name: str
 ) -> None:
     """Write a fit of a FLAME model, such as the parts of a `FitResult`, in the authors' layout, float32.
 
@@ -125,7 +125,7 @@ def read_authors_result(path: str | os.PathLike[str], *, views: int = 1) -> Auth
             ),
             camera=camera_from_code(cam),
         ),
-        landmarks=Landmarks(
+        landmarks=Track(
             points_px=torch.where(found[..., None], (points + 1) * (CROP_PX / 2), 0.0),
             confidence=found.to(points),
             scheme=IBUG68,

@@ -74,8 +74,8 @@ def test_clips_that_do_not_exist(changes: dict[str, Any], message: str) -> None:
 
 def test_a_synthetic_case_is_the_same_every_time(open_head: HeadModel) -> None:
     first, again = make_case(spec(), open_head), make_case(spec(), open_head)
-    assert first.clip.frames.read(0, 0, 4).equal(again.clip.frames.read(0, 0, 4))
-    assert first.clip.landmarks.points_px.equal(again.clip.landmarks.points_px)
+    assert first.clip.recording.frames.read(0, 0, 4).equal(again.clip.recording.frames.read(0, 0, 4))
+    assert first.clip.track.points_px.equal(again.clip.track.points_px)
     assert first.scan is None
     assert first.truth is not None
     torch.testing.assert_close(first.truth.identity[0, 0], person(spec().person_seed))
@@ -126,16 +126,17 @@ def test_a_hard_clip_is_its_clean_twin_made_worse(open_head: HeadModel, views: i
     assert hard.true_landmarks_px is not None
     assert hard.true_landmarks_px.equal(clean.true_landmarks_px)
     # White noise of 0.6 px around the truth in the clean one.
-    assert 0.5 < float((clean.clip.landmarks.points_px - clean.true_landmarks_px).std()) < 0.7
+    assert 0.5 < float((clean.clip.track.points_px - clean.true_landmarks_px).std()) < 0.7
     # Frames differ where something hides the face, and nowhere else is the face hidden.
     frames = [
-        torch.stack([item.clip.frames.read(view, 0, 5) for view in range(views)]) for item in (clean, hard)
+        torch.stack([item.clip.recording.frames.read(view, 0, 5) for view in range(views)])
+        for item in (clean, hard)
     ]
     changed = (frames[0] != frames[1]).flatten(2).any(-1)
     assert bool(changed[hard.damage.hidden.any(-1)].all())
     assert bool(changed.any())
     assert not bool(changed.all())
-    assert hard.clip.valid.equal(~hard.damage.lost)
+    assert hard.clip.track.usable.equal(~hard.damage.lost)
     # A frame without landmarks in every view.
     assert hard.damage.lost.sum(1).tolist() == [1] * views
 

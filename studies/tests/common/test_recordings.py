@@ -9,6 +9,7 @@ import pytest
 import torch
 from data_folders import DATA, needs
 
+from neuface.cropping import steady_crops
 from neuface.errors import InputError
 from neuface.evaluation.figures import image_nme_percent
 from neuface.fitting.config import FitConfig
@@ -83,7 +84,7 @@ def test_all_real_clips_are_found_and_load() -> None:
     for case in found.of_group("real_1view"):
         clip = case.load(2)
         assert (clip.views, clip.time) == (1, 2)
-        assert bool(clip.valid.all())
+        assert bool(clip.track.usable.all())
         assert case.cameras() is None
     assert found.scan_folder is not None
     assert len(read_scan(found.scan_folder).landmarks) == 68
@@ -109,8 +110,9 @@ def test_profiles_of_an_unseen_person() -> None:
         contour_triangles=torch.zeros(0, 0).long(), contour_barycentric=torch.zeros(0, 0, 3),
     )  # fmt: skip
     fixed = replace(model.head, embeddings={**model.head.embeddings, "mediapipe478": frontal})
-    found = image_nme_percent(model.head, predicted, clip.landmarks, clip.crops)[0]
-    without = image_nme_percent(fixed, predicted, clip.landmarks, clip.crops)[0]
+    crops = steady_crops(clip.track, clip.recording.sizes_hw)
+    found = image_nme_percent(model.head, predicted, clip.track, crops)[0]
+    without = image_nme_percent(fixed, predicted, clip.track, crops)[0]
     profile = facing_yaw_rad(predicted.params)[0].abs().rad2deg() > 30
     assert int(profile.sum()) >= 5
     assert float(found.nanmean()) < 8
@@ -123,10 +125,10 @@ def test_the_four_cameras_belong_to_their_views() -> None:
     (case,) = find_footage(DATA).of_group("four_cameras")
     clip, calibrated = case.load(1), case.cameras()
     assert calibrated is not None
-    assert clip.names == ("cam_0", "cam_1", "cam_2", "cam_3")
-    calibrated.check_frames([clip.frames.size_hw(view) for view in range(clip.views)])
+    assert clip.recording.names == ("cam_0", "cam_1", "cam_2", "cam_3")
+    calibrated.check_frames([clip.recording.frames.size_hw(view) for view in range(clip.views)])
     # Seen from all four, the tip of the nose is one point: rays of two cameras meet within 2 cm of a third's.
-    rays, centres = calibrated.cameras.undistort(clip.landmarks.points_px[:, 0, 4:5].double()), []
+    rays, centres = calibrated.cameras.undistort(clip.track.points_px[:, 0, 4:5].double()), []
     turn = calibrated.cameras.rotation.mT
     directions = (turn @ torch.nn.functional.pad(rays[:, 0], (0, 1), value=1.0)[..., None])[..., 0]
     directions = torch.nn.functional.normalize(directions, dim=-1)

@@ -14,9 +14,10 @@ from neuface import losses
 from neuface.encoders.predictor import Predictor
 from neuface.errors import InputError
 from neuface.fitting.direct import FreeParameters
+from neuface.frames import Clip
 from neuface.head.model import HeadModel
 from neuface.models import FaceModel
-from neuface.structs import Clip, HeadParams, Prediction, WeakPerspective
+from neuface.structs import HeadParams, Prediction, WeakPerspective
 from studies.common.cases import CaseSpec, make_case
 from studies.gradient_maps.maps import (
     GradientMapConfig,
@@ -276,7 +277,7 @@ def test_free_parameters_are_those_that_the_network_predicts(model: FaceModel) -
 
 def test_what_cannot_be_shown_is_said(model: FaceModel, clip: Clip) -> None:
     with pytest.raises(InputError, match="no frame of the clip has landmarks"):
-        gradient_maps(model, replace(clip, valid=torch.zeros_like(clip.valid)))
+        gradient_maps(model, replace(clip, track=clip.track.map_tensors(torch.zeros_like)))
     frozen = replace(model, encoder=FreeParameters(model.encoder(torch.zeros(1, 3, 112, 112)), ()))
     with pytest.raises(InputError, match="no weights to optimise"):
         gradient_maps(frozen, clip)

@@ -14,7 +14,7 @@ from neuface.encoders.flame_encoder import flame_params
 from neuface.errors import InputError
 from neuface.io.results.authors_layout import SHAPES, AuthorsResult, read_authors_result, write_authors_result
 from neuface.landmarks.schemes import IBUG68
-from neuface.structs import Crop, Landmarks, Prediction, WeakPerspective
+from neuface.structs import Crop, Prediction, Track, WeakPerspective
 
 VIEWS, TIME = 2, 3
 IMAGES = VIEWS * TIME
@@ -93,7 +93,7 @@ def test_landmarks_are_written_in_crop_units_and_missing_ones_as_nan(tmp_path: P
     write_authors_result(
         tmp_path / "params.npz",
         Prediction(params=params, camera=camera),
-        Landmarks(points_px=points, confidence=confidence, scheme=IBUG68),
+        Track(points_px=points, confidence=confidence, scheme=IBUG68),
         Crop(T_crop_frame=matrix, size_px=224),
         "flame",
     )

@@ -25,7 +25,7 @@ import neuface
 from neuface.io.cameras import CONVENTION, UNITS
 from neuface.io.heads import write_head
 from neuface.landmarks.schemes import IBUG68
-from neuface.structs import Crop, Landmarks, Prediction, WeakPerspective
+from neuface.structs import Crop, Prediction, Track, WeakPerspective
 
 pytest.importorskip("resource")
 MUTATIONS = 70
@@ -102,9 +102,7 @@ def write_result(path: Path, head: neuface.HeadModel) -> None:
         prediction=prediction,
         initial=prediction,
         crops=Crop(T_crop_frame=torch.eye(3).expand(1, 2, 3, 3), size_px=224),
-        landmarks=Landmarks(
-            points_px=torch.zeros(1, 2, 68, 2), confidence=torch.ones(1, 2, 68), scheme=IBUG68
-        ),
+        landmarks=Track(points_px=torch.zeros(1, 2, 68, 2), confidence=torch.ones(1, 2, 68), scheme=IBUG68),
         status=torch.zeros(1, 2, dtype=torch.int64),
         image_nme_percent=torch.zeros(1, 2),
         history={"total": [1.0, 0.5]},
