@@ -10,9 +10,8 @@ import torch
 from data_folders import PARITY
 
 from neuface.cropping import DECA_CROP, SMIRK_CROP, crop_images, steady_crops
-from neuface.errors import InputError
 from neuface.landmarks.arrays import as_track
-from neuface.landmarks.schemes import IBUG68, MEDIAPIPE478
+from neuface.landmarks.schemes import IBUG68, MEDIAPIPE478, to_ibug68
 from neuface.structs import Crop, Track
 
 FILE = PARITY / "reference" / "crop.npz"
@@ -88,8 +87,9 @@ def test_smirk_looks_at_all_points_of_mediapipe() -> None:
     half = torch.tensor(side / 2)
     expected = torch.stack([torch.tensor([150.0, 150.0]) - half, torch.tensor([150.0, 150.0]) + half])
     torch.testing.assert_close(corners[0, 0], expected.double())
-    with pytest.raises(InputError, match="to_ibug68"):
-        steady_crops(landmarks_of(points), [SIZE_HW], DECA_CROP)
+    sparse = to_ibug68(landmarks_of(points))
+    of_68 = steady_crops(sparse, [SIZE_HW], DECA_CROP).T_crop_frame
+    assert torch.equal(steady_crops(landmarks_of(points), [SIZE_HW], DECA_CROP).T_crop_frame, of_68)
 
 
 def test_a_clip_is_smoothed_unless_told_otherwise(stored: dict[str, np.ndarray]) -> None:
