@@ -178,6 +178,10 @@ def _one_view(array: Tensor, what: str, time: int) -> Float[Tensor, "time n 3"]:
             f"{what}: {array.shape[0]} frames of landmarks for a video of {time} frames; "
             "expected one set of landmarks per frame (NaN where there is no face)"
         )
+    if 0 in array.shape:
+        raise InputError(
+            f"{what}: an array of {_shape(array)} has no landmarks; use NaN where there is no face"
+        )
     if scheme_with(array.shape[-2]) is None:
         raise InputError(
             f"{what}: {array.shape[-2]} points per frame; expected 68 (iBUG), 478 (MediaPipe) or "
