@@ -23,6 +23,9 @@ from neuface.model_inputs import ModelInputs, model_inputs
 from neuface.models import FaceModel, load_model
 from neuface.results import FITTED, NO_LANDMARKS, POOR_FIT, FitResult
 
+# Bounds the landmark error of an image, in percent of the outer-eye distance; above it the status is POOR_FIT.
+POOR_FIT_NME_PERCENT = 10.0
+
 
 def optimize(
     frames: Any,
@@ -145,7 +148,7 @@ def _result(
     status = torch.full_like(seen.usable, FITTED, dtype=torch.int64)
     # Without both eye corners there is no distance to measure by, but a face that is missed is missed.
     of_box = image_nme_percent(model.head, prediction, seen.track, seen.crops, of_box=True)
-    status[torch.where(nme.isnan(), of_box, nme) > config.max_nme_percent] = POOR_FIT
+    status[torch.where(nme.isnan(), of_box, nme) > POOR_FIT_NME_PERCENT] = POOR_FIT
     status[~seen.usable] = NO_LANDMARKS
     return FitResult(
         prediction=prediction,

@@ -14,6 +14,7 @@ import neuface
 from neuface.demo import demo_identity
 from neuface.geometry.rotations import rotation_angle_rad
 from neuface.io.npz import read_arrays, write_arrays
+from neuface.pipeline import POOR_FIT_NME_PERCENT
 from neuface.results import NO_LANDMARKS, POOR_FIT
 from neuface.run_folder import table, weighted_history, write_outputs
 from neuface.synthetic.clips import SyntheticClip, make_talking_clip
@@ -172,6 +173,7 @@ def test_poor_fits_are_marked(clip: SyntheticClip) -> None:
     landmarks[0, 1] = landmarks[0, 1][::-1]
     found = neuface.optimize(clip.frames.numpy(), landmarks=landmarks, config=SHORT, progress=False)
     assert found.status[0, 1] == POOR_FIT
+    assert torch.equal(found.status == POOR_FIT, found.image_nme_percent > POOR_FIT_NME_PERCENT)
 
 
 def _landmarks(clip: SyntheticClip) -> np.ndarray:

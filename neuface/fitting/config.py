@@ -117,8 +117,6 @@ class FitConfig:
     """How often the step size falls before a stall means convergence."""
     keep: Literal["best", "last"] = "best"
     """Which pass is returned: that with the least loss, or the last one, as in the released code."""
-    max_nme_percent: float = 10.0
-    """An image whose landmarks are missed by more than this is marked as a poor fit in the result."""
     seed: int = 0
     """Seed of the order in which images are visited."""
 

@@ -24,7 +24,7 @@ from neuface.geometry.rotations import rotvec_to_quaternion, toward_hemisphere
         ("multiview_weight", None, "must be a number, got None"),
         ("identity_prior_weight", True, "must be a number, got True"),
         ("tolerance", math.nan, "must be finite, got nan"),
-        ("max_nme_percent", math.inf, "must be finite, got inf"),
+        ("learning_rate", math.inf, "must be finite, got inf"),
         ("temporal_window", 4, "must be odd, got 4"),
         ("temporal_window", 0, "must be a whole number of at least 1, got 0"),
         ("batch_size", 0, "must be a whole number of at least 1, got 0"),
