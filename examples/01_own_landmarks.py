@@ -3,7 +3,7 @@
     python examples/01_own_landmarks.py
 
 Landmarks are frame pixels. A point that was not found is NaN; a frame without a face is NaN as a whole. The number of
-points says which scheme it is: 68 is iBUG's (FAN, dlib), 478 or 468 is MediaPipe's face mesh.
+points determines the scheme: 68 is iBUG's (FAN, dlib), 478 or 468 is MediaPipe's face mesh.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
     NEUFACE_ASSETS=~/faces python examples/03_flame_from_own_files.py --model deca
 
-The folder holds your downloads, in any folders inside it. Without it, the example says what is needed and where to
+The folder holds your downloads, in any folders inside it. Without it, the example lists what is needed and where to
 get it, and reads the repository's synthetic FLAME file: the same layout, but not a face.
 """
 

@@ -3,7 +3,7 @@
     python tools/update_tables.py            writes the tables
     python tools/update_tables.py --check    exit status 1 and a list if a page differs from the stored figures
 
-A page marks the place of a table by its name:
+A page marks where a table belongs by the table's name:
 
     <!-- table: benchmark summary -->
     ... the table ...
