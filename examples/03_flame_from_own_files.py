@@ -41,7 +41,7 @@ def main(
     )
     result.save(out / f"{model}.npz")
     print(result)
-    print("FLAME's codes:", result.params.identity.shape, result.params.expression.shape)
+    print("FLAME's codes:", result.identity.shape, result.expression.shape)
 
 
 def show_head(head: neuface.HeadModel) -> None:

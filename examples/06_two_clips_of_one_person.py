@@ -25,7 +25,7 @@ def main(out: Path = Path("out"), passes: int = 5) -> None:
     first.save(out / "front.npz")
     second.save(out / "later.npz")
     print(first, second, sep="\n")
-    print("one identity for both:", first.params.identity[0, 0].equal(second.params.identity[0, 0]))
+    print("one identity for both:", first.identity.equal(second.identity))
 
 
 if __name__ == "__main__":

@@ -8,19 +8,21 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from json import dumps
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from neuface.assets_report import assets_report, convert_assets, report_text
 from neuface.clips import read_clip
+from neuface.cropping import steady_crops
 from neuface.demo import run_demo
 from neuface.errors import InputError, NeufaceError
 from neuface.fitting.config import PRESETS, FitConfig, Preset
 from neuface.io.results.authors_layout import write_authors_result
+from neuface.landmarks.schemes import to_ibug68
 from neuface.models import load_model
 from neuface.pipeline import optimize
-from neuface.run_folder import make_folder, table, write_outputs
+from neuface.run_folder import make_folder, write_outputs
 from neuface.training.options import TrainingOptions
 from neuface.training.run import train_encoder
 
@@ -69,15 +71,43 @@ class Optimize:
         )
         make_folder(self.out)
         result = optimize(clip, model=model, config=self.config, device=self.device, progress=self.progress)
-        report = write_outputs(result, self.out, progress=self.progress)
+        report = write_outputs(result, self.out, head=model.head, progress=self.progress)
         print(table(report))
         print(f"written to {self.out}: result.npz, overlay.mp4, report.json, loss.png")
         if self.authors_layout:
-            # Last, for it may refuse what the layout has no room for, and nothing of the fit may be lost by that.
+            # Last: the layout may lack room for a parameter, and the other files are written by then.
+            crops = steady_crops(to_ibug68(result.landmarks), result.frame_sizes_hw, model.crop_rule)
             write_authors_result(
-                self.out / "params.npz", result.prediction, result.landmarks, result.crops, result.head_name
+                self.out / "params.npz", result.prediction, result.landmarks, crops, result.head_name
             )
             print("and params.npz")
+
+
+TABLE_ROWS = (
+    ("nme_percent", "NME, 68 points (%)"),
+    ("nme51_percent", "NME, inner 51 (%)"),
+    ("msi3d_landmarks", "MSI3D, landmarks (frame^4/mm^2)"),
+    ("msi3d_vertices", "MSI3D, vertices (frame^4/mm^2)"),
+    ("cvd_mm", "cross-view distance (mm)"),
+    ("mpve_mm", "error to truth, MPVE (mm)"),
+)
+
+
+def table(report: dict[str, Any]) -> str:
+    """The report's figures before and after, the images that failed, and how the fit ended, as text."""
+    before, after = report["before"], report["after"]
+    lines = [f"{'':34}{'encoder alone':>15}{'optimised':>12}"]
+    lines += [
+        f"{label:34}{before[name]:15.3f}{after[name]:12.3f}"
+        for name, label in TABLE_ROWS
+        if name in before and name in after
+    ]
+    lines += [
+        f"{report['frames']} frames x {report['views']} views, {report['failed_frames']} failed; "
+        f"{report['passes']} passes in {report['seconds']:.1f} s",
+        report["outcome"]["sentence"],
+    ]
+    return "\n".join(lines)
 
 
 def _one_or_all(paths: tuple[Path, ...]) -> Path | list[Path]:

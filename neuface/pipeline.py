@@ -21,7 +21,8 @@ from neuface.fitting.problem import Problem, join_problems, make_problem
 from neuface.frames import Clip
 from neuface.model_inputs import ModelInputs, model_inputs
 from neuface.models import FaceModel, load_model
-from neuface.results import FITTED, NO_LANDMARKS, POOR_FIT, FitResult
+from neuface.results import FitResult
+from neuface.structs import Status
 
 # Bounds the landmark error of an image, in percent of the outer-eye distance; above it the status is POOR_FIT.
 POOR_FIT_NME_PERCENT = 10.0
@@ -142,33 +143,43 @@ def _problem_of(seen: ModelInputs, model: FaceModel, config: FitConfig) -> Probl
 def _result(
     seen: ModelInputs, model: FaceModel, config: FitConfig, outcome: FitOutcome, span: slice, seconds: float
 ) -> FitResult:
-    """What was found for one of the clips that were fitted together, its frames `span` of the whole."""
-    prediction, initial = (item[:, span].to("cpu") for item in (outcome.prediction, outcome.initial))
-    nme = image_nme_percent(model.head, prediction, seen.track, seen.crops)
-    status = torch.full_like(seen.usable, FITTED, dtype=torch.int64)
-    # Without both eye corners there is no distance to measure by, but a face that is missed is missed.
-    of_box = image_nme_percent(model.head, prediction, seen.track, seen.crops, of_box=True)
-    status[torch.where(nme.isnan(), of_box, nme) > POOR_FIT_NME_PERCENT] = POOR_FIT
-    status[~seen.usable] = NO_LANDMARKS
+    """The result of one of the clips that were fitted together, whose frames are `span` of all; cameras in frames."""
+    prediction, initial = (
+        seen.crops.prediction_in_frame(item[:, span].to("cpu"))
+        for item in (outcome.prediction, outcome.initial)
+    )
+    nme = image_nme_percent(model.head, prediction, seen.track)
+    status = torch.full_like(seen.usable, Status.FITTED, dtype=torch.int64)
+    # NME needs both outer eye corners; where one is missing, the size of the landmarks' box normalises the error.
+    of_box = image_nme_percent(model.head, prediction, seen.track, of_box=True)
+    status[torch.where(nme.isnan(), of_box, nme) > POOR_FIT_NME_PERCENT] = Status.POOR_FIT
+    status[~seen.usable] = Status.NO_LANDMARKS
+    params = prediction.params
     return FitResult(
-        prediction=prediction,
+        identity=params.identity if config.identity_per == "image" else params.identity[0, 0].clone(),
+        expression=params.expression,
+        root_rotvec=params.root_rotvec,
+        neck_rotvec=params.neck_rotvec,
+        jaw_rotvec=params.jaw_rotvec,
+        eyes_rotvec=params.eyes_rotvec,
+        camera=prediction.camera,
         initial=initial,
-        crops=seen.crops,
         landmarks=seen.track,
         status=status,
         image_nme_percent=nme,
+        outcome=outcome.stop_reason,
         history=outcome.history,
         identity_spread=outcome.identity_spread,
-        stop_reason=outcome.stop_reason,
         config=config,
         model=model.name,
         head_name=model.head.name,
         head_hash=model.head.parameter_hash(),
-        fps=seen.recording.fps,
         names=seen.recording.names,
+        frame_sizes_hw=tuple(seen.recording.sizes_hw),
+        timestamps_s=torch.tensor(seen.recording.timestamps_s, dtype=torch.float64),
+        fps=seen.recording.fps,
         seconds=seconds,
         frames=seen.recording.frames,
-        head_model=model.head,
     )
 
 

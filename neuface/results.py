@@ -1,326 +1,387 @@
-"""`FitResult`: what `neuface.optimize` returns, keeps and shows."""
+"""`FitResult`: what `neuface.optimize` returns. It is data; saving, figures and drawing are functions of it.
+
+A result means something by itself: its cameras are in frame pixels, and it is read, listed and filtered without a
+head model. Only vertices, figures and pictures need the head.
+"""
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
-from tqdm import tqdm
 
 from neuface.errors import InputError, ModelMismatchError
 from neuface.evaluation.figures import Figures, measure, vertices_in_chunks
 from neuface.fitting.config import FitConfig
 from neuface.head.model import HeadModel
-from neuface.io.npz import read_arrays, write_arrays
-from neuface.io.video import write_video
+from neuface.io.results.npz_layout import HISTORY, read_result_arrays, write_result_arrays
+from neuface.io.results.plain_values import as_plain, from_plain
 from neuface.landmarks.schemes import scheme_named
-from neuface.models import load_head
-from neuface.structs import Camera, Crop, FrameSource, HeadParams, Prediction, Track, WeakPerspective
-from neuface.viz.overlay_video import overlay_frames
+from neuface.structs import (
+    Camera,
+    FrameSource,
+    HeadParams,
+    Outcome,
+    Prediction,
+    Status,
+    Track,
+    WeakPerspective,
+)
 
-RESULT_FORMAT = 1
-FITTED, NO_LANDMARKS, POOR_FIT = 0, 1, 2
-STATUS_NAMES = ("fitted", "no landmarks", "poor fit")
 
-
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class FitResult:
-    """Optimised parameters of a clip, with all that is needed to use, judge and redraw them."""
+    """Optimised parameters of a clip, with everything that is needed to use and to judge them.
 
-    prediction: Prediction
-    """The fine-tuned encoder's answer; batch axes `views time`."""
+    Images that need a look: `(result.status == neuface.Status.POOR_FIT).nonzero()` gives their views and frames.
+    """
+
+    identity: Float[Tensor, " identity"] | Float[Tensor, "views time identity"]
+    """Identity code: one for the person if the fit shares it, else one for every image."""
+    expression: Float[Tensor, "views time expression"]
+    root_rotvec: Float[Tensor, "views time 3"]
+    """Rotation of the head in the camera's axes, radians."""
+    neck_rotvec: Float[Tensor, "views time 3"]
+    jaw_rotvec: Float[Tensor, "views time 3"]
+    eyes_rotvec: Float[Tensor, "views time 2 3"]
+    """The left eye first."""
+    camera: Camera
+    """Projects points of the head frame (metres) to frame pixels; batch axes `views time`."""
     initial: Prediction
-    """The pretrained encoder's answer, before any optimisation."""
-    crops: Crop
-    """Where each image's crop lies in its frame; leads from the camera's NDC back to frame pixels."""
+    """The pretrained encoder's prediction, before any optimisation; batch axes `views time`, frame pixels."""
     landmarks: Track
     """The landmarks that were fitted, frame pixels."""
     status: Int[Tensor, "views time"]
-    """Index into STATUS_NAMES for every image."""
+    """A `Status` for every image."""
     image_nme_percent: Float[Tensor, "views time"]
     """Landmark error of every image after the fit, in percent of the outer-eye distance; NaN without landmarks."""
+    outcome: Outcome
+    """Why the fit ended; the value says what to do about it."""
     history: dict[str, list[float]]
     """Per pass: the loss, `total`, and its unweighted parts."""
     identity_spread: list[float]
-    """Per pass: standard deviation over images of what the encoder answers for the identity, mean over coefficients;
-    empty in results of earlier versions."""
-    stop_reason: str
-    """`converged`, `pass limit` or `diverged`."""
+    """Per pass: standard deviation over images of the encoder's identity codes, mean over coefficients."""
     config: FitConfig
     model: str
+    """Name of the head and encoder, as for `neuface.load_model`."""
     head_name: str
     head_hash: str
-    fps: float
+    """Hash of what the parameters mean: another head with the same name has another one."""
     names: tuple[str, ...]
     """One name per view."""
+    frame_sizes_hw: tuple[tuple[int, int], ...]
+    """Height and width of the frames of every view, pixels."""
+    timestamps_s: Float[Tensor, " time"]
+    """Seconds since the first frame."""
+    fps: float
+    """Nominal frames per second."""
     seconds: float
     """Wall time of the fit, without reading the video."""
     frames: FrameSource | None = None
-    """The frames that were fitted; not saved, so None after `load`."""
-    head_model: HeadModel | None = None
-    """The head model of these parameters, if it is at hand; not saved."""
+    """The frames that were fitted; they are not saved, so this is None after `load`."""
 
     @property
     def params(self) -> HeadParams:
-        """The head's parameters, batch axes `views time`."""
-        return self.prediction.params
+        """The head's parameters, batch axes `views time`; a shared identity is expanded, not copied."""
+        identity = self.identity
+        if identity.dim() == 1:
+            identity = identity.expand(*self.status.shape, -1)
+        return HeadParams(
+            identity=identity,
+            expression=self.expression,
+            root_rotvec=self.root_rotvec,
+            neck_rotvec=self.neck_rotvec,
+            jaw_rotvec=self.jaw_rotvec,
+            eyes_rotvec=self.eyes_rotvec,
+        )
 
     @property
-    def camera(self) -> Camera:
-        """The camera of every image's crop."""
-        return self.prediction.camera
+    def prediction(self) -> Prediction:
+        """Parameters and cameras together, batch axes `views time`, frame pixels."""
+        return Prediction(params=self.params, camera=self.camera)
 
     @property
     def valid(self) -> Bool[Tensor, "views time"]:
         """Images that had landmarks."""
-        return self.status != NO_LANDMARKS
+        return self.status != Status.NO_LANDMARKS
 
-    def head(self) -> HeadModel:
-        """The head model of these parameters; raises ModelMismatchError if it is another one by now."""
-        head = self.head_model or load_head(self.model)
-        _refuse_other_head(head, self.head_name, self.head_hash)
-        return head
+    def vertices(
+        self, head: HeadModel | None = None, *, posed: bool = True
+    ) -> Float[Tensor, "views time vertices 3"]:
+        """Mesh vertices in metres, head frame; `posed=False` leaves out the head's rotation.
 
-    def vertices(self, *, posed: bool = True) -> Float[Tensor, "views time vertices 3"]:
-        """Mesh vertices in metres, head frame; `posed=False` leaves out the head's orientation."""
+        The head defaults to the one of `model`, read again; ModelMismatchError if that is another one by now.
+        """
         params = self.params if posed else self.params.unposed()
-        return vertices_in_chunks(self.head(), params)
+        return vertices_in_chunks(head_of(self, head), params)
 
-    def report(self, truth: HeadParams | None = None) -> dict[str, Any]:
-        """Figures before and after, timing and failed frames: the content of `report.json`.
-
-        Args:
-            truth: the true parameters, batch axes `views time`, where they are known.
-        """
-        head = self.head()
-        before, after = (
-            measure(head, prediction, self.landmarks, self.crops, self.valid, truth)
-            for prediction in (self.initial, self.prediction)
-        )
-        failed = [
-            {"view": self.names[view], "frame": time, "reason": STATUS_NAMES[int(self.status[view, time])]}
-            for view, time in (self.status != FITTED).nonzero().tolist()
-        ]
-        return {
-            "before": _without_none(before),
-            "after": _without_none(after),
-            "seconds": round(self.seconds, 3),
-            "frames": self.status.shape[1],
-            "views": self.status.shape[0],
-            "failed_frames": len(failed),
-            "failed": failed,
-            "passes": len(self.history["total"]) - 1,
-            "stop_reason": self.stop_reason,
-            "model": self.model,
-            "head": {"name": self.head_name, "sha256": self.head_hash},
-        }
-
-    def overlay_frames(self, frames: FrameSource | None = None) -> Iterator[Tensor]:
-        """Pictures `uint8 h w 3`: per view a row with the frame, the encoder alone and the optimised mesh.
-
-        Raises InputError when the frames are needed and not given (a loaded result does not hold them).
-        """
-        source = frames or self.frames
-        if source is None:
-            raise InputError(
-                "this result was loaded from a file and does not hold its video; give it again: "
-                "overlay(path, frames=neuface.read_clip('talk.mp4', landmarks=...).recording.frames)"
-            )
-        if (source.views, source.time) != tuple(self.status.shape):
-            raise InputError(
-                f"the video has {source.views} views of {source.time} frames, "
-                f"but the result has {self.status.shape[0]} of {self.status.shape[1]}"
-            )
-        yield from overlay_frames(
-            source, self.head(), self.crops, {"encoder alone": self.initial, "optimised": self.prediction}
-        )
+    def report(self, truth: HeadParams | None = None, *, head: HeadModel | None = None) -> dict[str, Any]:
+        """Figures before and after, timing and failed frames: see `neuface.results.report`."""
+        return report(self, head_of(self, head), truth)
 
     def overlay(
-        self, path: str | os.PathLike[str], frames: FrameSource | None = None, *, progress: bool = False
+        self,
+        path: str | os.PathLike[str],
+        frames: FrameSource | None = None,
+        *,
+        head: HeadModel | None = None,
+        progress: bool = False,
     ) -> None:
-        """Write `overlay_frames` as an mp4."""
-        pictures = tqdm(
-            self.overlay_frames(frames),
-            total=self.status.shape[1],
-            desc="overlay",
-            unit="frame",
-            disable=not progress,
-        )
-        write_video(path, pictures, self.fps)
+        """Write an mp4 with the meshes over the frames: see `neuface.results.write_overlay`."""
+        write_overlay(self, head_of(self, head), path, frames, progress=progress)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write everything but the frames as an npz of plain arrays."""
-        arrays = {
-            **_prediction_arrays("prediction", self.prediction),
-            **_prediction_arrays("initial", self.initial),
-            "crops.T_crop_frame": self.crops.T_crop_frame.cpu().numpy(),
-            "landmarks.points_px": self.landmarks.points_px.cpu().numpy(),
-            "landmarks.confidence": self.landmarks.confidence.cpu().numpy(),
-            "status": self.status.cpu().numpy().astype(np.int8),
-            "image_nme_percent": self.image_nme_percent.cpu().numpy(),
-            **{f"history.{name}": np.array(values) for name, values in self.history.items()},
-            "identity_spread": np.array(self.identity_spread),
-            "meta": np.array(json.dumps(self._meta())),
-        }
-        write_arrays(path, arrays)
+        """Write everything but the frames as an npz of plain arrays (`neuface.io.results.npz_layout`)."""
+        write_result_arrays(path, _tensors(self), _meta(self))
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], *, head: HeadModel | None = None) -> FitResult:
-        """Read a result written by `save`.
+    def load(cls, path: str | os.PathLike[str]) -> FitResult:
+        """Read a result written by `save`; no head model is needed.
 
-        Args:
-            head: The head model it belongs to; None takes `neuface.load_head` of the model that was fitted.
-
-        Raises:
-            InputError: the file is missing, damaged, or not a result of a format this version reads.
-            ModelMismatchError: its parameters belong to another head model than the one of that name here.
+        Raises InputError if the file is missing, damaged, or not a result of a format that this version reads.
         """
-        arrays = read_arrays(path)
-        meta = _read_meta(path, arrays)
-        head = head or load_head(meta["model"])
-        _refuse_other_head(head, meta["head_name"], meta["head_hash"], f"{path}: ")
+        tensors, meta = read_result_arrays(path)
         try:
-            result = replace(cls._from_arrays(arrays, meta), head_model=head)
+            return _result(tensors, meta)
         except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"{path} is an incomplete neuface result ({error!r})") from error
-        _check_shapes(path, result, head)
-        return result
+            raise InputError(f"{path} is not a complete neuface result: {error}") from error
 
-    @classmethod
-    def _from_arrays(cls, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> FitResult:
-        history = {
-            name.removeprefix("history."): values.tolist()
-            for name, values in arrays.items()
-            if name.startswith("history.")
-        }
-        return cls(
-            prediction=_read_prediction("prediction", arrays),
-            initial=_read_prediction("initial", arrays),
-            crops=Crop(
-                T_crop_frame=torch.from_numpy(arrays["crops.T_crop_frame"]), size_px=meta["crop_size_px"]
-            ),
-            landmarks=Track(
-                points_px=torch.from_numpy(arrays["landmarks.points_px"]),
-                confidence=torch.from_numpy(arrays["landmarks.confidence"]),
-                scheme=scheme_named(meta["scheme"]),
-            ),
-            status=torch.from_numpy(arrays["status"].astype(np.int64)),
-            image_nme_percent=torch.from_numpy(arrays["image_nme_percent"]),
-            history=history,
-            identity_spread=arrays.get("identity_spread", np.zeros(0)).tolist(),
-            stop_reason=meta["stop_reason"],
-            config=FitConfig(**{**_BEFORE_THEY_WERE_OPTIONS, **meta["config"]}),
-            model=meta["model"],
-            head_name=meta["head_name"],
-            head_hash=meta["head_hash"],
-            fps=meta["fps"],
-            names=tuple(meta["names"]),
-            seconds=meta["seconds"],
+    def __repr__(self) -> str:
+        """Three lines: the clip and its model, the images' quality, and how the fit ended."""
+        sizes = ", ".join(
+            f"{name} {width}x{height}"
+            for name, (height, width) in zip(self.names, self.frame_sizes_hw, strict=True)
+        )
+        counts = ", ".join(f"{int((self.status == item).sum())} {item.label}" for item in Status)
+        shared = "one identity" if self.identity.dim() == 1 else "an identity per image"
+        return (
+            f"FitResult: {self.status.shape[1]} frames of {sizes}; model {self.model}, {shared}\n"
+            f"  {counts}; NME {float(self.image_nme_percent.nanmean()):.2f} %\n"
+            f"  {passes(self)} passes in {self.seconds:.1f} s. {self.outcome.value}"
         )
 
-    def _meta(self) -> dict[str, Any]:
-        return {
-            "format": RESULT_FORMAT,
-            "config": asdict(self.config),
-            "crop_size_px": self.crops.size_px,
-            "scheme": self.landmarks.scheme.name,
-            "names": list(self.names),
-            **{name: getattr(self, name) for name in _PLAIN_FIELDS},
-        }
+
+def passes(result: FitResult) -> int:
+    """Number of passes over the clip: the history also has the value before the first one."""
+    return len(result.history["total"]) - 1
 
 
-# What a result did that does not name these options, for it is older than they are.
-_BEFORE_THEY_WERE_OPTIONS = {
-    "expected_identity": "encoder",
-    "expected_expression_weight": 0.0,
-    "identity_per": "image",
-    "hold_size": False,
-    "warm_up_steps": 0,
-    "expression_smoothness_weight": 0.0,
-    "jaw_smoothness_weight": 0.0,
-    "camera_smoothness_weight": 0.0,
-    "landmark_penalty": "l1",
-    "smoother": "mean",
-    "visibility": "angle_or_depth",
-    "merge": "mean",
-    "bridge_gaps": False,
-}
-_PLAIN_FIELDS = ("stop_reason", "model", "head_name", "head_hash", "fps", "seconds")
+def head_of(result: FitResult, head: HeadModel | None = None) -> HeadModel:
+    """The head model that the parameters belong to: the given one, or that of the result's model, read again.
+
+    Raises:
+        ModelMismatchError: it is another head than the one that was fitted.
+        InputError: none is given, and the files of the model's head are not there.
+    """
+    if head is None:
+        # On use: a result is data, and reading models is for those who need a head.
+        from neuface.models import load_head
+
+        head = load_head(result.model)
+    if head.parameter_hash() != result.head_hash:
+        raise ModelMismatchError(
+            f"these parameters belong to head model {result.head_name!r} with hash {result.head_hash[:12]}, but "
+            f"{head.name!r} here is {head.parameter_hash()[:12]}; their numbers mean another shape with it. "
+            "Fit the clip again, or give the head that was fitted (head=model.head)"
+        )
+    return head
 
 
-def _refuse_other_head(head: HeadModel, name: str, expected: str, prefix: str = "") -> None:
-    # Results of earlier versions hold the hash of everything, landmarks and masks included.
-    if expected in (head.parameter_hash(), head.content_hash()):
-        return
-    raise ModelMismatchError(
-        f"{prefix}these parameters belong to head model {name!r} with hash {expected[:12]}, but {head.name!r} here "
-        f"is {head.parameter_hash()[:12]}; their numbers mean another shape with it. "
-        "Fit the clip again, give the head that was fitted, or use the version that wrote the file"
+def report(result: FitResult, head: HeadModel, truth: HeadParams | None = None) -> dict[str, Any]:
+    """Figures before and after, timing and failed frames, as JSON holds them: the content of `report.json`.
+
+    Args:
+        result: the fit of a clip.
+        head: the model of its parameters.
+        truth: the true parameters, batch axes `views time`, where they are known.
+    """
+    before, after = (
+        _known(measure(head, prediction, result.landmarks, result.valid, truth))
+        for prediction in (result.initial, result.prediction)
     )
+    failed = failed_frames(result)
+    return {
+        "before": before,
+        "after": after,
+        "outcome": {"name": result.outcome.name, "sentence": result.outcome.value},
+        "seconds": round(result.seconds, 3),
+        "frames": result.status.shape[1],
+        "views": result.status.shape[0],
+        "failed_frames": len(failed),
+        "failed": failed,
+        "passes": passes(result),
+        "model": result.model,
+        "head": {"name": result.head_name, "sha256": result.head_hash},
+    }
 
 
-def _without_none(figures: Figures) -> dict[str, float]:
+def failed_frames(result: FitResult) -> list[dict[str, Any]]:
+    """Every image that was not fitted: view, frame, time in seconds, the name of its status and its sentence."""
+    found = []
+    for view, time in (result.status != Status.FITTED).nonzero().tolist():
+        status = Status(int(result.status[view, time]))
+        found.append(
+            {
+                "view": result.names[view],
+                "frame": time,
+                "seconds": round(float(result.timestamps_s[time]), 3),
+                "status": status.name,
+                "sentence": status.sentence,
+            }
+        )
+    return found
+
+
+def overlay_pictures(
+    result: FitResult, head: HeadModel, frames: FrameSource | None = None
+) -> Iterator[UInt8[Tensor, "_ _ 3"]]:
+    """One picture per time: each view is a row of the frame, the encoder's mesh and the optimised mesh.
+
+    Args:
+        result: the fit of a clip.
+        head: the model of its parameters.
+        frames: the frames of the clip; None takes those that the result holds.
+
+    Raises:
+        InputError: a result that was read from a file holds no frames, or the given ones are of another clip.
+    """
+    # On use: drawing loads the renderer.
+    from neuface.viz.overlay_video import overlay_frames
+
+    source = frames or result.frames
+    if source is None:
+        raise InputError(
+            "this result was loaded from a file and does not hold its video; give it again: "
+            "overlay(path, frames=neuface.read_clip('talk.mp4', landmarks=...).recording.frames)"
+        )
+    sizes_hw = tuple(tuple(source.size_hw(view)) for view in range(source.views))
+    if source.time != result.status.shape[1] or sizes_hw != result.frame_sizes_hw:
+        raise InputError(
+            f"the video has {source.time} frames of (height, width) {sizes_hw}, but the result has "
+            f"{result.status.shape[1]} frames of {result.frame_sizes_hw}: give the video that was fitted"
+        )
+    yield from overlay_frames(source, head, {"encoder alone": result.initial, "optimised": result.prediction})
+
+
+def write_overlay(
+    result: FitResult,
+    head: HeadModel,
+    path: str | os.PathLike[str],
+    frames: FrameSource | None = None,
+    *,
+    progress: bool = False,
+) -> None:
+    """Write `overlay_pictures` as an mp4, with a progress bar if asked for."""
+    # On use: both load slowly, and most results are never drawn.
+    from tqdm import tqdm
+
+    from neuface.io.video import write_video
+
+    pictures = tqdm(
+        overlay_pictures(result, head, frames),
+        total=result.status.shape[1],
+        desc="overlay",
+        unit="frame",
+        disable=not progress,
+    )
+    write_video(path, pictures, result.fps)
+
+
+def _known(figures: Figures) -> dict[str, float]:
     return {name: value for name, value in asdict(figures).items() if value is not None}
 
 
-def _prediction_arrays(prefix: str, prediction: Prediction) -> dict[str, np.ndarray]:
-    parts = (prediction.params, prediction.camera)
+_PLAIN_FIELDS = ("model", "head_name", "head_hash", "fps", "seconds")
+_TENSOR_FIELDS = ("expression", "root_rotvec", "neck_rotvec", "jaw_rotvec", "eyes_rotvec")
+
+
+def _tensors(result: FitResult) -> dict[str, Tensor]:
+    """The arrays of the file, by the names that `neuface.io.results.npz_layout` lists."""
+    initial = {**result.initial.params.named_tensors(), **_camera_tensors(result.initial.camera)}
     return {
-        f"{prefix}.{name}": tensor.cpu().numpy()
-        for part in parts
-        for name, tensor in part.named_tensors().items()
+        "identity": result.identity,
+        **{name: getattr(result, name) for name in _TENSOR_FIELDS},
+        **_camera_tensors(result.camera),
+        **{f"initial.{name}": tensor for name, tensor in initial.items()},
+        "landmarks.points_px": result.landmarks.points_px,
+        "landmarks.confidence": result.landmarks.confidence,
+        "status": result.status.to(torch.int8),
+        "image_nme_percent": result.image_nme_percent,
+        "timestamps_s": result.timestamps_s,
+        **{
+            f"{HISTORY}{name}": torch.tensor(values, dtype=torch.float64)
+            for name, values in result.history.items()
+        },
+        "identity_spread": torch.tensor(result.identity_spread, dtype=torch.float64),
     }
 
 
-def _read_prediction(prefix: str, arrays: dict[str, np.ndarray]) -> Prediction:
-    def read(noun: Any) -> Any:
-        return noun(**{item.name: torch.from_numpy(arrays[f"{prefix}.{item.name}"]) for item in fields(noun)})
-
-    return Prediction(params=read(HeadParams), camera=read(WeakPerspective))
-
-
-def _check_shapes(path: str | os.PathLike[str], result: FitResult, head: HeadModel) -> None:
-    """Every array must be about the same views and frames, and the codes as long as the head's."""
-    clip = tuple(result.status.shape)
-    found = {
-        "crops": tuple(result.crops.T_crop_frame.shape[:2]),
-        "landmarks": tuple(result.landmarks.points_px.shape[:2]),
-        "confidence": tuple(result.landmarks.confidence.shape[:2]),
-        "image_nme_percent": tuple(result.image_nme_percent.shape),
+def _meta(result: FitResult) -> dict[str, Any]:
+    return {
+        **{name: getattr(result, name) for name in _PLAIN_FIELDS},
+        "scheme": result.landmarks.scheme.name,
+        "camera": type(result.camera).__name__,
+        "outcome": result.outcome.name,
+        "names": list(result.names),
+        "frame_sizes_hw": [list(size) for size in result.frame_sizes_hw],
+        "config": as_plain(result.config),
     }
-    sizes = {"identity": head.num_identity, "expression": head.num_expression}
-    wrong = [f"{name} {shape} instead of {clip}" for name, shape in found.items() if shape != clip]
-    for stage, prediction in (("prediction", result.prediction), ("initial", result.initial)):
-        for part in (prediction.params, prediction.camera):
-            for name, tensor in part.named_tensors().items():
-                shape, size = tuple(tensor.shape), sizes.get(name)
-                # Shorter codes are allowed: the head pads them with zeros.
-                if shape[:2] != clip or (size is not None and not 0 < shape[2] <= size):
-                    wrong.append(f"{stage}.{name} {shape}")
-    if len(clip) != 2 or len(result.names) != clip[0] or wrong:
-        raise InputError(
-            f"{path}: the parts of this result do not fit each other: {'; '.join(wrong) or clip}"
-        )
 
 
-def _read_meta(path: str | os.PathLike[str], arrays: dict[str, np.ndarray]) -> dict[str, Any]:
-    try:
-        meta = json.loads(str(arrays["meta"]))
-        found, *_ = (meta[name] for name in ("format", "model", "head_name", "head_hash"))
-    except (KeyError, TypeError, ValueError) as error:
+def _camera_tensors(camera: Camera) -> dict[str, Tensor]:
+    return {f"camera.{name}": tensor for name, tensor in camera.named_tensors().items()}
+
+
+def _result(tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> FitResult:
+    """The result that a file's arrays describe; ValueError, KeyError or TypeError if they do not."""
+    views, _ = tensors["status"].shape
+    names = tuple(str(name) for name in meta["names"])
+    sizes_hw = tuple((int(height), int(width)) for height, width in meta["frame_sizes_hw"])
+    if len(names) != views or len(sizes_hw) != views:
         raise InputError(
-            f"{path} is not a neuface result: it has no readable 'meta' entry (keys: {', '.join(arrays) or 'none'})"
-        ) from error
-    if found != RESULT_FORMAT:
-        raise InputError(
-            f"{path} is a result of format {found}, but this version of neuface reads format {RESULT_FORMAT}; "
-            "update neuface"
+            f"it has {views} view(s), but {len(names)} name(s) and {len(sizes_hw)} frame size(s)"
         )
-    return meta
+    if meta["camera"] != WeakPerspective.__name__:
+        raise InputError(f"its camera is of the kind {meta['camera']!r}, which this version does not read")
+    if not bool(torch.isin(tensors["status"], torch.tensor([*Status])).all()):
+        raise InputError(f"its status holds numbers that are none of {[int(item) for item in Status]}")
+    return FitResult(
+        identity=tensors["identity"],
+        **{name: tensors[name] for name in _TENSOR_FIELDS},
+        camera=_camera(tensors, "camera."),
+        initial=Prediction(
+            params=HeadParams(
+                identity=tensors["initial.identity"],
+                **{name: tensors[f"initial.{name}"] for name in _TENSOR_FIELDS},
+            ),
+            camera=_camera(tensors, "initial.camera."),
+        ),
+        landmarks=Track(
+            points_px=tensors["landmarks.points_px"],
+            confidence=tensors["landmarks.confidence"],
+            scheme=scheme_named(meta["scheme"]),
+        ),
+        status=tensors["status"].long(),
+        image_nme_percent=tensors["image_nme_percent"],
+        outcome=Outcome[meta["outcome"]],
+        history={
+            name.removeprefix(HISTORY): values.tolist()
+            for name, values in tensors.items()
+            if name.startswith(HISTORY)
+        },
+        identity_spread=tensors["identity_spread"].tolist(),
+        config=from_plain(FitConfig, meta["config"]),
+        names=names,
+        frame_sizes_hw=sizes_hw,
+        timestamps_s=tensors["timestamps_s"],
+        **{name: meta[name] for name in _PLAIN_FIELDS},
+    )
+
+
+def _camera(tensors: Mapping[str, Tensor], prefix: str) -> WeakPerspective:
+    return WeakPerspective(scale=tensors[f"{prefix}scale"], offset=tensors[f"{prefix}offset"])

@@ -1,4 +1,4 @@
-"""What a run leaves behind: result, overlay video, report, loss curves, and a table on the terminal."""
+"""The files of a run: result, report, loss curves and overlay video."""
 
 from __future__ import annotations
 
@@ -6,24 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from neuface.errors import InputError
+from neuface.head.model import HeadModel
 from neuface.io.npz import write_json
 from neuface.io.video import write_image
-from neuface.results import FitResult
+from neuface.results import FitResult, head_of
 from neuface.structs import HeadParams
 from neuface.viz.figures import loss_curves
 
-TABLE_ROWS = (
-    ("nme_percent", "NME, 68 points (%)"),
-    ("nme51_percent", "NME, inner 51 (%)"),
-    ("msi3d_landmarks", "MSI3D, landmarks (frame^4/mm^2)"),
-    ("msi3d_vertices", "MSI3D, vertices (frame^4/mm^2)"),
-    ("cvd_mm", "cross-view distance (mm)"),
-    ("mpve_mm", "error to truth, MPVE (mm)"),
-)
-
 
 def make_folder(folder: Path) -> None:
-    """Make the output folder before the work that is to fill it; raises InputError if that cannot be done."""
+    """Make the output folder, before the work that fills it; raises InputError if that is impossible."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -33,36 +25,41 @@ def make_folder(folder: Path) -> None:
 
 
 def write_outputs(
-    result: FitResult, folder: Path, *, truth: HeadParams | None = None, progress: bool = True
+    result: FitResult,
+    folder: Path,
+    *,
+    head: HeadModel | None = None,
+    truth: HeadParams | None = None,
+    progress: bool = True,
 ) -> dict[str, Any]:
-    """Write `result.npz`, `report.json`, `loss.png` and `overlay.mp4` into a folder; returns the report."""
+    """Write `result.npz`, `report.json`, `loss.png` and `overlay.mp4` into a folder.
+
+    Args:
+        result: the fit of a clip; it must hold its frames.
+        folder: made if it is not there.
+        head: the model of the result's parameters; None reads it again by name.
+        truth: the true parameters, batch axes `views time`, where they are known.
+        progress: show a progress bar while the video is drawn.
+
+    Returns:
+        The content of `report.json`.
+
+    Raises:
+        InputError: the folder or the files cannot be written.
+        ModelMismatchError: the head is another one than the one that was fitted.
+    """
     make_folder(folder)
+    fitted = head_of(result, head)
     result.save(folder / "result.npz")
-    report = result.report(truth)
+    report = result.report(truth, head=fitted)
     write_json(folder / "report.json", report)
-    title = f"{result.model}: {result.stop_reason}"
+    title = f"{result.model}: {result.outcome.label}"
     write_image(folder / "loss.png", loss_curves(weighted_history(result), title, ylabel="part of the loss"))
-    result.overlay(folder / "overlay.mp4", progress=progress)
+    result.overlay(folder / "overlay.mp4", head=fitted, progress=progress)
     return report
 
 
 def weighted_history(result: FitResult) -> dict[str, list[float]]:
-    """The parts of the loss times their weights, which add up to `total`: by themselves, their units differ."""
+    """The parts of the loss times their weights, which add up to `total`; the bare parts have different units."""
     weights = {"total": 1.0, **result.config.term_weights()}
     return {name: [weights[name] * value for value in values] for name, values in result.history.items()}
-
-
-def table(report: dict[str, Any]) -> str:
-    """The report's figures before and after as text."""
-    before, after = report["before"], report["after"]
-    lines = [f"{'':34}{'encoder alone':>15}{'optimised':>12}"]
-    lines += [
-        f"{label:34}{before[name]:15.3f}{after[name]:12.3f}"
-        for name, label in TABLE_ROWS
-        if name in before and name in after
-    ]
-    lines.append(
-        f"{report['frames']} frames x {report['views']} views, {report['failed_frames']} failed; "
-        f"{report['passes']} passes in {report['seconds']:.1f} s ({report['stop_reason']})"
-    )
-    return "\n".join(lines)

@@ -264,6 +264,11 @@ class Status(IntEnum):
     NO_LANDMARKS = 1, "The frame has fewer than six landmarks; the head follows from the neighbouring frames."
     POOR_FIT = 2, "The head misses the landmarks by more than the limit; look at this frame before using it."
 
+    @property
+    def label(self) -> str:
+        """The member's name in words, for titles and tables: `poor fit`."""
+        return self.name.lower().replace("_", " ")
+
 
 class Outcome(Enum):
     """Why a fit ended, and what to do about it; the value is the sentence."""
@@ -277,6 +282,11 @@ class Outcome(Enum):
         "The loss became infinite and the best pass before was returned; "
         "lower the learning rate, and look for frames without a picture."
     )
+
+    @property
+    def label(self) -> str:
+        """The member's name in words, for titles and tables: `pass limit`."""
+        return self.name.lower().replace("_", " ")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -373,6 +383,27 @@ class Crop(TensorStruct):
     def ndc_per_frame_px(self) -> Float[Tensor, "*batch"]:
         """How many NDC units one frame pixel spans."""
         return self.T_crop_frame[..., 0, 0] * (2.0 / self.size_px)
+
+    def camera_in_frame(self, camera: CameraT) -> CameraT:
+        """The camera that projects to frame pixels, of one that projects to this crop's NDC.
+
+        The maps between the coordinates are computed in float64, the result has the given camera's type.
+        """
+        exact = self.to(torch.float64)
+        origin = exact.T_crop_frame.new_zeros(*exact.T_crop_frame.shape[:-2], 1, 2)
+        frame = camera.in_image(1.0 / exact.ndc_per_frame_px, exact.ndc_to_frame(origin)[..., 0, :])
+        return frame.map_tensors(lambda tensor: tensor.to(camera.position))
+
+    def camera_in_crop(self, camera: CameraT) -> CameraT:
+        """The camera that projects to this crop's NDC, of one that projects to frame pixels."""
+        exact = self.to(torch.float64)
+        origin = exact.T_crop_frame.new_zeros(*exact.T_crop_frame.shape[:-2], 1, 2)
+        crop = camera.in_image(exact.ndc_per_frame_px, exact.frame_to_ndc(origin)[..., 0, :])
+        return crop.map_tensors(lambda tensor: tensor.to(camera.position))
+
+    def prediction_in_frame(self, prediction: Prediction) -> Prediction:
+        """The same heads, their cameras in frame pixels instead of this crop's NDC."""
+        return replace(prediction, camera=self.camera_in_frame(prediction.camera))
 
 
 def ndc_to_px(points_ndc: Float[Tensor, "*batch points 2"], size_px: int) -> Float[Tensor, "*batch points 2"]:

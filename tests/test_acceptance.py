@@ -44,7 +44,7 @@ def mean_face_with_best_pose(clip: neuface.Clip, head: neuface.HeadModel) -> Fig
         multiview_weight=0.0,
     )
     outcome = fit(FreeParameters(start, POSE), head, problem, config)
-    return measure(head, outcome.prediction, track, crops, track.usable)
+    return measure(head, crops.prediction_in_frame(outcome.prediction), track, track.usable)
 
 
 def figures(clip: neuface.Clip, config: neuface.FitConfig | None = None) -> dict[str, Any]:

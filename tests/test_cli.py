@@ -12,9 +12,9 @@ import pytest
 import neuface
 from neuface import FitConfig, InputError
 from neuface.cli import main
-from neuface.demo import demo_identity
 from neuface.io.video import write_video
 from neuface.synthetic.clips import make_talking_clip
+from neuface.synthetic.people import demo_identity
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +41,7 @@ def test_optimize(files: tuple[Path, Path], tmp_path: Path, capsys: pytest.Captu
     printed = capsys.readouterr().out
     assert "NME, 68 points" in printed
     assert f"{report['after']['nme_percent']:.3f}" in printed
+    assert neuface.Outcome.PASS_LIMIT.value in printed
 
 
 def test_the_authors_layout_is_for_flame(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""`optimize` from end to end on small rendered clips, its results as files, and what it says to bad input."""
+"""`optimize` from end to end on small rendered clips, the files of a run, and the errors for bad input."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ import pytest
 import torch
 
 import neuface
-from neuface.demo import demo_identity
+from neuface.cli import table
 from neuface.geometry.rotations import rotation_angle_rad
-from neuface.io.npz import read_arrays, write_arrays
 from neuface.pipeline import POOR_FIT_NME_PERCENT
-from neuface.results import NO_LANDMARKS, POOR_FIT
-from neuface.run_folder import table, weighted_history, write_outputs
+from neuface.run_folder import weighted_history, write_outputs
 from neuface.synthetic.clips import SyntheticClip, make_talking_clip
+from neuface.synthetic.people import demo_identity
 
 SHORT = neuface.FitConfig(max_passes=30)
 
@@ -41,17 +40,25 @@ def test_landmarks_are_met_better_than_by_the_encoder(result: neuface.FitResult)
     report = result.report()
     assert report["after"]["nme_percent"] < 0.8 * report["before"]["nme_percent"]
     assert report["passes"] == 30
-    assert report["stop_reason"] == "pass limit"
+    assert result.outcome == neuface.Outcome.PASS_LIMIT
+    assert report["outcome"] == {"name": "PASS_LIMIT", "sentence": neuface.Outcome.PASS_LIMIT.value}
     # One value before the first pass and one after each.
     assert {len(values) for values in result.history.values()} == {31}
 
 
 def test_a_frame_without_landmarks_is_carried_through_and_marked(result: neuface.FitResult) -> None:
-    assert result.status[0, 2] == NO_LANDMARKS
-    assert int((result.status == NO_LANDMARKS).sum()) == 1
-    assert {"view": "view0", "frame": 2, "reason": "no landmarks"} in result.report()["failed"]
+    assert (result.status == neuface.Status.NO_LANDMARKS).nonzero().tolist() == [[0, 2]]
+    assert result.report()["failed"] == [
+        {
+            "view": "view0",
+            "frame": 2,
+            "seconds": 0.08,
+            "status": "NO_LANDMARKS",
+            "sentence": neuface.Status.NO_LANDMARKS.sentence,
+        }
+    ]
     assert bool(torch.isfinite(result.vertices()).all())
-    # The weights are shared and the temporal term smooths, so its head turns to where its neighbours' heads are.
+    # The weights are shared and the temporal term smooths, so its head rotates to where its neighbours' heads are.
     pose = result.params.root_rotvec[0]
     between = 0.5 * (pose[1] + pose[3])
     before = rotation_angle_rad(result.initial.params.root_rotvec[0, 2], between)
@@ -94,49 +101,23 @@ def test_views_of_different_size_and_one_path_for_one_or_many(clip: SyntheticCli
     assert "multiview" not in single.history
 
 
-def test_save_and_load(result: neuface.FitResult, tmp_path: Path) -> None:
-    path = tmp_path / "talk.npz"
-    result.save(path)
-    again = neuface.FitResult.load(path)
-    assert again.config == result.config
-    assert again.names == result.names
-    assert again.history == result.history
-    assert torch.equal(again.vertices(), result.vertices())
-    assert again.report() == result.report()
-    with np.load(path, allow_pickle=False) as archive:
-        assert not any(archive[name].dtype.hasobject for name in archive.files)
-
-
-def test_a_result_is_read_with_the_head_it_is_given(result: neuface.FitResult, tmp_path: Path) -> None:
-    path = tmp_path / "talk.npz"
-    open_head = neuface.load_head()
-    head = replace(open_head, name="someone's own", template=1.1 * open_head.template)
-    replace(result, head_name=head.name, head_hash=head.parameter_hash()).save(path)
-    with pytest.raises(neuface.ModelMismatchError, match="someone's own"):
-        neuface.FitResult.load(path)
-    again = neuface.FitResult.load(path, head=head)
-    assert again.head() is head
-    assert float(again.vertices().sub(result.vertices()).abs().max()) > 1e-3
-
-
-def test_an_older_result_says_how_it_was_fitted(result: neuface.FitResult, tmp_path: Path) -> None:
-    path = tmp_path / "old.npz"
-    result.save(path)
-    arrays = read_arrays(path)
-    meta = json.loads(str(arrays["meta"]))
-    for name in ("identity_per", "expected_identity", "hold_size", "warm_up_steps"):
-        del meta["config"][name]
-    write_arrays(path, arrays | {"meta": np.array(json.dumps(meta))})
-    config = neuface.FitResult.load(path).config
-    assert (config.identity_per, config.hold_size, config.warm_up_steps) == ("image", False, 0)
-    assert config.expected_identity == "encoder"
+def test_identity_is_stored_once_where_the_fit_shares_it(
+    clip: SyntheticClip, result: neuface.FitResult
+) -> None:
+    assert result.identity.shape == (100,)
+    assert torch.equal(result.params.identity, result.identity.expand(2, 6, 100))
+    config = neuface.FitConfig.paper(max_passes=1)
+    per_image = neuface.optimize(
+        clip.frames[:, :2].numpy(), landmarks=clip.landmarks_px[:, :2].numpy(), config=config, progress=False
+    )
+    assert per_image.identity.shape == (2, 2, 100)
+    assert not torch.equal(per_image.identity[0, 0], per_image.identity[1, 1])
 
 
 def test_vertices_project_into_the_frame(clip: SyntheticClip, result: neuface.FitResult) -> None:
-    """Crop transforms lead back to original pixels: the fitted landmarks lie near the true ones there."""
-    points = result.head().landmarks(result.params, "ibug68")
-    fitted_px = result.crops.ndc_to_frame(result.camera.project(points))
-    error = torch.linalg.vector_norm(fitted_px - clip.landmarks_px, dim=-1)
+    """The cameras are those of the frames: the fitted landmarks lie near the true ones there."""
+    points = neuface.load_head("open").landmarks(result.params, "ibug68")
+    error = torch.linalg.vector_norm(result.camera.project(points) - clip.landmarks_px, dim=-1)
     assert float(error.median()) < 4
 
 
@@ -159,21 +140,13 @@ def test_outputs(result: neuface.FitResult, clip: SyntheticClip, tmp_path: Path)
     assert "encoder alone" in table(report)
 
 
-def test_a_loaded_result_asks_for_its_video(result: neuface.FitResult, tmp_path: Path) -> None:
-    result.save(tmp_path / "talk.npz")
-    again = neuface.FitResult.load(tmp_path / "talk.npz")
-    with pytest.raises(neuface.InputError, match="does not hold its video"):
-        again.overlay(tmp_path / "overlay.mp4")
-    pictures = list(again.overlay_frames(result.frames))
-    assert len(pictures) == 6
-
-
 def test_poor_fits_are_marked(clip: SyntheticClip) -> None:
     landmarks = clip.landmarks_px.numpy().copy()
     landmarks[0, 1] = landmarks[0, 1][::-1]
     found = neuface.optimize(clip.frames.numpy(), landmarks=landmarks, config=SHORT, progress=False)
-    assert found.status[0, 1] == POOR_FIT
-    assert torch.equal(found.status == POOR_FIT, found.image_nme_percent > POOR_FIT_NME_PERCENT)
+    assert found.status[0, 1] == neuface.Status.POOR_FIT
+    poor = found.status == neuface.Status.POOR_FIT
+    assert torch.equal(poor, found.image_nme_percent > POOR_FIT_NME_PERCENT)
 
 
 def _landmarks(clip: SyntheticClip) -> np.ndarray:
@@ -230,37 +203,6 @@ def test_missing_and_unreadable_video(tmp_path: Path) -> None:
         neuface.optimize(tmp_path / "noise.mp4")
 
 
-def test_a_result_of_another_head_model_is_refused(result: neuface.FitResult, tmp_path: Path) -> None:
-    path = tmp_path / "other.npz"
-    replace(result, head_hash="0" * 64).save(path)
-    with pytest.raises(neuface.ModelMismatchError, match="another shape"):
-        neuface.FitResult.load(path)
-
-
-def test_damaged_results_are_refused(result: neuface.FitResult, tmp_path: Path) -> None:
-    path = tmp_path / "talk.npz"
-    result.save(path)
-    arrays = read_arrays(path)
-    cases = {
-        "no meta": {name: value for name, value in arrays.items() if name != "meta"},
-        "no camera": {name: value for name, value in arrays.items() if name != "prediction.scale"},
-        "later format": arrays
-        | {"meta": np.array(str(arrays["meta"]).replace('"format": 1', '"format": 99'))},
-    }
-    meta = json.loads(str(arrays["meta"]))
-    del meta["head_hash"]
-    cases["no head"] = arrays | {"meta": np.array(json.dumps(meta))}
-    shorter = {name: value[:, :4] for name, value in arrays.items() if name.startswith("prediction.")}
-    cases["fewer frames"] = arrays | shorter
-    for title, changed in cases.items():
-        write_arrays(tmp_path / f"{title}.npz", changed)
-        with pytest.raises(neuface.InputError, match=title):
-            neuface.FitResult.load(tmp_path / f"{title}.npz")
-    path.write_bytes(path.read_bytes()[:2000])
-    with pytest.raises(neuface.InputError, match="not a readable npz"):
-        neuface.FitResult.load(path)
-
-
 @pytest.fixture(scope="module")
 def short_clip(clip: SyntheticClip) -> neuface.Clip:
     return neuface.read_clip(clip.frames, clip.landmarks_px, max_frames=4)
@@ -283,7 +225,7 @@ def test_fits_where_gradients_are_switched_off(short_clip: neuface.Clip) -> None
 
 
 def test_a_face_without_eye_corners_can_be_missed(short_clip: neuface.Clip) -> None:
-    """Landmarks in reverse order are no face; that an eye corner is absent does not make it one."""
+    """Landmarks in reverse order are not a face, and a missing eye corner does not hide that."""
     landmarks = short_clip.track
     points, confidence = landmarks.points_px.clone(), landmarks.confidence.clone()
     points[1], confidence[1] = points[1].flip(1), confidence[1].flip(1)
@@ -291,8 +233,8 @@ def test_a_face_without_eye_corners_can_be_missed(short_clip: neuface.Clip) -> N
     wrong = replace(short_clip, track=replace(landmarks, points_px=points, confidence=confidence))
     result = neuface.optimize(wrong, config=neuface.FitConfig(max_passes=2), progress=False)
     assert bool(result.image_nme_percent[1].isnan().all())
-    assert (result.status[1] == POOR_FIT).all()
-    assert not (result.status[0] == POOR_FIT).any()
+    assert (result.status[1] == neuface.Status.POOR_FIT).all()
+    assert not (result.status[0] == neuface.Status.POOR_FIT).any()
 
 
 def test_the_curves_that_are_drawn_add_up(result: neuface.FitResult) -> None:

@@ -37,12 +37,10 @@ PUBLIC_NAMES = {
 }
 
 RESULT_MEMBERS = {
-    "camera",
-    "head",
     "load",
     "overlay",
-    "overlay_frames",
     "params",
+    "prediction",
     "report",
     "save",
     "valid",

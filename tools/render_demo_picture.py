@@ -10,6 +10,8 @@ from pathlib import Path
 
 from neuface.demo import run_demo
 from neuface.io.video import write_image
+from neuface.models import load_head
+from neuface.results import overlay_pictures
 
 PICTURE = Path(__file__).parents[1] / "docs/demo.png"
 FRAME, VIEW = 12, 1
@@ -19,7 +21,7 @@ FRAME, VIEW = 12, 1
 def main() -> None:
     """Fit the demo as `neuface demo` does, and write the overlay of one frame."""
     result, _ = run_demo()
-    picture = next(islice(result.overlay_frames(), FRAME, None))
+    picture = next(islice(overlay_pictures(result, load_head("open")), FRAME, None))
     rows = picture.chunk(len(result.names))  # every camera is a row, and all have frames of one size
     write_image(PICTURE, rows[VIEW])
     print(f"{PICTURE}: {PICTURE.stat().st_size / 1e3:.0f} kB")

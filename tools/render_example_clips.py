@@ -18,10 +18,10 @@ import numpy as np
 import torch
 
 import neuface
-from neuface.demo import demo_identity
 from neuface.io.video import write_video
 from neuface.structs import ndc_to_px
 from neuface.synthetic.clips import SyntheticClip, make_talking_clip
+from neuface.synthetic.people import demo_identity
 
 FOLDER = Path(__file__).parents[1] / "examples/data"
 SIZE_PX, FRAMES = 256, 50

@@ -1,4 +1,4 @@
-"""A clip's figures: the metrics of `neuface.metrics` taken from predictions and observations."""
+"""A clip's figures: the metrics of `neuface.metrics`, computed from predictions and observed landmarks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from neuface import metrics
 from neuface.head.model import MESHES_PER_CHUNK, HeadModel
 from neuface.landmarks.schemes import INNER51, outer_eye_distance_px, to_ibug68
-from neuface.structs import Crop, HeadParams, Prediction, Scheme, Track
+from neuface.structs import HeadParams, Prediction, Scheme, Track
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,7 @@ class Figures:
     msi3d_vertices: float | None
     """Motion stability of all vertices, (mm / frame^2)^-2; more is steadier."""
     cvd_mm: float | None
-    """Cross-view vertex distance; None for one view."""
+    """Cross-view vertex distance, mm; None for one view."""
     mpve_mm: float | None
     """Mean per-vertex error after rigid alignment, head without neck; None where truth is not known."""
 
@@ -37,18 +37,18 @@ def measure(
     head: HeadModel,
     prediction: Prediction,
     landmarks: Track,
-    crops: Crop,
     valid: Bool[Tensor, "views time"],
     truth: HeadParams | None = None,
 ) -> Figures:
     """All figures of one prediction with batch axes `views time`.
 
     Args:
-        landmarks: what was observed, frame pixels; NME is over frames that are `valid`.
+        prediction: its camera projects to frame pixels (`Crop.prediction_in_frame` converts an encoder's).
+        landmarks: the observed landmarks, frame pixels; NME is the mean over the images that are `valid`.
         truth: true parameters of the same head model, batch axes `views time`, where they are known.
     """
-    whole = image_nme_percent(head, prediction, landmarks, crops)
-    inner = image_nme_percent(head, prediction, landmarks, crops, inner_only=True)
+    whole = image_nme_percent(head, prediction, landmarks)
+    inner = image_nme_percent(head, prediction, landmarks, inner_only=True)
     unposed = vertices_in_chunks(head, prediction.params.unposed())
     posed = vertices_in_chunks(head, prediction.params)
     mpve = None
@@ -70,17 +70,17 @@ def image_nme_percent(
     head: HeadModel,
     prediction: Prediction,
     landmarks: Track,
-    crops: Crop,
     *,
     inner_only: bool = False,
     of_box: bool = False,
 ) -> Float[Tensor, "views time"]:
     """NME of every image over the 68 points, or the inner 51; NaN without landmarks.
 
-    In percent of the distance of the outer eye corners, and NaN without one of them; or of the box around the points.
+    The unit is percent of the distance of the outer eye corners (NaN where one of them is missing), or with `of_box`
+    percent of the size of the box around the points. Camera and landmarks are in frame pixels.
     """
     points = _landmarks68(head, prediction.params, landmarks.scheme)
-    predicted = crops.ndc_to_frame(prediction.camera.project(points))
+    predicted = prediction.camera.project(points)
     observed = to_ibug68(landmarks)
     chosen = INNER51 if inner_only else slice(0, 68)
     if of_box:

@@ -145,7 +145,7 @@ def held_out_view_error(
         prediction: batch axes `others time`.
         valid: images of the fit that had landmarks.
         landmarks: those of the view that was left out, as their only view.
-        crops: batch axes `1 time`; any crops that contain the face.
+        crops: batch axes `1 time`; any crops that contain the face. The pose is fitted in their coordinates.
 
     Raises:
         InputError: the landmarks are of several views or another number of frames; no image is valid; or the head
@@ -164,10 +164,11 @@ def held_out_view_error(
     heads = _common_heads(prediction.params, valid)
     observed = crops.frame_to_ndc(landmarks.points_px)[0]
     confidence = landmarks.confidence[0] * valid.any(0)[:, None]
-    posed = resect(head, heads, observed, confidence, landmarks.scheme.name).prediction[None]
+    in_crop = resect(head, heads, observed, confidence, landmarks.scheme.name).prediction[None]
+    posed = crops.prediction_in_frame(in_crop)
     return ViewErrors(
-        nme51_percent=image_nme_percent(head, posed, landmarks, crops, inner_only=True),
-        nme51_head_percent=_head_nme_percent(head, posed, landmarks, crops),
+        nme51_percent=image_nme_percent(head, posed, landmarks, inner_only=True),
+        nme51_head_percent=_head_nme_percent(head, posed, landmarks),
     )
 
 
@@ -217,21 +218,18 @@ def _mean_over_views(tensor: Tensor, counted: Bool[Tensor, "others time"]) -> Te
     return (tensor * weight).sum(0) / weight.sum(0)
 
 
-def _head_nme_percent(
-    head: HeadModel, posed: Prediction, landmarks: Track, crops: Crop
-) -> Float[Tensor, "1 time"]:
+def _head_nme_percent(head: HeadModel, posed: Prediction, landmarks: Track) -> Float[Tensor, "1 time"]:
+    """NME of the inner 51 points in percent of the eye corners' distance in 3D, at the scale of the camera."""
     scheme = landmarks.scheme
     points = head.landmarks(posed.params, scheme.name)[..., list(scheme.to_ibug68), :]
     observed = to_ibug68(landmarks)
     right, left = points[..., list(IBUG68.outer_eyes), :].unbind(-2)
-    apart = (
-        torch.linalg.vector_norm(left - right, dim=-1) * posed.camera.magnification / crops.ndc_per_frame_px
-    )
+    apart_px = torch.linalg.vector_norm(left - right, dim=-1) * posed.camera.magnification
     return metrics.nme_percent(
-        crops.ndc_to_frame(posed.camera.project(points))[..., INNER51, :],
+        posed.camera.project(points)[..., INNER51, :],
         observed.points_px[..., INNER51, :],
         observed.confidence[..., INNER51],
-        apart,
+        apart_px,
     )
 
 

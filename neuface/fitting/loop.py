@@ -25,9 +25,9 @@ from neuface.fitting.stopping import History, Progress
 from neuface.fitting.targets import estimate_targets, expression_landmarks
 from neuface.fitting.terms import clip_parts
 from neuface.head.model import HeadModel
-from neuface.structs import Prediction
+from neuface.structs import Outcome, Prediction
 
-CONVERGED, PASS_LIMIT, DIVERGED = "converged", "pass limit", "diverged"
+CONVERGED, PASS_LIMIT, DIVERGED = Outcome.CONVERGED, Outcome.PASS_LIMIT, Outcome.DIVERGED
 
 Report = Callable[[int, dict[str, float]], None]
 
@@ -45,8 +45,8 @@ class FitOutcome:
     identity_spread: list[float]
     """Per pass: standard deviation over the valid images of the identity codes as the encoder predicts them, before
     they are shared, mean over coefficients (Table S3b)."""
-    stop_reason: str
-    """`converged`, `pass limit`, or `diverged` (the loss became infinite; the best pass is returned)."""
+    stop_reason: Outcome
+    """Why the loop ended; after `DIVERGED` the best pass is returned."""
 
 
 def fit(

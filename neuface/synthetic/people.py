@@ -13,6 +13,10 @@ from torch import Tensor
 from neuface.errors import InputError
 from neuface.head.open_head import COEFFICIENT_UNIT
 from neuface.head.population import local_target_names, sample_weights
+from neuface.io.open_model.head_file import read_head_recipe
+
+DEMO_SEED = 987_654_321
+"""Seed of the demo's person, who is not among the training pictures: their seeds are far from this one."""
 
 
 def sample_identities(
@@ -37,3 +41,9 @@ def sample_identities(
         raise InputError("the recipe's morph targets are not those of this package's population")
     codes = (weights - mean * COEFFICIENT_UNIT) @ projection
     return torch.from_numpy(codes.astype(np.float32))
+
+
+def demo_identity() -> Float[Tensor, " identity"]:
+    """The identity code of a person of the open head's population whom the encoder was not trained on."""
+    recipe = read_head_recipe()
+    return sample_identities(recipe.target_names.tolist(), recipe.mean, recipe.projection, 1, DEMO_SEED)[0]

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 from torch import Tensor
 
 from neuface.head.model import HeadModel
-from neuface.structs import Crop, FrameSource, Prediction
+from neuface.structs import FrameSource, Prediction
 from neuface.viz.overlay import overlay_mesh, side_by_side
 
 # Larger frames are scaled down: the mesh is judged by eye, and drawing costs by the pixel.
@@ -18,25 +18,24 @@ FRAMES_PER_READ = 16
 
 
 def overlay_frames(
-    source: FrameSource, head: HeadModel, crops: Crop, predictions: Mapping[str, Prediction]
+    source: FrameSource, head: HeadModel, predictions: Mapping[str, Prediction]
 ) -> Iterator[UInt8[Tensor, "_ _ 3"]]:
-    """One picture per time: for each view a row of the frame and the frame with each prediction's mesh."""
+    """One picture per time: for each view a row of the frame and the frame with each prediction's mesh.
+
+    Args:
+        source: the frames, RGB.
+        head: the model of the predictions' parameters.
+        predictions: label of each column -> batch axes `views time`, cameras in frame pixels.
+    """
     for start in range(0, source.time, FRAMES_PER_READ):
         stop = min(start + FRAMES_PER_READ, source.time)
         frames = [source.read(view, start, stop) for view in range(source.views)]
         for time in range(start, stop):
             rows = [
-                _row(frames[view][time - start], head, crops[view, time], _at(predictions, view, time))
+                _row(frames[view][time - start], head, _at(predictions, view, time))
                 for view in range(source.views)
             ]
             yield _stacked(rows)
-
-
-def mesh_in_frame(head: HeadModel, prediction: Prediction, crop: Crop) -> Float[Tensor, "*batch vertices 3"]:
-    """Vertices in frame pixels, with depth in the same unit (smaller is nearer)."""
-    ndc = prediction.camera.to_image(head.vertices(prediction.params))
-    depth = ndc[..., 2:] / crop.ndc_per_frame_px.to(ndc.dtype)[..., None, None]
-    return torch.cat((crop.ndc_to_frame(ndc[..., :2]), depth), dim=-1)
 
 
 def _at(predictions: Mapping[str, Prediction], view: int, time: int) -> dict[str, Prediction]:
@@ -44,7 +43,7 @@ def _at(predictions: Mapping[str, Prediction], view: int, time: int) -> dict[str
 
 
 def _row(
-    frame: UInt8[Tensor, "_ _ 3"], head: HeadModel, crop: Crop, predictions: Mapping[str, Prediction]
+    frame: UInt8[Tensor, "_ _ 3"], head: HeadModel, predictions: Mapping[str, Prediction]
 ) -> UInt8[Tensor, "_ _ 3"]:
     shrink = min(1.0, PANEL_WIDTH_PX / frame.shape[1])
     small = _resized(frame, shrink)
@@ -52,8 +51,8 @@ def _row(
     shift = torch.tensor((0.5 * shrink - 0.5, 0.5 * shrink - 0.5, 0.0))
     panels = [("frame", small)]
     for label, prediction in predictions.items():
-        vertices = mesh_in_frame(head, prediction, crop) * shrink + shift
-        panels.append((label, overlay_mesh(small, vertices, head.faces)))
+        vertices_px = prediction.camera.to_image(head.vertices(prediction.params))
+        panels.append((label, overlay_mesh(small, vertices_px * shrink + shift, head.faces)))
     return side_by_side(panels)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from neuface.fitting.config import FitConfig
+from neuface.model_inputs import model_inputs
 from neuface.models import FaceModel
 from studies.common.cases import Case
 from studies.common.kept_runs import Json
@@ -53,7 +54,8 @@ def run_variant(variant: Variant, clip: str, group: str, case: Case, model: Face
         "views": views,
     }
     if variant.config is None:
-        prediction = encoder_prediction(case.clip, model, FitConfig())
+        crops = model_inputs(case.clip, model).crops
+        prediction = crops.prediction_in_frame(encoder_prediction(case.clip, model, FitConfig()))
         return Run(**common, scores=score(case, model.head, prediction))
     result = fit_clip(case.clip, model, variant.config, variant.parameters)
     losses = result.history["total"]
@@ -62,7 +64,7 @@ def run_variant(variant: Variant, clip: str, group: str, case: Case, model: Face
         scores=score(case, model.head, result.prediction),
         passes=len(losses) - 1,
         seconds=result.seconds,
-        stop_reason=result.stop_reason,
+        stop_reason=result.outcome.label,
         start_loss=losses[0],
         least_loss=least(losses),
         identity_spread=tuple(result.identity_spread),

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from neuface import metrics
-from neuface.cropping import steady_crops
 from neuface.evaluation.figures import Figures, image_nme_percent, measure, vertices_in_chunks
 from neuface.evaluation.landmarks_3d import PER_IMAGE, PER_VIEW, landmark_3d_errors_mm
 from neuface.geometry.sampling import evenly_spread_indices
@@ -70,8 +69,7 @@ class Scores(Figures):
 def score(case: Case, head: HeadModel, prediction: Prediction) -> Scores:
     """All figures of one prediction with batch axes `views time`."""
     track = case.clip.track
-    crops = steady_crops(track, case.clip.recording.sizes_hw)
-    figures = measure(head, prediction, track, crops, track.usable, case.truth)
+    figures = measure(head, prediction, track, track.usable, case.truth)
     scaled = face = scan = scan_scaled = None
     if case.truth is not None:
         scaled, face = _truth_errors_mm(head, prediction.params, case.truth)
@@ -99,13 +97,12 @@ def _motion_scores(case: Case, head: HeadModel, prediction: Prediction) -> dict[
     params, everything = prediction.params, torch.ones_like(case.clip.track.usable)
     scores = {"jitter_mm": _number(metrics.jitter_mm(head.landmarks(params, IBUG68.name), everything))}
     if case.true_landmarks_px is not None:
-        crops = steady_crops(case.clip.track, case.clip.recording.sizes_hw)
         exact = Track(
             points_px=case.true_landmarks_px,
             confidence=torch.ones_like(case.true_landmarks_px[..., 0]),
             scheme=IBUG68,
         )
-        scores["true_nme_percent"] = _number(image_nme_percent(head, prediction, exact, crops).nanmean())
+        scores["true_nme_percent"] = _number(image_nme_percent(head, prediction, exact).nanmean())
     if case.truth is None:
         return scores
     turns = (params.root_rotvec, case.truth.root_rotvec, everything)

@@ -69,7 +69,10 @@ class BoundedParameters(FreeParameters):
 
 
 def encoder_prediction(clip: Clip, model: FaceModel, config: FitConfig) -> Prediction:
-    """The predictions of the pretrained encoder for a clip, batch axes `views time`: the start of every fit."""
+    """The predictions of the pretrained encoder for a clip, batch axes `views time`: the start of every fit.
+
+    Its cameras project to the NDC of the model's crops.
+    """
     encoder = copy.deepcopy(model.encoder).eval()
     return predict_clip(encoder, model_inputs(clip, model).encoded(model.encoder), config.batch_size)
 

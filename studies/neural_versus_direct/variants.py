@@ -146,7 +146,7 @@ def try_rates(
                     start_loss=losses[0],
                     final_loss=least(losses),
                     passes=len(losses) - 1,
-                    stop_reason=result.stop_reason,
+                    stop_reason=result.outcome.label,
                 )
             )
     return tuple(trials)

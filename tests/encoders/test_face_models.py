@@ -74,7 +74,8 @@ def test_the_whole_fit(
 ) -> None:
     monkeypatch.setenv(ASSETS_VARIABLE, str(assets))
     assert assets_dirs() == (assets,)
-    result = neuface.optimize(clip, model=name, config=SHORT, progress=False)
+    model = neuface.load_model(name, assets=assets)
+    result = neuface.optimize(clip, model=model, config=SHORT, progress=False)
     assert result.model == name
     assert result.head_name == "flame2020"
     assert len(result.history["total"]) == 3
@@ -83,11 +84,16 @@ def test_the_whole_fit(
     assert not result.params.neck_rotvec.any()
     assert bool(torch.isfinite(result.image_nme_percent).all())
     result.save(tmp_path / "result.npz")
-    head = neuface.load_model(name, assets=assets).head
-    again = neuface.FitResult.load(tmp_path / "result.npz", head=head)
-    assert torch.equal(again.params.jaw_rotvec, result.params.jaw_rotvec)
-    assert torch.equal(again.crops.T_crop_frame, result.crops.T_crop_frame)
-    assert torch.equal(again.vertices(), result.vertices())
+    with monkeypatch.context() as without_files:
+        without_files.setenv(ASSETS_VARIABLE, str(tmp_path))
+        again = neuface.FitResult.load(tmp_path / "result.npz")
+        assert torch.equal(again.jaw_rotvec, result.jaw_rotvec)
+        assert f"model {name}" in repr(again)
+        with pytest.raises(neuface.InputError, match="FLAME"):
+            again.vertices()
+        # The loaded model is enough: no file is read again.
+        given = again.vertices(model.head)
+    assert torch.equal(given, result.vertices())
 
 
 def test_emoca_changes_only_the_chosen_network(assets: Path, clip: Clip) -> None:

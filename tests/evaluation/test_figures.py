@@ -1,4 +1,4 @@
-"""The figures of a whole clip, on answers whose errors are known."""
+"""The figures of a whole clip, for predictions whose errors are known."""
 
 from __future__ import annotations
 
@@ -13,25 +13,20 @@ from neuface import metrics
 from neuface.evaluation.figures import Figures, image_nme_percent, measure
 from neuface.head.model import HeadModel
 from neuface.landmarks.schemes import SCHEMES
-from neuface.structs import Crop, HeadParams, Prediction, Track, WeakPerspective
-
-CROP_PX = 200
+from neuface.structs import HeadParams, Prediction, Track, WeakPerspective
 
 
 class Case:
-    """A prediction for two cameras, its perfect landmarks, and the frames' crops."""
+    """A prediction for some cameras, and landmarks that it meets exactly."""
 
     def __init__(self, head: HeadModel, params: HeadParams, scheme: str = "ibug68") -> None:
         views, time = params.identity.shape[:2]
         self.head, self.params = head, params
         self.camera = WeakPerspective(
-            scale=torch.full((views, time), 4.0, dtype=torch.float64),
-            offset=torch.zeros(views, time, 2, dtype=torch.float64),
+            scale=torch.full((views, time), 800.0, dtype=torch.float64),
+            offset=torch.full((views, time, 2), 240.0, dtype=torch.float64),
         )
-        # A crop of 200 px at half the frame's scale, its corner at (40, 60).
-        to_crop = torch.tensor([[0.5, 0, -20.0], [0, 0.5, -30.0], [0, 0, 1]], dtype=torch.float64)
-        self.crops = Crop(T_crop_frame=to_crop.expand(views, time, 3, 3), size_px=CROP_PX)
-        points = self.crops.ndc_to_frame(self.camera.project(head.landmarks(params, scheme)))
+        points = self.camera.project(head.landmarks(params, scheme))
         self.landmarks = Track(
             points_px=points, confidence=torch.ones_like(points[..., 0]), scheme=SCHEMES[scheme]
         )
@@ -42,11 +37,11 @@ class Case:
         return Prediction(params=self.params, camera=self.camera)
 
     def figures(self, truth: HeadParams | None = None) -> Figures:
-        return measure(self.head, self.prediction, self.landmarks, self.crops, self.valid, truth)
+        return measure(self.head, self.prediction, self.landmarks, self.valid, truth)
 
 
 @pytest.mark.parametrize("scheme", ["ibug68", "mediapipe478"])
-def test_a_perfect_answer_has_no_error(tiny_head, random_params, scheme: str) -> None:
+def test_a_perfect_prediction_has_no_error(tiny_head, random_params, scheme: str) -> None:
     params = random_params(tiny_head(), 2, 6)
     figures = Case(tiny_head(), params, scheme).figures(truth=params)
     assert figures.nme_percent == pytest.approx(0, abs=1e-9)
@@ -92,7 +87,7 @@ def test_images_without_landmarks_are_nan_alone(tiny_head, random_params) -> Non
     confidence = case.landmarks.confidence.clone()
     confidence[1, 3] = 0
     case.landmarks = replace(case.landmarks, confidence=confidence)
-    per_image = image_nme_percent(case.head, case.prediction, case.landmarks, case.crops)
+    per_image = image_nme_percent(case.head, case.prediction, case.landmarks)
     assert per_image.isnan().nonzero().tolist() == [[1, 3]]
     assert case.figures().nme_percent == pytest.approx(0, abs=1e-9)
 

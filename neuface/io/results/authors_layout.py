@@ -38,7 +38,7 @@ class AuthorsResult:
     """What such a file holds, in this package's conventions."""
 
     prediction: Prediction
-    """Batch axes `views time`."""
+    """Batch axes `views time`; its cameras project to the pixels of the crops."""
     landmarks: Track
     """In the pixels of the crops, for the file does not say where those lie in the frames."""
     crops: Crop
@@ -54,12 +54,15 @@ def write_authors_result(
 
     Args:
         path: the file, named `params.npz` by the authors.
-        prediction, landmarks, crops: of the same views and frames; landmarks in frame pixels.
+        prediction, landmarks: of the same views and frames; cameras and landmarks in frame pixels.
+        crops: the squares in whose coordinates the file has its numbers. Those of a result follow from its
+            landmarks by the model's rule: `steady_crops(to_ibug68(result.landmarks), result.frame_sizes_hw,
+            model.crop_rule)`.
         head_name: of the head model that the parameters belong to.
 
     Raises:
         InputError: another head than FLAME 2020, crops of another size than 224 px, or parameters that the layout
-            has no room for: a turned neck, turned eyes, further coefficients, eyelids.
+            has no room for: rotations of neck or eyes, further coefficients, eyelids.
     """
     if head_name not in ("flame2020", UNKNOWN_VERSION):
         raise InputError(
@@ -78,7 +81,7 @@ def write_authors_result(
     crop_px = crops.to_crop_px(sparse.points_px)
     missing = (sparse.confidence <= 0)[..., None]
     arrays = {
-        "cam": code_from_camera(prediction.camera),
+        "cam": code_from_camera(crops.camera_in_crop(prediction.camera)),
         "pose": torch.cat((params.root_rotvec, params.jaw_rotvec), -1),
         "expr": _cut(params, "expression", SHAPES["expr"][0]),
         "shapes": _cut(params, "identity", SHAPES["shapes"][0]),
@@ -92,7 +95,7 @@ def write_authors_result(
 
 
 def read_authors_result(path: str | os.PathLike[str], *, views: int = 1) -> AuthorsResult:
-    """Read a file in the authors' layout; it holds no number of views, so that has to be given.
+    """Read a file in the authors' layout. It does not hold the number of views, so `views` gives it.
 
     Raises InputError for a damaged file, missing, misshapen or infinite arrays, or views that do not fit.
     """
@@ -114,28 +117,29 @@ def read_authors_result(path: str | os.PathLike[str], *, views: int = 1) -> Auth
             raise InputError(f"{path}: {name!r} has numbers that are not finite")
     if views < 1 or not images[0] or images[0] % views:
         raise InputError(
-            f"{path}: has {images[0]} images, which is no whole number of frames of {views} views"
+            f"{path}: has {images[0]} images, which is not a multiple of {views} views; give the number of cameras"
         )
     cam, pose, expression, identity, points = (_by_view(arrays[name], views) for name in SHAPES)
     found = points.isfinite().all(-1)
+    crops = Crop(T_crop_frame=torch.eye(3).to(points).expand(*found.shape[:2], 3, 3), size_px=CROP_PX)
     return AuthorsResult(
         prediction=Prediction(
             params=flame_params(
                 identity=identity, expression=expression, root_rotvec=pose[..., :3], jaw_rotvec=pose[..., 3:]
             ),
-            camera=camera_from_code(cam),
+            camera=crops.camera_in_frame(camera_from_code(cam)),
         ),
         landmarks=Track(
             points_px=torch.where(found[..., None], (points + 1) * (CROP_PX / 2), 0.0),
             confidence=found.to(points),
             scheme=IBUG68,
         ),
-        crops=Crop(T_crop_frame=torch.eye(3).to(points).expand(*found.shape[:2], 3, 3), size_px=CROP_PX),
+        crops=crops,
     )
 
 
 def _cut(params: HeadParams, name: str, size: int) -> Float[Tensor, "views time size"]:
-    """The first coefficients, padded with zeros; there may be nothing behind them."""
+    """The first `size` coefficients, padded with zeros; InputError if a further one is not zero."""
     code = getattr(params, name)
     if bool(code[..., size:].any()):
         raise InputError(

@@ -9,11 +9,11 @@ import pytest
 import roma
 import torch
 
-from neuface.demo import demo_identity
 from neuface.errors import InputError
 from neuface.head.model import HeadModel
 from neuface.io.scans import Scan
 from neuface.synthetic.clips import head_motion
+from neuface.synthetic.people import demo_identity
 from neuface.synthetic.scan_clips import film_scan, paint_scan
 from studies.common.cases import ALIGNING_POINTS, CaseSpec, make_case, person, upright
 

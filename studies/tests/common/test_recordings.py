@@ -9,12 +9,12 @@ import pytest
 import torch
 from data_folders import DATA, needs
 
-from neuface.cropping import steady_crops
 from neuface.errors import InputError
 from neuface.evaluation.figures import image_nme_percent
 from neuface.fitting.config import FitConfig
 from neuface.head.model import facing_yaw_rad
 from neuface.io.scans import read_scan
+from neuface.model_inputs import model_inputs
 from neuface.models import load_model
 from studies.common.data_folder import files_below
 from studies.common.recordings import RECORDINGS, find_footage
@@ -104,15 +104,15 @@ def test_profiles_of_an_unseen_person() -> None:
     """MediaPipe's own places for its points in profiles explain a real clip better than those of the front view."""
     (real,) = (case for case in find_footage(DATA).cases if case.name == "head_pose_female")
     clip, model = real.load(), load_model("open")
-    predicted = encoder_prediction(clip, model, FitConfig())
+    crops = model_inputs(clip, model).crops
+    predicted = crops.prediction_in_frame(encoder_prediction(clip, model, FitConfig()))
     frontal = replace(
         model.head.embeddings["mediapipe478"], contour_yaw_rad=torch.zeros(0),
         contour_triangles=torch.zeros(0, 0).long(), contour_barycentric=torch.zeros(0, 0, 3),
     )  # fmt: skip
     fixed = replace(model.head, embeddings={**model.head.embeddings, "mediapipe478": frontal})
-    crops = steady_crops(clip.track, clip.recording.sizes_hw)
-    found = image_nme_percent(model.head, predicted, clip.track, crops)[0]
-    without = image_nme_percent(fixed, predicted, clip.track, crops)[0]
+    found = image_nme_percent(model.head, predicted, clip.track)[0]
+    without = image_nme_percent(fixed, predicted, clip.track)[0]
     profile = facing_yaw_rad(predicted.params)[0].abs().rad2deg() > 30
     assert int(profile.sum()) >= 5
     assert float(found.nanmean()) < 8

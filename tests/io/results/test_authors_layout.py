@@ -69,7 +69,7 @@ def test_the_projection_worked_out_by_hand(tmp_path: Path) -> None:
     np.savez(tmp_path / "params.npz", allow_pickle=False, **arrays)
     found = read_authors_result(tmp_path / "params.npz")
     point = torch.tensor([0.01, 0.02, 0.03]).expand(1, 1, 1, 3)
-    seen_px = found.crops.ndc_to_px(found.prediction.camera.project(point))
+    seen_px = found.prediction.camera.project(point)
     torch.testing.assert_close(seen_px[0, 0, 0], torch.tensor([210.56, 273.28]), atol=1e-4, rtol=0)
     torch.testing.assert_close(
         found.landmarks.points_px[0, 0, 5], torch.tensor([210.56, 273.28]), atol=1e-4, rtol=0
@@ -145,8 +145,8 @@ def test_other_heads_and_crops_are_refused(result: AuthorsResult, tmp_path: Path
         ({"expr": np.zeros((2, 50), "f4")}, 1, "'expr' has the shape"),
         ({"shapes": np.full((IMAGES, 100), np.nan, "f4")}, 1, "'shapes' has numbers that are not finite"),
         ({"cam": np.zeros((IMAGES, 3), int)}, 1, "'cam' has the shape"),
-        ({}, 4, "no whole number of frames of 4 views"),
-        ({}, 0, "no whole number of frames of 0 views"),
+        ({}, 4, "not a multiple of 4 views"),
+        ({}, 0, "not a multiple of 0 views"),
     ],
 )
 def test_files_that_do_not_fit(

@@ -25,7 +25,7 @@ import neuface
 from neuface.io.cameras import CONVENTION, UNITS
 from neuface.io.heads import write_head
 from neuface.landmarks.schemes import IBUG68
-from neuface.structs import Crop, Prediction, Track, WeakPerspective
+from neuface.structs import Prediction, Track, WeakPerspective
 
 pytest.importorskip("resource")
 MUTATIONS = 70
@@ -97,23 +97,30 @@ def write_seeds(folder: Path, open_head: neuface.HeadModel) -> None:
 def write_result(path: Path, head: neuface.HeadModel) -> None:
     """A result of one view and two frames."""
     camera = WeakPerspective(scale=torch.ones(1, 2), offset=torch.zeros(1, 2, 2))
-    prediction = Prediction(params=head.neutral(1, 2), camera=camera)
+    params = head.neutral(1, 2)
     neuface.FitResult(
-        prediction=prediction,
-        initial=prediction,
-        crops=Crop(T_crop_frame=torch.eye(3).expand(1, 2, 3, 3), size_px=224),
+        identity=torch.zeros(head.num_identity),
+        expression=params.expression,
+        root_rotvec=params.root_rotvec,
+        neck_rotvec=params.neck_rotvec,
+        jaw_rotvec=params.jaw_rotvec,
+        eyes_rotvec=params.eyes_rotvec,
+        camera=camera,
+        initial=Prediction(params=params, camera=camera),
         landmarks=Track(points_px=torch.zeros(1, 2, 68, 2), confidence=torch.ones(1, 2, 68), scheme=IBUG68),
         status=torch.zeros(1, 2, dtype=torch.int64),
         image_nme_percent=torch.zeros(1, 2),
         history={"total": [1.0, 0.5]},
         identity_spread=[],
-        stop_reason="pass limit",
+        outcome=neuface.Outcome.PASS_LIMIT,
         config=neuface.FitConfig(),
         model="open",
         head_name=head.name,
-        head_hash=head.content_hash(),
+        head_hash=head.parameter_hash(),
         fps=25.0,
         names=("a",),
+        frame_sizes_hw=((48, 64),),
+        timestamps_s=torch.arange(2) / 25.0,
         seconds=1.0,
     ).save(path)
 

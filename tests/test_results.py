@@ -1,0 +1,204 @@
+"""`FitResult` as data: files, filtering, three lines of text, and the heads and videos that belong to it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import neuface
+from neuface import FitConfig, FitResult, Outcome, Status
+from neuface.frames import ArraySource
+from neuface.io.npz import read_arrays, write_arrays
+from neuface.landmarks.schemes import IBUG68
+from neuface.results import failed_frames, overlay_pictures
+from neuface.structs import Prediction, TensorStruct, Track, WeakPerspective
+
+VIEWS, TIME = 2, 4
+
+
+@pytest.fixture(scope="module")
+def result() -> FitResult:
+    """Random parameters of the open head in two views of different size; nothing was fitted."""
+    head = neuface.load_head("open")
+    generator = torch.Generator().manual_seed(0)
+
+    def random(*shape: int) -> Tensor:
+        return torch.rand(shape, generator=generator)
+
+    camera = WeakPerspective(scale=400 + random(VIEWS, TIME), offset=30 + random(VIEWS, TIME, 2))
+    neutral = head.neutral(VIEWS, TIME)
+    return FitResult(
+        identity=random(100),
+        expression=random(*neutral.expression.shape),
+        root_rotvec=0.1 * random(VIEWS, TIME, 3),
+        neck_rotvec=neutral.neck_rotvec,
+        jaw_rotvec=neutral.jaw_rotvec,
+        eyes_rotvec=neutral.eyes_rotvec,
+        camera=camera,
+        initial=Prediction(params=replace(neutral, identity=random(VIEWS, TIME, 100)), camera=camera),
+        landmarks=Track(
+            points_px=60 * random(VIEWS, TIME, 68, 2), confidence=random(VIEWS, TIME, 68), scheme=IBUG68
+        ),
+        status=torch.tensor([[0, 0, 1, 0], [0, 2, 0, 0]]),
+        image_nme_percent=torch.tensor([[1.0, 2.0, torch.nan, 3.0], [1.0, 20.0, 2.0, 2.0]]),
+        outcome=Outcome.CONVERGED,
+        history={"total": [1.0, 0.5], "landmark": [0.9, 0.3]},
+        identity_spread=[0.1, 0.2],
+        config=FitConfig.paper(max_passes=1),
+        model="open",
+        head_name=head.name,
+        head_hash=head.parameter_hash(),
+        names=("left", "right"),
+        frame_sizes_hw=((48, 64), (32, 40)),
+        timestamps_s=torch.arange(TIME, dtype=torch.float64) / 25,
+        fps=25.0,
+        seconds=1.5,
+    )
+
+
+def same(first: Any, second: Any) -> bool:
+    if isinstance(first, Tensor):
+        return first.dtype == second.dtype and torch.equal(first.nan_to_num(-1), second.nan_to_num(-1))
+    if isinstance(first, TensorStruct):
+        pairs = [(getattr(first, item.name), getattr(second, item.name)) for item in fields(first)]
+        return type(first) is type(second) and all(same(*pair) for pair in pairs)
+    return first == second
+
+
+@pytest.mark.parametrize("identity", ["shared", "per image"])
+def test_saving_and_loading_give_every_field_back(result: FitResult, tmp_path: Path, identity: str) -> None:
+    if identity == "per image":
+        result = replace(result, identity=torch.rand(VIEWS, TIME, 100))
+    result.save(tmp_path / "talk.npz")
+    again = FitResult.load(tmp_path / "talk.npz")
+    different = [
+        item.name for item in fields(result) if not same(*(getattr(x, item.name) for x in (result, again)))
+    ]
+    assert different == []
+    assert same(again.prediction, result.prediction)
+    with np.load(tmp_path / "talk.npz", allow_pickle=False) as archive:
+        assert not any(archive[name].dtype.hasobject for name in archive.files)
+        assert "identity" in archive.files
+
+
+def test_a_result_is_read_and_filtered_without_any_model(
+    result: FitResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace(result, model="deca", head_name="flame2020", head_hash="0" * 64).save(tmp_path / "talk.npz")
+    monkeypatch.setattr("neuface.models.load_head", lambda *_: pytest.fail("a head was read"))
+    again = FitResult.load(tmp_path / "talk.npz")
+    assert (again.status == Status.POOR_FIT).nonzero().tolist() == [[1, 1]]
+    assert again.valid.sum() == 7
+    assert [(item["view"], item["frame"], item["status"]) for item in failed_frames(again)] == [
+        ("left", 2, "NO_LANDMARKS"),
+        ("right", 1, "POOR_FIT"),
+    ]
+    assert "model deca" in repr(again)
+
+
+def test_three_lines_of_text(result: FitResult) -> None:
+    first, second, third = repr(result).splitlines()
+    assert first == "FitResult: 4 frames of left 64x48, right 40x32; model open, one identity"
+    assert second == "  6 fitted, 1 no landmarks, 1 poor fit; NME 4.43 %"
+    assert third == f"  1 passes in 1.5 s. {Outcome.CONVERGED.value}"
+
+
+def test_another_head_is_refused(result: FitResult) -> None:
+    head = neuface.load_head("open")
+    other = replace(head, name="someone's own", template=1.1 * head.template)
+    with pytest.raises(neuface.ModelMismatchError, match="someone's own"):
+        result.vertices(other)
+    with pytest.raises(neuface.ModelMismatchError, match="another shape"):
+        result.report(head=other)
+    with pytest.raises(neuface.ModelMismatchError, match="another shape"):
+        replace(result, head_hash="0" * 64).vertices()
+    owned = replace(result, head_name=other.name, head_hash=other.parameter_hash())
+    assert float(owned.vertices(other).sub(result.vertices(head)).abs().max()) > 1e-3
+
+
+def test_the_video_has_to_be_the_one_that_was_fitted(result: FitResult, tmp_path: Path) -> None:
+    with pytest.raises(neuface.InputError, match="does not hold its video"):
+        result.overlay(tmp_path / "overlay.mp4")
+    views = [np.zeros((TIME, *size, 3), np.uint8) for size in result.frame_sizes_hw]
+    pictures = list(overlay_pictures(result, neuface.load_head("open"), ArraySource(views)))
+    assert len(pictures) == TIME
+    for wrong in (views[:1], [view[:3] for view in views], [views[0], views[0]]):
+        with pytest.raises(neuface.InputError, match="give the video that was fitted"):
+            result.overlay(tmp_path / "overlay.mp4", ArraySource(wrong))
+
+
+def changed_meta(arrays: dict[str, np.ndarray], **changes: Any) -> dict[str, np.ndarray]:
+    meta = json.loads(str(arrays["meta"])) | changes
+    kept = {name: value for name, value in meta.items() if value is not None}
+    return arrays | {"meta": np.array(json.dumps(kept))}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"format": 99}, "result of format 99, and this version of neuface reads format 1"),
+        ({"format": "1"}, "result of format '1'"),
+        ({"head_hash": None}, "'meta' lacks head_hash"),
+        ({"fps": "25"}, "'meta' lacks fps"),
+        ({"names": ["left"]}, "2 view\\(s\\), but 1 name"),
+        ({"frame_sizes_hw": [[1, 2], [3]]}, "not a complete"),
+        ({"outcome": "LOST"}, "LOST"),
+        ({"scheme": "ibug51"}, "unknown landmark scheme 'ibug51'"),
+        ({"camera": "Fisheye"}, "camera is of the kind 'Fisheye'"),
+        ({"config": {}}, "FitConfig is of the kind None"),
+        ({"config": {"kind": "Popen", "args": "true"}}, "FitConfig is of the kind 'Popen'"),
+        ({"config": {"kind": "FitConfig"}}, "FitConfig has other fields"),
+    ],
+)
+def test_a_damaged_description_is_refused(
+    result: FitResult, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    path = tmp_path / "talk.npz"
+    result.save(path)
+    write_arrays(path, changed_meta(read_arrays(path), **changes))
+    with pytest.raises(neuface.InputError, match=message):
+        FitResult.load(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "array", "message"),
+    [
+        ("meta", None, "no readable 'meta'"),
+        ("camera.scale", None, "camera.scale is missing"),
+        (
+            "expression",
+            np.zeros((VIEWS, 3, 52), "f4"),
+            r"expression has the shape \(2, 3, 52\) instead of \(2, 4, 52\)",
+        ),
+        ("identity", np.zeros(90, "f4"), r"identity has the shape \(90,\) instead of \(100\)"),
+        ("timestamps_s", np.zeros(3), r"timestamps_s has the shape \(3,\) instead of \(4\)"),
+        ("root_rotvec", np.zeros((VIEWS, TIME, 3), "i4"), "root_rotvec has the type int32"),
+        ("status", np.full((VIEWS, TIME), 7, "i1"), "status holds numbers"),
+        ("history.total", np.zeros(5), "history"),
+        ("history.total", None, "history"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_refused(
+    result: FitResult, tmp_path: Path, name: str, array: np.ndarray | None, message: str
+) -> None:
+    path = tmp_path / "talk.npz"
+    result.save(path)
+    arrays = read_arrays(path) | {name: array}
+    write_arrays(path, {key: value for key, value in arrays.items() if value is not None})
+    with pytest.raises(neuface.InputError, match=message):
+        FitResult.load(path)
+
+
+def test_a_cut_off_file_is_refused(result: FitResult, tmp_path: Path) -> None:
+    path = tmp_path / "talk.npz"
+    result.save(path)
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(neuface.InputError, match="not a readable npz"):
+        FitResult.load(path)
