@@ -13,7 +13,6 @@ import numpy as np
 import tyro
 
 import neuface
-from neuface.structs import Status
 
 DATA = Path(__file__).parent / "data"
 
@@ -27,7 +26,7 @@ def main(out: Path = Path("out"), passes: int = 10) -> None:
     )
 
     print(result)
-    for status in Status:
+    for status in neuface.Status:
         frames = (result.status[0] == status).nonzero()[:, 0].tolist()
         print(f"{status.name}: {len(frames)} frames {frames[:10]}\n    {status.sentence}")
 

@@ -31,7 +31,8 @@ def main(videos: Path = DATA, out: Path = Path("out"), passes: int = 5, max_fram
             print(f"{video.name}: {error}")
             continue
         result.save(target)
-        print(f"{video.name}: {result.image_nme_percent.nanmean():.2f} % landmark error")
+        error = result.image_nme_percent.nanmean()
+        print(f"{video.name}: landmark error {error:.2f} %, {result.outcome.label}")
 
 
 if __name__ == "__main__":
