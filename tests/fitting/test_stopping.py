@@ -158,5 +158,5 @@ def test_a_clip_without_landmarks_is_refused(tiny_head) -> None:
     head = tiny_head()
     truth = turning_heads(head, 1, 3)
     problem = silenced(problem_of(head, truth), [(0, 0), (0, 1), (0, 2)])
-    with pytest.raises(InputError, match="no frame of the clip has landmarks"):
+    with pytest.raises(InputError, match="no frame of the clip has the six landmarks"):
         fit(FreeParameters(truth), head, problem, FitConfig())

@@ -55,6 +55,7 @@ def test_a_frame_without_a_face_has_confidence_zero(face_alignment: FaceAlignmen
     assert not confidence.any()
 
 
+@pytest.mark.slow  # numba compiles for most of its time
 def test_the_largest_box_is_aligned(
     face_alignment: FaceAlignmentDetector, monkeypatch: pytest.MonkeyPatch
 ) -> None:

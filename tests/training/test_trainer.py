@@ -54,6 +54,7 @@ def weights(encoder: OpenEncoder) -> torch.Tensor:
     return torch.cat([value.double().flatten() for value in encoder.state_dict().values()])
 
 
+@pytest.mark.slow
 def test_a_run_leaves_weights_log_and_curves(folder: Path, open_head: HeadModel) -> None:
     encoder = train_encoder(folder, OPTIONS, progress=False)
     rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
@@ -69,6 +70,7 @@ def test_a_run_leaves_weights_log_and_curves(folder: Path, open_head: HeadModel)
         assert json.loads(archive.metadata()["training"])["nme68_percent"] == best
 
 
+@pytest.mark.slow
 def test_a_continued_run_equals_an_uninterrupted_one(folder: Path, tmp_path: Path) -> None:
     unbroken = train_encoder(folder, OPTIONS, progress=False)
     broken = tmp_path / "broken"
@@ -94,6 +96,7 @@ def test_a_continued_run_equals_an_uninterrupted_one(folder: Path, tmp_path: Pat
     assert torch.equal(weights(other), weights(unbroken))
 
 
+@pytest.mark.slow
 def test_torchs_global_state_is_restored(folder: Path) -> None:
     """Another number of threads in the caller changes neither the result nor the caller's setting afterwards."""
     before = torch.get_num_threads()
@@ -119,6 +122,7 @@ def test_threads_are_restored_after_an_error(folder: Path) -> None:
     assert torch.get_num_threads() == before
 
 
+@pytest.mark.slow
 def test_another_seed_gives_other_weights(folder: Path) -> None:
     first = train_encoder(folder, replace(OPTIONS, steps=3), progress=False)
     (folder / "checkpoint.pt").unlink()
@@ -126,6 +130,7 @@ def test_another_seed_gives_other_weights(folder: Path) -> None:
     assert not torch.equal(weights(first), weights(second))
 
 
+@pytest.mark.slow
 def test_a_folder_of_another_run_is_not_continued(folder: Path) -> None:
     train_encoder(folder, replace(OPTIONS, steps=3), progress=False)
     with pytest.raises(InputError, match=r"other options: learning_rate 0\.004 \(now 0\.1\)"):
@@ -152,6 +157,7 @@ def test_a_shard_of_another_head_is_refused(folder: Path) -> None:
         train_encoder(folder, OPTIONS, progress=False)
 
 
+@pytest.mark.slow
 def test_begins_with_given_weights(folder: Path, tmp_path: Path, open_head: HeadModel) -> None:
     given = OpenEncoder(open_head, OpenEncoderConfig(widths=OPTIONS.widths))
     path = tmp_path / "given.safetensors"
@@ -168,6 +174,7 @@ def test_begins_with_given_weights(folder: Path, tmp_path: Path, open_head: Head
         train_encoder(folder, replace(still, widths=(8, 8, 16, 32)), start=[path], progress=False)
 
 
+@pytest.mark.slow
 def test_training_begins_with_the_mean_of_several_weights(
     folder: Path, tmp_path: Path, open_head: HeadModel
 ) -> None:
@@ -188,6 +195,7 @@ def test_training_begins_with_the_mean_of_several_weights(
         train_encoder(folder, OPTIONS, start=paths, progress=False)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_other_footage_or_another_version_is_not_continued(folder: Path) -> None:
     short = replace(OPTIONS, steps=3)
     train_encoder(folder, short, progress=False)
@@ -202,6 +210,7 @@ def test_a_checkpoint_of_other_footage_or_another_version_is_not_continued(folde
         train_encoder(folder, short, progress=False)
 
 
+@pytest.mark.slow
 def test_a_training_that_diverges_is_reported_and_keeps_its_checkpoint(folder: Path) -> None:
     train_encoder(folder, replace(OPTIONS, steps=3), progress=False)
     before = (folder / "checkpoint.pt").read_bytes()
@@ -217,6 +226,7 @@ def test_a_training_that_diverges_is_reported_and_keeps_its_checkpoint(folder: P
     assert (folder / "checkpoint.pt").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_training_lowers_the_error(folder: Path, open_head: HeadModel) -> None:
     """Measured on the training pictures: the gradients of all parts have the right sign."""
     longer = replace(OPTIONS, steps=60, batch=24, widths=(8, 8, 16, 32), ema_decay=0.5, steps_per_check=60)

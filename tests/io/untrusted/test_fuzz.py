@@ -28,6 +28,7 @@ from neuface.landmarks.schemes import IBUG68
 from neuface.structs import Prediction, Track, WeakPerspective
 
 pytest.importorskip("resource")
+pytestmark = pytest.mark.slow
 MUTATIONS = 70
 HERE = Path(__file__).parent
 
