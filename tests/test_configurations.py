@@ -7,6 +7,7 @@ import torch
 
 import neuface
 from neuface import Clip, HeadModel, InputError
+from neuface.results import head_of
 from neuface.synthetic.clips import make_talking_clip
 
 
