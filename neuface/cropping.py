@@ -192,7 +192,7 @@ def crop_images(
     crops = [
         _crop_one(frame, matrix, size_px, antialias)
         for frame, matrix in zip(frames, T_crop_frame, strict=True)
-    ]  # one at a time: only one frame is ever held as floats
+    ]  # one at a time, so that only one frame is in memory as floats
     return torch.stack(crops) if crops else frames.new_zeros((0, 3, size_px, size_px), dtype=torch.float32)
 
 

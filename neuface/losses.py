@@ -17,9 +17,11 @@ NORM_SOFTNESS = 1e-6
 # Differences of colour much larger than this (highlights, hair in the face, shadows) count by their size, not its
 # square; about the noise of a video frame.
 COLOUR_SOFTNESS = 0.03
-# Crop half-widths, L1; the outer eye corners of a face that looks ahead are about 0.8 apart.
+# Distance at which the saturating penalty is half the plain one, crop half-widths (L1); the outer eye corners of a
+# frontal face are about 0.8 apart.
 SATURATION_NDC = 0.1
-# Crop half-widths per metre: a head a thousandth of the crop wide.
+# Lower bound of a camera's scale before its logarithm, crop half-widths per metre: the head is then a thousandth of
+# the crop wide.
 SMALLEST_SCALE = 1e-2
 
 
@@ -33,8 +35,8 @@ def landmark_loss(
     """Eq. 2: L1 distance between projected and observed landmarks, in crop half-widths.
 
     The confidence-weighted mean over points; 0 for an image without landmarks. With `saturating`, a distance d counts
-    as d s / (d + s), s = SATURATION_NDC: alike near zero, and never more than s, so that a point that is far off
-    pulls hardly at all.
+    as d s / (d + s), s = SATURATION_NDC: alike near zero, and never more than s, so that an
+    outlier has hardly any gradient.
     """
     distance = (points_ndc - observed_ndc).abs().sum(-1)
     if saturating:
@@ -56,7 +58,7 @@ def temporal_loss(
 def code_smoothness(
     code: Float[Tensor, "images code"], target: Float[Tensor, "images code"]
 ) -> Float[Tensor, " images"]:
-    """L1 distance of a code to its smoothed course, mean over coefficients."""
+    """L1 distance of a code to its smoothed trajectory, mean over coefficients."""
     return (code - target).abs().mean(-1)
 
 
@@ -66,13 +68,13 @@ def camera_smoothness(
     target_scale: Float[Tensor, " images"],
     target_offset: Float[Tensor, "images 2"],
 ) -> Float[Tensor, " images"]:
-    """Distance of the head's place to its smoothed course, crop half-widths, plus that of its size (of a log)."""
-    place = _softened_norm(offset - target_offset)
-    return place + _softened_norm((log_scale(scale) - log_scale(target_scale))[..., None])
+    """Distance of the head's position to its smoothed trajectory, crop half-widths, plus that of its log size."""
+    position = _softened_norm(offset - target_offset)
+    return position + _softened_norm((log_scale(scale) - log_scale(target_scale))[..., None])
 
 
 def log_scale(scale: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
-    """Logarithm of a camera's scale. An encoder that saw no face may answer with none: then of SMALLEST_SCALE."""
+    """Logarithm of a camera's scale, which is at least SMALLEST_SCALE: without a face an encoder may predict 0."""
     return scale.clamp(min=SMALLEST_SCALE).log()
 
 
@@ -103,7 +105,7 @@ def expected_expression(
 ) -> Float[Tensor, " images"]:
     """Squared distance of what the expression does to unposed landmarks to what is expected, mm^2, mean over points.
 
-    Both in metres. Measured on the face, an expression is held in what landmarks tell of it, and nothing else.
+    Both in metres. Measured on the landmarks, the term constrains only what landmarks observe of an expression.
     """
     return (1000 * (points - expected)).square().sum(-1).mean(-1)
 

@@ -113,7 +113,7 @@ def _fit_clips(
     fitting = [model_inputs(clip, model) for clip in clips]
     started = time.perf_counter()
     head = model.head.to(place)
-    # A module moves in place; the loaded one is to stay where and as it is.
+    # `Module.to` moves a module in place, and the caller's own must not move.
     encoder = copy.deepcopy(model.encoder).to(place)
     problem = join_problems([_problem_of(seen, model, config) for seen in fitting]).to(place)
     run = fit_direct if config.parameters == "free" else fit

@@ -1,4 +1,4 @@
-"""What the fitting loop optimises: anything that answers crops with heads and cameras."""
+"""What the fitting loop optimises: anything that predicts heads and cameras from crops."""
 
 from __future__ import annotations
 

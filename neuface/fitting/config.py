@@ -39,23 +39,23 @@ class FitConfig:
     temporal_penalty: Literal["norm", "squared"] = "norm"
     """The norm of Eq. 3, or the released code's square: mean over the four numbers, summed over views."""
     expression_smoothness_weight: float = 0.01
-    """Weight of the L1 distance of expression codes to their smoothed course. Not in the paper."""
+    """Weight of the L1 distance of expression codes to their smoothed trajectory. Not in the paper."""
     jaw_smoothness_weight: float = 0.0
-    """Weight of the distance of the jaw's quaternion to its smoothed course. Not in the paper."""
+    """Weight of the distance of the jaw's quaternion to its smoothed trajectory. Not in the paper."""
     camera_smoothness_weight: float = 0.02
-    """Weight of the distance of the head's place and size in the frame to their smoothed course, in crop
+    """Weight of the distance of the head's position and size in the frame to their smoothed trajectories, in crop
     half-widths. Not in the paper."""
     multiview_weight: float = 4.0
     """Weight of the multi-view term (Eq. 4), which is in metres. Without a second view the term is zero."""
     multiview_sample: int = 0
-    """How many of a step's times the multi-view term looks at, drawn at random; 0 is all."""
+    """How many frames of a step the multi-view term uses, sampled at random; 0 is all."""
     photometric_weight: float = 0.0
     """Weight of the photometric term: colours of the picture against one texture per clip under estimated light."""
     identity_prior_weight: float = 0.3
-    """Weight of the squared deviation of the identity code from the expected one: it keeps what the steps' landmarks
-    do not tell. One code per clip is told by every camera, so it is divided by their number. Not in the paper."""
+    """Weight of the squared deviation of the identity code from the prior's mean: it constrains what the landmarks of
+    a step do not determine. It is divided by the number of views that share one code. Not in the paper."""
     expected_identity: Literal["encoder", "landmarks", "population"] = "landmarks"
-    """The code that the identity prior expects: the pretrained encoder's mean answer for the clip; what this and all
+    """Mean of the identity prior: the pretrained encoder's mean prediction for the clip; what this and all
     the clip's landmarks together make most probable, from which the fit then starts; or the population's mean, as in
     the regularisers of direct fitting (paper, Eq. 5). The first two are not in the paper."""
     expected_expression_weight: float = 2e-3
@@ -72,14 +72,14 @@ class FitConfig:
     image for all, as in the released code."""
     hold_size: bool = True
     """Keep the size of the face that `expected_identity` has, or the encoder's if that is the population's mean: the
-    cameras of this package (weak perspective) cannot tell it, so that it would drift. Not in the paper."""
+    cameras of this package (weak perspective) do not determine it, so that it would drift. Not in the paper."""
 
     smoother: Smoother = "local_quadratic"
-    """How courses over time are smoothed; `released` is the released code's four frames t-2 to t+1."""
+    """How trajectories are smoothed; `released` is the released code's four frames t-2 to t+1."""
     temporal_window: int = 7
     """Frames that the smoother looks at, odd."""
     bridge_gaps: bool = True
-    """Frames without landmarks are drawn to the course between their neighbours; else they have a say in it."""
+    """Trajectories are interpolated through frames without landmarks; otherwise their predictions count, too."""
     visibility: VisibilityTest = "angle_or_depth"
     """What hides a vertex: a normal turned away or lying deep (released code), only both together (the paper's
     text), another part of the face in front of it, or any of the three."""
@@ -129,7 +129,7 @@ class FitConfig:
     def paper(cls, **changes: Any) -> FitConfig:
         """The published equations (Eq. 1-4, Sec. 3.2): no priors, one identity code per image.
 
-        The paper tells no weights, window, or step size: those of `best()` stand in for them.
+        The paper reports no weights, window or step size: those of `best()` are used.
         """
         published: dict[str, Any] = {
             "landmark_weight": 1.0,
@@ -183,7 +183,7 @@ class FitConfig:
 
     @classmethod
     def direct(cls, **changes: Any) -> FitConfig:
-        """Direct fitting from the encoder's answer (Eq. 5): the terms of `paper()`, regularisers, coarse to fine."""
+        """Direct fitting from the encoder's predictions (Eq. 5): the terms of `paper()`, priors, coarse to fine."""
         baseline: dict[str, Any] = {
             "parameters": "free",
             "identity_prior_weight": 1e-3,

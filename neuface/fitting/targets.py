@@ -1,4 +1,4 @@
-"""The E-step: smooth courses over time, and one merged mesh per time from all views (paper, Sec. 3.2)."""
+"""The E-step: smooth trajectories, and one merged mesh per frame from all views (paper, Sec. 3.2)."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from neuface.losses import log_scale
 from neuface.render.visibility import vertex_visible
 from neuface.structs import HEAD_TO_IMAGE_SIGNS, Camera, HeadParams, Prediction, TensorStruct
 
-# Of the softmax over views in the released code.
+# Temperature of the softmax over views, as in the released code.
 SOFTMAX_TEMPERATURE = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
 class Targets(TensorStruct):
-    """What the M-step is pulled towards; None for what no term of the objective looks at."""
+    """The targets of the M-step; None for those that no term of the objective uses."""
 
     quaternion: Float[Tensor, "views time 4"]
     """Smoothed head orientation of every view."""
     vertices: Float[Tensor, "time vertices 3"] | None = None
-    """The merged unposed mesh; None when there is a single view, which has nothing to agree with."""
+    """The merged unposed mesh; None for a single view."""
     identity: Float[Tensor, " identity"]
-    """The identity code that is expected before looking at landmarks."""
+    """The mean of the identity prior."""
     expected_expression: Float[Tensor, "time points 3"] | None = None
     """`expression_landmarks` of the most probable expressions."""
     expression: Float[Tensor, "views time expression"] | None = None
@@ -44,7 +44,7 @@ class Targets(TensorStruct):
     jaw_quaternion: Float[Tensor, "views time 4"] | None = None
     """Smoothed orientation of the jaw."""
     camera: Camera | None = None
-    """Smoothed place and size in the frame, in the units of each image's crop."""
+    """Smoothed position and size in the frame, in the units of each image's crop."""
     appearance: EstimatedAppearance | None = None
     """The face's colours and the light of the clip."""
 
@@ -86,7 +86,7 @@ class ImageTargets(TensorStruct):
 
 def estimate_targets(
     head: HeadModel,
-    answer: Prediction,
+    prediction: Prediction,
     problem: Problem,
     config: FitConfig,
     expected_identity: Float[Tensor, " identity"] | None = None,
@@ -94,36 +94,36 @@ def estimate_targets(
 ) -> Targets:
     """One E-step over the whole clip, or over each of its chunks.
 
-    Carries gradient where `answer` does; the caller decides.
+    The targets carry a gradient where `prediction` does.
 
     Args:
-        answer: the encoder's answers, batch axes `views time`, of `problem`'s clip.
-        expected_identity: the target of the identity prior; None is the population's mean.
+        prediction: for the clip of `problem`, batch axes `views time`.
+        expected_identity: the mean of the identity prior; None is the population's mean.
         expected_expression: `expression_landmarks` of the most probable expressions, where they are known.
     """
-    params = answer.params
+    params = prediction.params
     known = problem.valid if config.bridge_gaps else torch.ones_like(problem.valid)
     starts = smoothing_starts(problem.starts, problem.time, config.chunk_frames)
 
-    def course(rotvec: Tensor) -> Tensor:
+    def smoothed(rotvec: Tensor) -> Tensor:
         return _smooth_rotations(rotvec, known, config, starts)
 
     expected = torch.zeros_like(params.identity[0, 0]) if expected_identity is None else expected_identity
     smooth_expression = config.expression_smoothness_weight > 0
     return Targets(
-        quaternion=course(params.root_rotvec),
+        quaternion=smoothed(params.root_rotvec),
         vertices=_merged_meshes(head, params, problem.valid, config),
         identity=expected,
         expected_expression=expected_expression,
         expression=_smooth_values(params.expression, known, config, starts) if smooth_expression else None,
-        jaw_quaternion=course(params.jaw_rotvec) if config.jaw_smoothness_weight > 0 else None,
-        camera=_smooth_camera(answer.camera, problem, known, config, starts)
+        jaw_quaternion=smoothed(params.jaw_rotvec) if config.jaw_smoothness_weight > 0 else None,
+        camera=_smooth_camera(prediction.camera, problem, known, config, starts)
         if config.camera_smoothness_weight > 0
         else None,
         appearance=None
         if problem.pictures is None
         else estimate_appearance(
-            head, answer, problem.pictures, problem.valid, ConfiguredVisibility(config=config)
+            head, prediction, problem.pictures, problem.valid, ConfiguredVisibility(config=config)
         ),
     )
 
@@ -131,10 +131,12 @@ def estimate_targets(
 def expression_landmarks(
     head: HeadModel, params: HeadParams, scheme: str
 ) -> Float[Tensor, "*batch points 3"]:
-    """What expression and jaw alone make of a scheme's landmarks: those of the mean face, unposed, metres."""
+    """Landmarks of the unposed mean face with this expression and jaw, metres."""
     zero = torch.zeros_like(params.root_rotvec)
-    still = replace(params, identity=torch.zeros_like(params.identity), root_rotvec=zero, neck_rotvec=zero)
-    return head.landmarks(still, scheme)
+    neutral_pose = replace(
+        params, identity=torch.zeros_like(params.identity), root_rotvec=zero, neck_rotvec=zero
+    )
+    return head.landmarks(neutral_pose, scheme)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,7 +182,7 @@ def _smooth_values(
     config: FitConfig,
     starts: tuple[int, ...],
 ) -> Float[Tensor, "views time c"]:
-    # The released code smooths nothing but rotations; its window of four would shift a course by half a frame.
+    # The released code smooths rotations alone; its window of four frames would shift a trajectory by half a frame.
     kind = "mean" if config.smoother == "released" else config.smoother
     return smooth(interpolate_missing(values, known, starts), config.temporal_window, kind, starts)
 
@@ -192,15 +194,15 @@ def _smooth_camera(
     config: FitConfig,
     starts: tuple[int, ...],
 ) -> Camera:
-    """Smoothed in frame pixels, for crops move and change their size; back in the units of each crop."""
+    """The camera smoothed in frame pixels, because crops move and change their size, then in each crop's units."""
     per_px, centre = problem.ndc_per_frame_px, problem.centre_px
     if per_px is None or centre is None:
         per_px, centre = torch.ones_like(camera.magnification), torch.zeros_like(camera.position)
     log_size = log_scale(camera.magnification) - per_px.log()
-    place_px = centre + camera.position / per_px[..., None]
+    position_px = centre + camera.position / per_px[..., None]
     size = _smooth_values(log_size[..., None], known, config, starts)[..., 0].exp()
-    place = _smooth_values(place_px, known, config, starts)
-    return camera.placed((place - centre) * per_px[..., None], size * per_px)
+    position = _smooth_values(position_px, known, config, starts)
+    return camera.placed((position - centre) * per_px[..., None], size * per_px)
 
 
 def _merged_meshes(
@@ -240,7 +242,7 @@ def vertex_confidence(
         hidden = ~vertex_visible(image, faces)
         if config.visibility == "all":
             hidden = hidden | turned_away | deep
-    # A vertex that counts as seen though it is turned away has no positive cosine to be trusted by.
+    # Under `angle_and_depth` a back-facing vertex may pass; its weight is clamped to 0.
     return torch.where(hidden, torch.zeros_like(cosine), cosine.clamp(min=0))
 
 
@@ -255,12 +257,12 @@ def merge_views(
     A vertex that no valid view sees gets the plain mean of the valid views; at a time without a valid view, every
     vertex gets the plain mean of all.
     """
-    say = torch.where(valid.any(0), valid, True).to(confidence.dtype)[..., None]
+    fallback = torch.where(valid.any(0), valid, True).to(confidence.dtype)[..., None]
     seen = confidence * valid[..., None]
-    weights = torch.where(seen.sum(0) > 0, seen, say)
+    weights = torch.where(seen.sum(0) > 0, seen, fallback)
     if merge == "softmax":
-        # The softmax gives hidden vertices a say of nearly, not exactly, nothing; views without a face get none.
-        soft = softmax_weights(seen, SOFTMAX_TEMPERATURE) * say
+        # The softmax gives hidden vertices a weight close to 0; views without a face get exactly 0.
+        soft = softmax_weights(seen, SOFTMAX_TEMPERATURE) * fallback
         return weighted_mean(vertices, soft)
     if merge == "median":
         return weighted_median(vertices, weights)

@@ -36,15 +36,16 @@ def loss_parts(
     confidence = problem.confidence.flatten(0, 1)[index]
     saturating = config.landmark_penalty == "saturating"
     squared = config.temporal_penalty == "squared"
-    # A code that all views share is told by each of them: what is expected of it weighs less against what is seen.
-    witnesses = problem.views if config.identity_per == "clip" else 1
+    # Every view constrains a code that all views share, so the prior's weight is divided by their number.
+    sharing_views = problem.views if config.identity_per == "clip" else 1
     temporal = losses.temporal_loss(params.root_rotvec, targets.quaternion, squared=squared)
     parts = {
         "landmark": losses.landmark_loss(points, observed, confidence, saturating=saturating)
         / problem.valid.sum(),
         # The released code sums over views what Eq. 3 averages.
         "temporal": temporal * (problem.views if squared else 1) / everything,
-        "identity_prior": losses.identity_prior(params.identity, targets.identity) / (everything * witnesses),
+        "identity_prior": losses.identity_prior(params.identity, targets.identity)
+        / (everything * sharing_views),
         "expression_prior": losses.expression_prior(params.expression) / everything,
     }
     if targets.expected_expression is not None:

@@ -46,7 +46,7 @@ def as_track(
             missing points). An axis of several faces may stand before the points: one face is followed.
         views: Number of cameras of the clip.
         time: Number of frames of the clip.
-        sizes_hw: Frame height and width of every view, to tell points that cannot belong to the frame.
+        sizes_hw: Frame height and width of every view, to recognise points that cannot belong to the frame.
 
     Returns:
         float32 landmarks; missing points have confidence 0 and position 0 (rules: see the module).

@@ -17,7 +17,7 @@ from neuface.structs import Scheme
 
 FACE_ALIGNMENT_WEIGHTS = ("2DFAN4-11f355bf06.pth.tar", "s3fd-619a316812.pth")
 
-# More faces than this in one picture are not looked at when the largest is chosen.
+# Limit of the faces in one picture among which the largest is chosen.
 MEDIAPIPE_MAX_FACES = 5
 
 

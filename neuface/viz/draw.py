@@ -27,7 +27,7 @@ def draw_dots(
     reach = int(radius_px) + 2
     step = torch.arange(-reach, reach + 1, device=image.device)
     points = points_px[points_px.isfinite().all(-1)].to(image.device, torch.float32)
-    # The bound keeps points far off the picture inside the range of integers.
+    # Bound of drawn positions, px: it keeps points far outside of the picture within the range of integers.
     near = points.clamp(-(2.0**20), 2.0**20).round().long()
     columns = (near[:, 0, None, None] + step[None, None, :]).expand(-1, len(step), -1)
     rows = (near[:, 1, None, None] + step[None, :, None]).expand(-1, -1, len(step))
