@@ -9,6 +9,7 @@ from __future__ import annotations
 import types
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
+from functools import cache
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from neuface.errors import InputError
@@ -32,6 +33,16 @@ def as_plain(value: Any) -> Any:
     return value
 
 
+def prepare(kind: type) -> None:
+    """Resolve the annotations of a dataclass and of those that its fields may hold.
+
+    Resolving them evaluates code of this package: done on import, nothing is evaluated while a file is read.
+    """
+    for hint in _field_types(kind).values():
+        for held in _dataclasses_of(hint):
+            prepare(held)
+
+
 def from_plain(kind: type[ValueT], plain: Any) -> ValueT:
     """The value of class `kind` that `as_plain` made this of.
 
@@ -49,7 +60,7 @@ def _built(hint: Any, plain: Any, place: str) -> Any:
             raise InputError(
                 f"{place} is of the kind {name!r}, which this version of neuface does not have here"
             )
-        hints = get_type_hints(chosen)
+        hints = _field_types(chosen)
         known = {item.name for item in fields(chosen) if item.init}
         if known != plain.keys() - {KIND}:
             different = sorted(known ^ (plain.keys() - {KIND}))
@@ -62,6 +73,11 @@ def _built(hint: Any, plain: Any, place: str) -> Any:
         item_hint = inner[0] if inner else Any
         return tuple(_built(item_hint, item, place) for item in plain)
     return plain
+
+
+@cache
+def _field_types(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind)
 
 
 def _options(hint: Any) -> Iterator[Any]:
