@@ -12,13 +12,12 @@ from neuface.errors import InputError, NeufaceError
 from neuface.head.model import HeadModel
 from neuface.head.versions import UNKNOWN_VERSION
 from neuface.io.assets import catalogue
-from neuface.io.assets.catalogue import ASSETS_VARIABLE, Asset, assets_dirs, find_assets
+from neuface.io.assets.catalogue import Asset, assets_dirs, find_assets
 from neuface.io.assets.checks import OTHER_FLAME, FoundFile, checked_file, mesh_of, who_chose
 from neuface.io.assets.converted import (
     COPIED_ENCODERS,
     COPIED_HEAD,
     COPIED_HEAD_WITH_EYELIDS,
-    HOW_MADE,
     TRAINED_WITH,
     head_copy_name,
     refuse_existing,
@@ -187,35 +186,3 @@ def _problem_of(model: str, assets: PathLike | None) -> str:
     except NeufaceError as error:
         return " ".join(str(error).split())
     return ""
-
-
-def report_text(report: AssetsReport) -> str:
-    """The report as lines for people."""
-    lines = [
-        f"looked in {', '.join(report.folders)} (chosen by: {report.chosen_by})",
-        f"another folder: --assets DIR, or the environment variable {ASSETS_VARIABLE}",
-    ]
-    for asset in report.assets:
-        if not asset.files and asset.source == HOW_MADE:
-            continue
-        lines += ["", f"{asset.what}{_users(asset)}"]
-        lines += [line for file in asset.files for line in _file_lines(file)]
-        if not asset.files:
-            lines.append(f"  not there   {' or '.join(asset.names[:2])}")
-            lines.append(f"              from {asset.source}")
-    lines += ["", "models"]
-    lines += [f"  {state.model:<6} {state.problem or 'can be loaded'}" for state in report.models]
-    return "\n".join(lines)
-
-
-def _users(asset: AssetState) -> str:
-    uses = [("needed by", asset.needed_by), ("used by", asset.useful_for)]
-    said = "; ".join(f"{how} {', '.join(names)}" for how, names in uses if names)
-    return f" ({said})" if said else ""
-
-
-def _file_lines(file: FoundFile) -> list[str]:
-    facts = "   ".join(part for part in (file.version, file.sha256 and f"sha256 {file.sha256}") if part)
-    lines = [f"  {'unusable' if file.problem else 'good':<11} {file.path}"]
-    lines += [f"{'':14}{line}" for line in (facts, file.problem) if line]
-    return lines

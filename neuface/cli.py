@@ -12,7 +12,8 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from neuface.assets_report import assets_report, convert_assets, report_text
+from neuface.assets_report import assets_report, convert_assets
+from neuface.assets_text import report_text
 from neuface.clips import read_clip
 from neuface.cropping import steady_crops
 from neuface.demo import run_demo

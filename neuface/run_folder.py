@@ -7,7 +7,7 @@ from typing import Any
 
 from neuface.errors import InputError
 from neuface.head.model import HeadModel
-from neuface.io.npz import write_json
+from neuface.io.atomic import write_json
 from neuface.io.video import write_image
 from neuface.results import FitResult, head_of
 from neuface.structs import HeadParams

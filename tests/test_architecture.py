@@ -27,7 +27,7 @@ FLOORS = (
     ("models", "clips", "synthetic"),
     ("results", "training", "export", "model_inputs"),
     ("pipeline", "run_folder", "assets_report"),
-    ("dataset", "demo"),
+    ("dataset", "demo", "assets_text"),
     ("cli",),
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

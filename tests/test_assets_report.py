@@ -10,7 +10,8 @@ import torch
 from flame_files import flame_arrays, write_flame_folder
 
 import neuface
-from neuface.assets_report import AssetsReport, assets_report, convert_assets, report_text
+from neuface.assets_report import AssetsReport, assets_report, convert_assets
+from neuface.assets_text import report_text
 from neuface.cli import main
 from neuface.encoders.emoca import EmocaEncoder
 from neuface.encoders.smirk import SmirkEncoder

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from neuface.io.npz import write_json, write_text
+from neuface.io.atomic import write_json, write_text
 from neuface.io.video import write_image
 from neuface.models import load_model
 from neuface.run_folder import make_folder

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from neuface.io.npz import write_json
+from neuface.io.atomic import write_json
 
 Json = dict[str, Any]
 Keep = Callable[[str, Json, Callable[[], Json]], Json]

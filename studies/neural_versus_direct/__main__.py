@@ -15,7 +15,7 @@ from pathlib import Path
 
 import tyro
 
-from neuface.io.npz import write_json, write_text
+from neuface.io.atomic import write_json, write_text
 from neuface.io.scans import read_scan
 from neuface.models import load_model
 from studies.common.kept_runs import kept_in

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from neuface.errors import InputError
-from neuface.io.npz import write_json
+from neuface.io.atomic import write_json
 
 FOLDER = Path(__file__).parents[1] / "published"
 REPORT, TABLES = FOLDER / "report.md", FOLDER / "tables.json"
