@@ -1,4 +1,6 @@
-"""The official files of FLAME, DECA, EMOCA and SMIRK: what is needed, what is there, and faster copies of it."""
+"""The official files of FLAME, DECA, EMOCA and SMIRK: which are needed, which were found, and faster copies of
+them.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,7 @@ PathLike = str | os.PathLike[str]
 
 @dataclass(frozen=True, kw_only=True)
 class AssetState:
-    """One kind of file: who needs it, where it comes from, and every place where it was found."""
+    """One kind of file: the models that need it, where users get it, and every file that was found."""
 
     what: str
     names: tuple[str, ...]
@@ -60,7 +62,9 @@ class ModelState:
 
 @dataclass(frozen=True, kw_only=True)
 class AssetsReport:
-    """What `neuface assets` prints."""
+    """The folders that were searched, the files in them, and the models that can be loaded; `neuface assets` prints
+    it.
+    """
 
     folders: tuple[str, ...]
     chosen_by: str
@@ -87,7 +91,7 @@ def assets_report(assets: PathLike | None = None) -> AssetsReport:
     Args:
         assets: as for `load_model`.
 
-    Raises InputError only for a folder too large to be one of downloads; what is wrong with a file is in the report.
+    Raises InputError only for a folder with too many files; defects of a file are in the report.
     """
     folders = assets_dirs(assets)
     found = find_assets([], folders, "", optional=(*OFFICIAL_FILES, *COPIES))
@@ -118,12 +122,12 @@ def convert_assets(
 ) -> Iterator[Copy]:
     """Write a safetensors copy of every FLAME model and every encoder found; yields each when it is complete.
 
-    A head's copy holds its landmarks, regions and texture coordinates too; where the eyelids are at hand, there is a
-    second one with them, for SMIRK. Each copy is read back and compared bit by bit before it appears under its name.
+    A head's copy holds its landmarks, regions and texture coordinates too; if the eyelid files exist, there is a
+    second copy with them, for SMIRK. Each copy is read back and compared bit by bit before it appears under its name.
 
     Args:
         assets: as for `load_model`.
-        out: folder for the copies; None is beside each original.
+        out: folder for the copies; None writes each beside its original.
         overwrite: whether files that exist may be replaced.
 
     Raises InputError for originals that are missing, damaged or ambiguous, and for a copy that exists already;
@@ -160,7 +164,7 @@ def convert_assets(
 
 
 def _heads_of(source: Path, found: Mapping[Asset, Sequence[Path]]) -> Iterator[HeadModel]:
-    """The head in a model file; and the one with eyelids, if it is a model that SMIRK can use."""
+    """The head in a model file, and the head with eyelids if SMIRK can use the model."""
     companions = companions_of(found)
     plain = read_flame(source, companions=companions)
     yield plain
@@ -174,7 +178,7 @@ def _target(out: PathLike | None, beside: Path, name: str) -> Path:
 
 
 def _places(asset: Asset, found: Mapping[Asset, Sequence[Path]]) -> list[Path]:
-    """Where an asset was found; of packages, those that have an expression network."""
+    """The paths at which an asset was found; EMOCA's package "DECA" is excluded, as it has no expression network."""
     if asset is not catalogue.EMOCA_PACKAGE:
         return list(found[asset])
     return [path for path in found[asset] if path.parent.name != "DECA"]

@@ -27,14 +27,14 @@ from neuface.io.untrusted.array_files import exists
 
 @dataclass(frozen=True, kw_only=True)
 class FaceModel:
-    """A head model, the pretrained encoder that predicts its parameters, and the crops that the encoder knows."""
+    """A head model, the pretrained encoder that predicts its parameters, and the rule of the encoder's crops."""
 
     name: str
     head: HeadModel
     encoder: Predictor
     crop_rule: CropRule = OPEN_CROP
     calibration: EncoderCalibration = UNCALIBRATED
-    """How wrong the encoder is; `UNCALIBRATED` where that has not been measured, as for DECA, EMOCA and SMIRK."""
+    """Measured errors of the encoder; `UNCALIBRATED` for DECA, EMOCA and SMIRK, whose errors were not measured."""
 
 
 def load_head(name: str | Path = "open") -> HeadModel:
@@ -45,12 +45,12 @@ def load_head(name: str | Path = "open") -> HeadModel:
     "deca", "emoca" or "smirk" is the FLAME head that `load_model` finds for them.
 
     Anything else is the path of a FLAME model file, of a folder that holds one, or of a copy that
-    `neuface assets convert` made. What lies beside a FLAME file (landmarks, masks, texture coordinates) is read
-    with it: see `neuface.io.flame.model_file.read_flame`, which also takes other places and the version.
+    `neuface assets convert` made. The companions of a FLAME file (landmarks, masks, texture coordinates) are
+    read from its folder: see `neuface.io.flame.model_file.read_flame`, which also takes other paths and the version.
 
     Raises:
-        InputError: An unknown name, or a file that is no head model, is damaged, or holds more than data.
-        ModelMismatchError: Only another version of FLAME is there than the encoder of that name was trained with.
+        InputError: The name is unknown, or the file is not a head model, is damaged, or contains code.
+        ModelMismatchError: The folder holds only another version of FLAME than the encoder was trained with.
     """
     if name in ("open", OPEN_HEAD_NAME):
         return read_open_head()
@@ -71,16 +71,21 @@ def load_model(
     """The model of that name: its head, its pretrained encoder and its crop rule, on the CPU.
 
     Args:
-        name: "open", or "deca", "emoca" or "smirk", whose licensed files each user gets from their makers.
-        assets: the folder with those files, also in folders inside it; the default is the one that the environment
-            variable `NEUFACE_ASSETS` names, else a per-user data folder (`neuface.io.assets.catalogue.assets_dirs`).
-            Copies made by `neuface assets convert` are taken in place of the originals.
+        name: "open", or "deca", "emoca" or "smirk", whose licensed files each user gets from their authors.
+        assets: the folder that holds those files, in itself or in subfolders; the default is the one that the
+            environment variable `NEUFACE_ASSETS` names, else a per-user data folder
+            (`neuface.io.assets.catalogue.assets_dirs`). Copies made by `neuface assets convert` replace the
+            originals.
         trainable: for "emoca", which of its two networks a fit may change: "both", "coarse" or "expression".
 
     Raises:
-        InputError: An unknown name; missing files, all of them named with where to get them; a damaged or hostile
-            file, or weights that do not fit, listed.
-        ModelMismatchError: Only another version of FLAME is there than the encoder was trained with.
+        InputError: The name is unknown; files are missing (all are named, with where to get them); a file is damaged
+        or
+            hostile; or weights do not fit (they are listed).
+        ModelMismatchError: The folder holds only another version of FLAME than the encoder was trained with.
+
+    >>> load_model("open").head.name == load_head("open").name
+    True
     """
     if name not in ("open", *FLAME_MODELS):
         raise InputError(f"unknown model {name!r}: expected 'open', {', '.join(map(repr, FLAME_MODELS))}")

@@ -1,4 +1,4 @@
-"""The user's own folder, and files that appear whole or not at all."""
+"""Files that are written completely or not at all, and the folder of a user's data."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from neuface.errors import InputError
 
 
 def user_data_dir() -> Path:
-    """The folder for what the user keeps; it need not exist yet.
+    """The folder for files that the user keeps, such as official models; it need not exist yet.
 
     `neuface` in the platform's data folder (`XDG_DATA_HOME` or `~/.local/share`, `~/Library/Application Support` on
     macOS, `LOCALAPPDATA` on Windows).
@@ -49,7 +49,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     temporary = final.with_name(f".{secrets.token_hex(4)}.{final.name}")
     try:
         yield temporary
-        # Some writers make private files; a result is as readable as any file the user makes.
+        # Some writers create private files; a result gets the permissions of any file that the user creates.
         temporary.chmod(0o666 & ~_umask())
         os.replace(temporary, final)
     finally:

@@ -21,12 +21,13 @@ UNITS = "metre"
 CONVENTION = "x_cam = R @ x_world + t; OpenCV camera axes; dist = k1,k2,p1,p2,k3"
 FIELDS = ("units", "convention", "image_size", "fps", "cameras")
 CAMERA_FIELDS = ("K", "dist", "R", "t")
-# A camera takes about 700 bytes.
+# Bounds on a file: its bytes (a camera takes about 700), its cameras, and the sides of its frames in pixels.
 LARGEST_FILE = 2**20
 MOST_CAMERAS = 256
 LARGEST_SIDE_PX = 2**16
-# No lens, focal length or distance between cameras of one recording is beyond this.
+# Bound on the absolute value of every number: pixels, metres, distortion coefficients, frames per second.
 LARGEST_NUMBER = 1e6
+# Largest entry of |R R^T - 1| that passes as rounding of the stored digits.
 ROTATION_TOLERANCE = 1e-4
 
 
@@ -64,9 +65,9 @@ def read_cameras(path: str | os.PathLike[str]) -> CameraSet:
     `dist` (5), `R` (3 x 3) and `t` (3).
 
     Raises:
-        InputError: missing, larger than 1 MiB, no JSON; a field that is missing, unknown, given twice, of another
-            kind or not finite; another unit or convention; a K that is no camera matrix, or whose principal point
-            lies outside the frames (a calibration for another resolution); an R that is no rotation.
+        InputError: the file is missing, larger than 1 MiB or not JSON; a field is missing, unknown, given twice, of
+            another type or not finite; the unit or convention differs; K is not a camera matrix, or its principal
+            point lies outside the frames (a calibration for another resolution); R is not a rotation.
     """
     file = Path(path)
     content = _fields(file, "the file", _parsed(file), FIELDS)
@@ -119,8 +120,8 @@ def _camera(
             f"{file}: {label}, the principal point ({x:.1f}, {y:.1f}) lies outside of frames of {_size(size_hw)} px; "
             "expected a K for frames of this size"
         )
-    far = (rotation @ rotation.mT - torch.eye(3, dtype=rotation.dtype)).abs().max()
-    if not float(far) <= ROTATION_TOLERANCE or float(torch.linalg.det(rotation)) < 0:
+    deviation = (rotation @ rotation.mT - torch.eye(3, dtype=rotation.dtype)).abs().max()
+    if not float(deviation) <= ROTATION_TOLERANCE or float(torch.linalg.det(rotation)) < 0:
         raise InputError(f"{file}: {label}, R is no rotation; expected R R^T = 1 and det R = 1")
     return K, dist, rotation, translation
 
@@ -144,7 +145,7 @@ def _parsed(file: Path) -> Any:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object whose names are unique; JSON itself would keep the last of equal ones."""
+    """An object whose names are unique; Python's JSON reader would keep the last of equal ones."""
     found = dict(pairs)
     if len(found) != len(pairs):
         names = [name for name, _ in pairs]

@@ -1,4 +1,4 @@
-"""Head models as files: safetensors, so that nothing in them can run code."""
+"""Head models in safetensors files, which hold tensors and text but no code."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from neuface.head.model import JOINT_NAMES, ContourAngle, HeadModel, LandmarkEmb
 from neuface.io.atomic import atomic_path
 
 HEAD_FORMAT = "neuface-head-1"
-# Written only for heads with parts that the first format lacks: its readers would pass over them.
+# Format of heads with parts that readers of the first format would ignore (FLAME's pose bases, contour angles).
 WIDER_HEAD_FORMAT = "neuface-head-2"
 _PLAIN_TENSORS = (
     "template", "identity_basis", "expression_basis", "joint_template", "joint_identity_basis",
@@ -26,7 +26,7 @@ _OPTIONAL_TENSORS = ("pose_basis", "posed_basis")
 
 
 def write_head(path: Path, head: HeadModel) -> None:
-    """Write a head model whole; the file appears only when it is complete."""
+    """Write a head model; the file appears only when it is complete."""
     tensors = {name: tensor.contiguous() for name, tensor in head.named_tensors().items()}
     angles = {
         scheme: item.contour_angle
@@ -47,7 +47,7 @@ def write_head(path: Path, head: HeadModel) -> None:
 
 
 def read_head(path: Path) -> HeadModel:
-    """Read a head model written by `write_head`; raises InputError when the file is not one."""
+    """Read a head model written by `write_head`, on the CPU. Raises InputError for any other or a damaged file."""
     try:
         with safe_open(path, framework="pt") as archive:
             metadata = archive.metadata() or {}
@@ -88,7 +88,7 @@ def is_written_head(path: Path) -> bool:
 
 
 def _refuse_misfits(path: Path, head: HeadModel) -> None:
-    """Parts that do not fit each other, point outside each other, or are not finite, by name."""
+    """Raise InputError that names the parts with a wrong shape or type, indices out of range, NaN or infinity."""
     vertices, joints = head.template.shape[:1], (len(head.parents),)
     identity, expression = head.identity_basis.shape[-1:], head.expression_basis.shape[-1:]
     expected: dict[str, tuple[int, ...]] = {
@@ -148,7 +148,7 @@ def _refuse_misfits(path: Path, head: HeadModel) -> None:
 
 
 def _is_a_tree(parents: tuple[int, ...]) -> bool:
-    """The root first, and every joint behind its parent."""
+    """Whether the root is first and every joint follows its parent."""
     return parents[:1] == (-1,) and all(
         isinstance(parent, int) and 0 <= parent < joint for joint, parent in enumerate(parents[1:], start=1)
     )

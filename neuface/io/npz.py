@@ -1,4 +1,4 @@
-"""Arrays in npz files: no pickle on either side, whole or not at all."""
+"""Arrays in npz files, without pickle in either direction; a written file is complete or absent."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from neuface.errors import InputError
 from neuface.io.atomic import atomic_path
 from neuface.io.untrusted.npy import NPY_MAGIC, plain_array
 
-# Zeros shrink a thousandfold, parameters of a clip hardly at all; a whole file of results does so less than tenfold.
+# Bounds on the decompressed size: SPARE_BYTES plus so many bytes per byte of the file. A file of results decompresses
+# to less than ten times its size, an array of zeros alone to a thousand times.
 SPARE_BYTES, MOST_BYTES_PER_BYTE = 64 << 20, 50
 
 
@@ -31,10 +32,10 @@ def read_arrays(path: str | os.PathLike[str], wanted: Collection[str] | None = N
 
     Args:
         path: the file.
-        wanted: names of the arrays to read; every other one is an empty array in the answer. None: all of them.
+        wanted: names of the arrays to read; every other one is returned as an empty array. None reads all of them.
 
-    Raises InputError when the file is missing, damaged, holds objects, or unfolds to far more than results do.
-    Nothing larger than that bound is ever allocated, whatever the file claims.
+    Raises InputError when the file is missing, damaged, holds objects, or would decompress to more than SPARE_BYTES +
+    MOST_BYTES_PER_BYTE times its size. Nothing larger than that bound is ever allocated, whatever the file claims.
     """
     file = Path(path)
     if not file.is_file():
@@ -51,17 +52,18 @@ def read_arrays(path: str | os.PathLike[str], wanted: Collection[str] | None = N
                 allowed -= member.file_size
                 if allowed < 0:
                     raise InputError(
-                        f"{file}: {name!r} unfolds to far more than arrays of this kind do; it was not read"
+                        f"{file}: {name!r} would decompress to more than {SPARE_BYTES >> 20} MiB plus "
+                        f"{MOST_BYTES_PER_BYTE} times the size of the file; it was not read"
                     )
                 with archive.open(member) as stream:
-                    # With a count, zipfile never unfolds more than that.
+                    # With a count, zipfile never decompresses more than that.
                     arrays[name] = plain_array(stream.read(member.file_size), "biufSU").copy()
     except InputError:
         raise
     except zipfile.BadZipFile as error:
         kind = "holds a single array, not" if _is_single_array(file) else "is not"
         raise InputError(f"{file} {kind} a readable npz archive of plain arrays ({error})") from error
-    # zipfile and numpy's reader of headers fail in a dozen ways on damaged files; none of them runs anything.
+    # zipfile and numpy's reader of headers raise many types on damaged files; neither executes anything in them.
     except Exception as error:
         raise InputError(f"{file} is not a readable npz archive of plain arrays ({_brief(error)})") from error
     return arrays

@@ -19,24 +19,27 @@ from neuface.structs import TensorStruct
 
 __all__ = ["ObjMesh", "Scan", "read_ljson", "read_obj", "read_scan"]
 
-# Menpo's groups in the order of iBUG-68. "l" is the left of the picture, which is the subject's right.
+# Menpo's groups in the order of iBUG-68, with the number of points of each. "l" is the left of the picture, which is
+# the subject's right.
 IBUG68_GROUPS = (
     ("chin", 17), ("leyebrow", 5), ("reyebrow", 5), ("nose", 9), ("leye", 6), ("reye", 6), ("mouth", 20),
 )  # fmt: skip
 PICTURE_ENDINGS = (".jpg", ".jpeg", ".png")
+# Number of names that an error message lists.
 MOST_NAMED = 5
-# Beyond float32's range; NaN fails the comparison, too.
+# Bound on the absolute value of a coordinate, in the file's unit: just below the largest float32. NaN fails the
+# comparison, too.
 LARGEST_COORDINATE = 3e38
 
 
 @dataclass(frozen=True, kw_only=True)
 class ObjMesh(TensorStruct):
-    """What an OBJ file says of a surface, in the file's own unit."""
+    """The surface that an OBJ file describes, in the file's own unit."""
 
     vertices: Float[Tensor, "vertices 3"]
     faces: Int[Tensor, "faces 3"]
     uv: Float[Tensor, "texture_vertices 2"]
-    """Places in the texture, 0..1 from the picture's lower left corner; no rows in a file without texture."""
+    """Texture coordinates, 0..1 from the picture's lower left corner; no rows in a file without texture."""
     uv_faces: Int[Tensor, "uv_faces 3"]
     """Rows of `uv` for the corners of every face; no rows in a file without texture."""
 
@@ -62,21 +65,20 @@ def read_scan(folder: str | os.PathLike[str], *, metres_per_unit: float = 1e-3) 
     """Read a folder that holds one scan: one .obj, one .ljson and one picture (.jpg or .png), by any names.
 
     Args:
-        metres_per_unit: what one unit of the mesh and its landmarks is; neither format says. The default is that
-            of files in millimetres.
+        metres_per_unit: length of one unit of the mesh and its landmarks, which neither format states. The default
+            is for files in millimetres.
 
     Raises:
-        InputError: not such a folder, or a file that `read_obj`, `read_ljson` or the picture decoder refuse, or
-            a mesh without texture coordinates, or landmarks that are not the 68 of iBUG by Menpo's group names.
+        InputError: the folder does not hold these three files; `read_obj`, `read_ljson` or the picture
+            decoder refuses one of them; the mesh has no texture coordinates; or the landmarks are not the 68 of
+            iBUG under Menpo's group names.
     """
     if not (math.isfinite(metres_per_unit) and metres_per_unit > 0):
         raise InputError(f"metres_per_unit must be positive and finite, got {metres_per_unit}")
-    place = Path(folder)
-    if not place.is_dir():
-        raise InputError(
-            f"{place}: there is no such folder; expected one with a scan (.obj, .ljson and .jpg)"
-        )
-    obj = _only(place, (".obj",))
+    root = Path(folder)
+    if not root.is_dir():
+        raise InputError(f"{root}: there is no such folder; expected one with a scan (.obj, .ljson and .jpg)")
+    obj = _only(root, (".obj",))
     mesh = read_obj(obj)
     if len(mesh.uv_faces) == 0:
         raise InputError(
@@ -87,21 +89,21 @@ def read_scan(folder: str | os.PathLike[str], *, metres_per_unit: float = 1e-3) 
         faces=mesh.faces,
         uv=mesh.uv,
         uv_faces=mesh.uv_faces,
-        texture=VideoSource(_only(place, PICTURE_ENDINGS)).read(0, 0, 1)[0],
-        landmarks=_ibug68(_only(place, (".ljson",))) * metres_per_unit,
+        texture=VideoSource(_only(root, PICTURE_ENDINGS)).read(0, 0, 1)[0],
+        landmarks=_ibug68(_only(root, (".ljson",))) * metres_per_unit,
     )
 
 
 def read_obj(path: str | os.PathLike[str]) -> ObjMesh:
-    """Read the surface of a Wavefront OBJ file: its v, vt and f lines; all others are passed over.
+    """Read the surface of a Wavefront OBJ file: its v, vt and f lines; all others are ignored.
 
     Polygons become fans about their first corner. Corners may be `v`, `v/vt`, `v//vn` or `v/vt/vn`, and count
     from 1 or, if negative, back from the last one so far. Colours after a vertex' coordinates are ignored.
 
     Raises:
-        InputError: missing or unreadable file, no vertices or no faces, a number that is none or not finite, a
-            polygon with fewer than three corners, a corner that does not exist, or texture coordinates on some
-            corners but not on all. The message names the line.
+        InputError: the file is missing or unreadable or has no vertices or no faces; a word is not a finite number; a
+            polygon has fewer than three corners; a corner does not exist; or some corners but not all have texture
+            coordinates. The message names the line.
     """
     file = Path(path)
     parser = _ObjParser(file)
@@ -114,8 +116,8 @@ def read_ljson(path: str | os.PathLike[str]) -> dict[str, Float[Tensor, "_ 3"]]:
     """Read 3D landmarks in Menpo's JSON format (versions 2 and 3): the points of every label, in the file's unit.
 
     Raises:
-        InputError: missing file, no JSON, not such a file, several groups, points that are not three finite
-            numbers, or a label that names points which do not exist.
+        InputError: the file is missing, not JSON, not in this format or has several groups; a point is not
+            three finite numbers; or a label names points that do not exist.
     """
     file = Path(path)
     try:
@@ -169,7 +171,7 @@ def _text(file: Path) -> str:
     if file.is_dir():
         raise InputError(f"{file}: is a folder; expected a file")
     try:
-        # Names of materials and comments may be in any encoding; numbers are ASCII.
+        # Names of materials and comments may have any encoding; numbers are ASCII.
         return file.read_text(encoding="utf-8", errors="replace")
     except OSError as error:
         raise InputError(f"{file}: cannot be read ({error})") from error
@@ -199,7 +201,7 @@ def _checked_points(file: Path, listed: Any) -> Float[Tensor, "points 3"]:
 
 
 class _ObjParser:
-    """Collects an OBJ file's lines."""
+    """Collects the vertices, texture coordinates and triangles of an OBJ file line by line."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -259,7 +261,7 @@ class _ObjParser:
                 self.uv_faces.append((textured[0], textured[last - 1], textured[last]))
 
     def _corner(self, number: int, word: str) -> tuple[int, int | None]:
-        """Rows of the vertex and, if there is one, of its place in the texture."""
+        """Rows of the vertex and, if there are any, of its texture coordinates."""
         vertex, *rest = word.split("/")
         uv = rest[0] if rest else ""
         return (

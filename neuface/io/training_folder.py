@@ -1,4 +1,4 @@
-"""The folder of one training: drawn pictures, checkpoint, log, best weights. And folders of real footage."""
+"""The folder of one training run (rendered pictures, checkpoint, log, best weights), and folders of real footage."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LANDMARK_ENDING = ".landmarks.npz"
 
 
 class TrainingFolder:
-    """Names and formats of everything a training keeps; every file is whole or absent."""
+    """Names and formats of all files of a training run; every file is complete or absent."""
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         """Raises InputError when the folder cannot be made."""
@@ -43,16 +43,16 @@ class TrainingFolder:
         return self._shard(number).exists()
 
     def write_shard(self, number: int, arrays: Mapping[str, np.ndarray]) -> None:
-        """Uncompressed: noisy pictures hardly shrink, and reading them back is what takes time."""
+        """Write without compression: noisy pictures hardly compress, and decompression would slow down every read."""
         with atomic_path(self._shard(number)) as temporary, open(temporary, "wb") as file:
             np.savez(file, allow_pickle=False, **arrays)
 
     def read_shard(self, number: int) -> dict[str, np.ndarray]:
-        """Raises InputError when it is missing or damaged."""
+        """The arrays of a shard. Raises InputError when it is missing or damaged."""
         return read_arrays(self._shard(number))
 
     def write_checkpoint(self, state: dict[str, Any]) -> None:
-        """Keep tensors and plain values for a later `read_checkpoint`."""
+        """Write tensors and plain values for `read_checkpoint`."""
         with atomic_path(self._checkpoint) as temporary:
             torch.save(state, temporary)
 
@@ -66,9 +66,11 @@ class TrainingFolder:
         try:
             state = torch.load(self._checkpoint, weights_only=True, map_location="cpu")
         except Exception as error:
-            # A damaged pickle can fail in the reader in any way at all.
-            why = (str(error).splitlines() or [type(error).__name__])[0]
-            raise InputError(f"{self._checkpoint} cannot be read; delete it to begin anew ({why})") from error
+            # Torch's reader can raise any type of error on a damaged pickle.
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise InputError(
+                f"{self._checkpoint} cannot be read; delete it to begin anew ({reason})"
+            ) from error
         if not isinstance(state, dict):
             raise InputError(
                 f"{self._checkpoint} is not a checkpoint of this package; delete it to begin anew"
@@ -91,7 +93,7 @@ class TrainingFolder:
             temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
     def write_picture(self, name: str, picture: Any) -> None:
-        """Write a picture that is not needed to go on."""
+        """Write a picture for people; the training run never reads it."""
         write_image(self.path / name, picture)
 
     @property
@@ -113,15 +115,15 @@ class FootageFile:
 
     @property
     def title(self) -> str:
-        """Unlike `name`, different for the clips of different people."""
+        """Person and name: clips of two people may have one name, but their titles differ."""
         return self.name if self.name == self.person else f"{self.person}/{self.name}"
 
 
 def list_footage(folder: str | os.PathLike[str]) -> list[FootageFile]:
     """The clips of a folder of real footage, in alphabetical order.
 
-    A video lies in a subfolder named for the person it shows, or in the folder itself, and then is a person of
-    its own. Beside `NAME.mp4` lies `NAME.landmarks.npz` (see `neuface.io.landmarks`).
+    A video lies in a subfolder named after the person it shows. One that lies in the folder itself counts as the only
+    clip of a person of its name. Beside `NAME.mp4` lies `NAME.landmarks.npz` (see `neuface.io.landmarks`).
 
     Raises:
         InputError: There is no such folder, no video in it, or a video without landmarks.

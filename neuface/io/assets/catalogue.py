@@ -1,4 +1,4 @@
-"""Where the licensed files of other models lie: each user gets their own and says in which folder."""
+"""The files of FLAME, DECA, EMOCA and SMIRK that users download themselves, and the search for them in folders."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ from neuface.io.atomic import user_data_dir
 from neuface.io.flame import companions
 
 ASSETS_VARIABLE = "NEUFACE_ASSETS"
-# A folder of downloads is small; a whole disk given by mistake must not be walked for minutes.
+# Bounds on a search: levels of folders below the given one, and entries. They stop the walk through a whole disk that
+# was given by mistake.
 DEEPEST_FOLDER = 8
 MOST_FILES = 50_000
 
 
 @dataclass(frozen=True, kw_only=True)
 class Asset:
-    """One file that a model needs, under the names it is published with."""
+    """One file that a model needs, with the names under which it is published."""
 
     what: str
     names: tuple[str, ...]
     source: str
-    """Where it comes from, in words."""
+    """Where users get it, in words."""
 
 
 FLAME_SITE = "the FLAME site of the Max Planck Institute (flame.is.tue.mpg.de), after registration"
@@ -79,7 +80,7 @@ SMIRK_WEIGHTS = Asset(
 
 
 def assets_dirs(assets: str | os.PathLike[str] | None = None) -> tuple[Path, ...]:
-    """The folders to look in: the argument alone, else `NEUFACE_ASSETS` alone, else a per-user data folder.
+    """The folders to search: the argument alone, else `NEUFACE_ASSETS` alone, else a per-user data folder.
 
     `NEUFACE_ASSETS` may name several folders, separated as in `PATH`. The per-user folder is `assets` in
     `neuface.io.atomic.user_data_dir()`. The folders need not exist.
@@ -95,9 +96,9 @@ def assets_dirs(assets: str | os.PathLike[str] | None = None) -> tuple[Path, ...
 def find_assets(
     wanted: Sequence[Asset], folders: Sequence[Path], model: str, *, optional: Sequence[Asset] = ()
 ) -> dict[Asset, list[Path]]:
-    """Every place of every file, in the folders and those inside them; by name, then nearest the top first.
+    """The paths of every file in the folders and their subfolders, ordered by name, then from the top down.
 
-    Raises one InputError that names all missing files, where they were looked for and where they come from.
+    Raises one InputError that names all missing files, the folders that were searched and where users get the files.
     """
     by_name: dict[str, list[Path]] = {}
     for folder in folders:
@@ -119,7 +120,7 @@ def find_assets(
 
 
 def only_asset(asset: Asset, paths: Sequence[Path]) -> Path:
-    """The file, or the first of equal ones: several projects ship the same. Raises InputError when they differ."""
+    """The file, or the first of equal ones (several projects ship the same). Raises InputError if they differ."""
     if len(paths) > 1 and len({file_sha256(path) for path in paths}) > 1:
         raise InputError(
             f"there are several candidates for {asset.what}: {', '.join(map(str, paths))}; "
@@ -129,19 +130,21 @@ def only_asset(asset: Asset, paths: Sequence[Path]) -> Path:
 
 
 def walk_files(folder: Path) -> Iterator[Path]:
-    """The files in a folder and those inside it, in a fixed order, nearest the top first; links are not followed.
+    """The files in a folder and its subfolders, in a fixed order from the top down.
 
-    Raises InputError for a folder that is too large to be one of downloaded models.
+    Links to folders are not followed.
+
+    Raises InputError for a folder with more than MOST_FILES entries, which cannot be one of downloaded models.
     """
     count = 0
     level = [folder]
     for _ in range(DEEPEST_FOLDER):
         below: list[Path] = []
-        for place in level:
+        for current in level:
             try:
-                entries = sorted(os.scandir(place), key=lambda entry: entry.name)
+                entries = sorted(os.scandir(current), key=lambda entry: entry.name)
             except OSError:
-                continue  # A folder that is missing or closed holds nothing that could be used.
+                continue  # A missing or unreadable folder holds no usable file.
             count += len(entries)
             if count > MOST_FILES:
                 raise InputError(

@@ -1,4 +1,4 @@
-"""What is wrong with an official file, if anything: every kind is read by the reader that will read it later."""
+"""Checks of official files: each is read by the reader that `load_model` uses for it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from neuface.io.flame.model_file import MODEL_FILES, read_flame_arrays
 from neuface.io.heads import read_head
 from neuface.io.untrusted.array_files import checked_array, read_single_array
 
-# The mesh of every official version, for companions whose model file is not there.
+# Sizes of the mesh of every official version; companions are checked against them if their model file is missing.
 OFFICIAL_VERTICES, OFFICIAL_FACES = 5023, 9976
 OTHER_FLAME = Asset(
     what="another version of FLAME",
@@ -39,20 +39,20 @@ OTHER_FLAME = Asset(
 
 @dataclass(frozen=True, kw_only=True)
 class FoundFile:
-    """A file that was found, and what became of reading it."""
+    """A file that was found, and the result of reading it."""
 
     path: str
     sha256: str
     """Empty if the file could not be read at all."""
     version: str
-    """The version that its names or its content tell, or an empty text."""
+    """The version that follows from its name or its content, or an empty text."""
     problem: str
     """The reader's error in one line; empty if there is none."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mesh:
-    """What companion files are checked against."""
+    """The mesh against which companion files are checked."""
 
     vertices: int = OFFICIAL_VERTICES
     num_faces: int = OFFICIAL_FACES
@@ -60,7 +60,7 @@ class Mesh:
 
 
 def who_chose(assets: str | os.PathLike[str] | None) -> str:
-    """What decided the folders of `assets_dirs`: `argument`, `NEUFACE_ASSETS` or `per-user data folder`."""
+    """The source of the folders of `assets_dirs`: `argument`, `NEUFACE_ASSETS` or `per-user data folder`."""
     if assets is not None:
         return "argument"
     return ASSETS_VARIABLE if os.environ.get(ASSETS_VARIABLE) else "per-user data folder"
@@ -78,7 +78,7 @@ def mesh_of(model_files: list[Path]) -> Mesh:
 
 
 def checked_file(asset: Asset, path: Path, mesh: Mesh) -> FoundFile:
-    """Read one file of an asset and say what came of it; never raises for what is in the file."""
+    """Read one file of an asset and report the result; a damaged file is a `problem`, not an exception."""
     shown, sha256, version = path, "", ""
     try:
         if asset is catalogue.EMOCA_PACKAGE:
@@ -111,7 +111,7 @@ def _eyelid(path: Path, mesh: Mesh) -> str:
 
 
 def _ignored(read: Callable[[Path, Mesh], object]) -> Callable[[Path, Mesh], str]:
-    """A check by a reader whose answer tells no version."""
+    """A check by a reader whose result has no version."""
 
     def check(path: Path, mesh: Mesh) -> str:
         read(path, mesh)

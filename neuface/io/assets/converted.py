@@ -1,6 +1,6 @@
-"""Copies of official files as safetensors: they load many times faster, and nothing in them can run.
+"""Copies of official files as safetensors, which load faster and cannot hold code.
 
-A copy appears only after it was read back by the reader that will read it later and found equal bit by bit.
+A copy appears under its name only after it was read back, by the reader that `load_model` uses, with equal bits.
 """
 
 from __future__ import annotations
@@ -32,10 +32,11 @@ FLAME_ENCODER_FORMAT = "neuface-flame-encoder-1"
 HOW_MADE = "the official files, by: neuface assets convert"
 EYELIDS_SUFFIX = "_eyelids"
 TRAINED_WITH = "flame2020"
-# A safetensors file begins with the length of its header, in so many bytes.
+# Bytes of the header's length, with which a safetensors file begins.
 LENGTH_BYTES = 8
 COPIED_DTYPES = {"F32": torch.float32, "I64": torch.int64}
-# The largest copy has 207 MB (EMOCA's), the longest header 86 kB (SMIRK's).
+# Bounds on the bytes of a copy and of its header; the largest copy has 207 MB (EMOCA's), the longest header 86 kB
+# (SMIRK's).
 LARGEST_COPY, LARGEST_HEADER = 1 << 30, 1 << 20
 UNREADABLE = (SafetensorError, OSError, TypeError, ValueError, AttributeError, LookupError, RuntimeError)
 PathLike = str | os.PathLike[str]
@@ -55,7 +56,7 @@ COPIED_ENCODERS = {
 
 
 def head_copy_name(head: HeadModel) -> str:
-    """The file name of a head's copy: its version, and whether it has eyelids."""
+    """The file name of a head's copy, made of its version and whether it has eyelids."""
     return f"{head.name}{EYELIDS_SUFFIX if head.posed_basis is not None else ''}.safetensors"
 
 
@@ -91,18 +92,19 @@ def write_encoder_copy(path: PathLike, encoder: FlameEncoder, *, overwrite: bool
 def read_encoder_copy(path: PathLike, model: str, *, trainable: str = "both") -> FlameEncoder:
     """The encoder that `write_encoder_copy` wrote, in evaluation mode.
 
-    Its weights are mapped from the file, not read twice; training them leaves the file as it is.
+    Its weights are mapped from the file into memory; training them does not change the file.
 
     Args:
         path: the file.
         model: "deca", "emoca" or "smirk".
         trainable: for "emoca", see `EmocaEncoder`.
 
-    Raises InputError for another file, another model's, or weights that do not fit (they are listed).
+    Raises InputError for a file that is not a copy, one of another model, or weights that do not fit (they are
+    listed).
     """
     metadata, tensors, numbers = _mapped(path, model)
     owner = f"the encoder {model!r}"
-    # Looking at every number takes as long as building the network, so both are done at once.
+    # The check of every number takes as long as the construction of the network, so both run at once.
     with ThreadPoolExecutor(1) as beside:
         finite = beside.submit(sum_is_finite, numbers)
         with torch.device("meta"):
@@ -114,12 +116,12 @@ def read_encoder_copy(path: PathLike, model: str, *, trainable: str = "both") ->
 
 
 def _mapped(path: PathLike, model: str) -> tuple[dict[str, str], dict[str, Tensor], Tensor]:
-    """What a copy says of itself, its tensors, and all that is behind its header as numbers of 32 bits.
+    """The metadata of a copy, its tensors, and all bytes after its header as numbers of 32 bits.
 
-    The tensors are views of one mapping of the file. Whole numbers of 64 bits count as two of the numbers.
+    The tensors are views of one mapping of the file. An integer of 64 bits appears as two of the numbers.
     """
     try:
-        # This checks the header. Its own tensors take longer to make, and cannot be summed up in one go.
+        # This checks the header. safe_open's own tensors take longer to create, and one sum cannot cover all of them.
         with safe_open(path, framework="pt") as archive:
             metadata = archive.metadata() or {}
         stored = (metadata.get("format"), metadata.get("model"))
@@ -144,7 +146,7 @@ def _mapped(path: PathLike, model: str) -> tuple[dict[str, str], dict[str, Tenso
                 numbers = octets[slice(*entry["data_offsets"])].view(COPIED_DTYPES[entry["dtype"]])
                 tensors[name] = numbers.view(entry["shape"])
         return metadata, tensors, octets.view(torch.float32)
-    # A header can be well-formed and yet tell of types and places that no copy has.
+    # A well-formed header can name types and offsets that no copy has.
     except UNREADABLE as error:
         if isinstance(error, InputError):
             raise
@@ -158,7 +160,7 @@ def refuse_existing(path: PathLike, overwrite: bool) -> None:
 
 
 def _described(encoder: FlameEncoder) -> tuple[str, dict[str, str]]:
-    """The model's name and what beside its weights makes the encoder."""
+    """The model's name, and the settings that define the encoder together with its weights."""
     if isinstance(encoder, DecaEncoder):
         return "deca", {}
     if isinstance(encoder, SmirkEncoder):
@@ -175,10 +177,10 @@ def _empty_encoder(path: PathLike, model: str, metadata: Mapping[str, str], trai
         return DecaEncoder()
     if model == "smirk":
         return SmirkEncoder()
-    said = {name: metadata.get(name) for name in ("jaw", "root")}
-    if not set(said.values()) <= {"True", "False"}:
+    stored = {name: metadata.get(name) for name in ("jaw", "root")}
+    if not set(stored.values()) <= {"True", "False"}:
         raise InputError(f"{path}: does not say whether the expression network gives jaw and root rotation")
-    return EmocaEncoder(jaw=said["jaw"] == "True", root=said["root"] == "True", trainable=trainable)
+    return EmocaEncoder(jaw=stored["jaw"] == "True", root=stored["root"] == "True", trainable=trainable)
 
 
 def _refuse_differences(path: PathLike, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:

@@ -1,4 +1,4 @@
-"""Which file it is: SHA-256 of its bytes, and the hashes of published files."""
+"""Identification of files: SHA-256 of their bytes, and the hashes of published files."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 from neuface.errors import InputError
 
 PIECE_BYTES = 1 << 20
-# The first digits of the SHA-256 of the published files, enough to tell them apart.
+# First digits of the SHA-256 of the published files: 32 or 64 bits, enough to distinguish them from other versions.
 PUBLISHED_SHA256 = {
     "landmark_embedding.npy": "8095348eeafce5a0",
     "mediapipe_landmark_embedding.npz": "88636303",

@@ -1,4 +1,4 @@
-"""The models with FLAME: which official files each needs, and which of the files that were found it takes."""
+"""The models with FLAME: the official files that each needs, and the choice among the files that were found."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from neuface.io.heads import read_head
 
 @dataclass(frozen=True, kw_only=True)
 class FlameModel:
-    """What distinguishes the models with FLAME."""
+    """The weights, reader, crops and head of a model with FLAME."""
 
     weights: Asset
     read: Callable[[Sequence[Path], str], FlameEncoder]
-    """From the places of the weights and `trainable`."""
+    """Takes the paths of the weights, and `trainable`."""
     crop_rule: CropRule
     head_version: str = "flame2020"
     eyelids: bool = False
@@ -69,7 +69,7 @@ def read_flame_encoder(name: str, found: Mapping[Asset, Sequence[Path]], trainab
 
 
 def read_flame_head(name: str, found: Mapping[Asset, Sequence[Path]]) -> HeadModel:
-    """The FLAME that an encoder was trained with, and all that was found to go with it."""
+    """The FLAME head that an encoder was trained with, and the companion files that were found."""
     entry = FLAME_MODELS[name]
     _, head_copy = copies_of(name)
     if found[head_copy]:
@@ -84,7 +84,7 @@ def read_flame_head(name: str, found: Mapping[Asset, Sequence[Path]]) -> HeadMod
 def find_model_files(
     name: str, assets: str | os.PathLike[str] | None, *, with_weights: bool
 ) -> dict[Asset, list[Path]]:
-    """Every place of the files of a model of FLAME_MODELS; those that a converted copy stands for may be missing."""
+    """The paths of the files of a model of FLAME_MODELS; originals may be missing if their converted copy exists."""
     folders = assets_dirs(assets)
     weights_copy, head_copy = copies_of(name)
     copies = find_assets([], folders, name, optional=[weights_copy, head_copy])
@@ -98,7 +98,7 @@ def find_model_files(
 
 
 def files_of(name: str) -> tuple[tuple[Asset, ...], tuple[Asset, ...]]:
-    """The official files that a model of FLAME_MODELS needs, and those that it can use besides."""
+    """The official files that a model of FLAME_MODELS needs, and those that it uses if they exist."""
     entry = FLAME_MODELS[name]
     eyelids = (catalogue.LEFT_EYELID, catalogue.RIGHT_EYELID) if entry.eyelids else ()
     needed = (entry.weights, catalogue.FLAME_MODEL, catalogue.FLAME_LANDMARKS, *eyelids)
@@ -106,12 +106,12 @@ def files_of(name: str) -> tuple[tuple[Asset, ...], tuple[Asset, ...]]:
 
 
 def copies_of(name: str) -> tuple[Asset, Asset]:
-    """The converted weights and the converted head that a model of FLAME_MODELS takes in place of the originals."""
+    """The converted weights and the converted head that a model of FLAME_MODELS reads in place of the originals."""
     return COPIED_ENCODERS[name], COPIED_HEAD_WITH_EYELIDS if FLAME_MODELS[name].eyelids else COPIED_HEAD
 
 
 def companions_of(found: Mapping[Asset, Sequence[Path]]) -> FlameCompanions:
-    """The companion files among those found. Raises InputError where there are several candidates for one."""
+    """The companion files among those found. Raises InputError if several different files could be one of them."""
 
     def only(asset: Asset) -> Path | None:
         return only_asset(asset, found[asset]) if found.get(asset) else None
@@ -127,7 +127,7 @@ def companions_of(found: Mapping[Asset, Sequence[Path]]) -> FlameCompanions:
 
 
 def _copied_head(copy: Asset, places: Sequence[Path], entry: FlameModel, model: str) -> HeadModel:
-    """The converted FLAME that an encoder was trained with."""
+    """The converted copy of the FLAME head that an encoder was trained with."""
     path = only_asset(copy, [path for path in places if path.name == places[0].name])
     head = read_head(path)
     fits = head.name in (entry.head_version, UNKNOWN_VERSION) and entry.eyelids == (
@@ -148,14 +148,14 @@ def _copied_head(copy: Asset, places: Sequence[Path], entry: FlameModel, model: 
 
 
 def _flame_file(places: Sequence[Path], version: str, model: str) -> Path:
-    """The model file of that version, or one whose names tell no version."""
+    """The model file of that version, or one whose name and folders do not determine a version."""
     versions = {
         path: flame_version(path.name, (path.parent.name, path.parent.parent.name)) for path in places
     }
     for wanted in (version, UNKNOWN_VERSION):
         right = [path for path in places if versions[path] == wanted]
         if right:
-            # One file may be there in several formats: the names are in the order of preference.
+            # One model may exist in several formats; the names are in the order of preference.
             return only_asset(catalogue.FLAME_MODEL, [path for path in right if path.name == right[0].name])
     raise ModelMismatchError(
         f"model {model!r} was trained with {version}, whose codes mean other faces in other versions; found only "

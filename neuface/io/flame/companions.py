@@ -32,12 +32,14 @@ PathLike = str | os.PathLike[str]
 
 @dataclass(frozen=True, kw_only=True)
 class FlameCompanions:
-    """Paths of the companion files; None means beside the model file, under the published name."""
+    """Paths of the companion files; for None the file is searched beside the model file, under its published name."""
 
     landmarks: PathLike | None = None
     """`landmark_embedding.npy`: all three sets of the 68 points."""
     static_landmarks: PathLike | None = None
-    """`flame_static_embedding.pkl`: the older form, read together with the next if `landmarks` is not there."""
+    """`flame_static_embedding.pkl`: the older form; it needs `dynamic_landmarks` too. `landmarks` takes
+    precedence.
+    """
     dynamic_landmarks: PathLike | None = None
     """`flame_dynamic_embedding.npy`."""
     mediapipe: PathLike | None = None
@@ -54,7 +56,7 @@ class FlameCompanions:
 
 @dataclass(frozen=True, kw_only=True)
 class CompanionData:
-    """What the companion files hold, and what to do about those that are not there."""
+    """The content of the companion files, and advice for each that is missing."""
 
     embeddings: Mapping[str, LandmarkEmbedding]
     regions: Mapping[str, Bool[np.ndarray, " vertices"]]
@@ -62,15 +64,16 @@ class CompanionData:
     uv_faces: Int[np.ndarray, "textured_faces 3"]
     eyelids: Float[np.ndarray, "vertices 3 2"] | None
     absent: Mapping[str, str]
+    """Scheme or region that a missing file would define -> where to put the file."""
 
 
 def read_companions(
     folder: Path, given: FlameCompanions, faces: Int[np.ndarray, "faces 3"], vertices: int, eyelids: bool
 ) -> CompanionData:
-    """Read every companion file that is there and check it against the model's triangles and vertices.
+    """Read every companion file that exists and check it against the model's triangles and vertices.
 
-    Raises InputError for a damaged file, for one that was named but is not there, and, if `eyelids`, for missing
-    eyelid files.
+    Raises InputError for a damaged file, for a given path without a file, and for missing
+    eyelid files if `eyelids` is true.
     """
 
     def find(path: PathLike | None, name: str) -> Path | None:
@@ -108,7 +111,8 @@ def read_companions(
 
 
 def read_masks(path: PathLike, vertices: int) -> dict[str, Bool[np.ndarray, " vertices"]]:
-    """The named regions of `FLAME_masks.pkl`, one truth value per vertex; they overlap and leave some vertices out.
+    """The named regions of `FLAME_masks.pkl`, as one truth value per vertex; regions overlap and do not cover all
+    vertices.
 
     Raises InputError for a damaged file, one without any of the published names, or vertices that do not exist.
     """
@@ -131,8 +135,8 @@ def read_template_uv(
 ) -> tuple[Float[np.ndarray, "texture_vertices 2"], Int[np.ndarray, "faces 3"]]:
     """Texture coordinates (0..1 from the lower left) of `head_template.obj`, and their rows at the model's triangles.
 
-    The template's triangles are matched to the model's by their vertices. Its positions are in another frame and are
-    not used. A template without texture coordinates (one is published under the same name) gives no rows.
+    The template's triangles are matched to the model's by their vertices. Its vertex positions are in other axes and
+    are ignored. A template without texture coordinates (one is published under the same name) gives no rows.
 
     Raises InputError for a damaged file or one of another mesh.
     """
@@ -159,7 +163,7 @@ def read_template_uv(
 
 
 def _read_eyelids(folder: Path, given: FlameCompanions, vertices: int) -> Float[np.ndarray, "vertices 3 2"]:
-    """Offsets of the left and the right eyelid, metres per unit."""
+    """Offsets of the left and the right eyelid, metres per unit of their coefficients."""
     offsets = []
     for path, name in ((given.left_eyelid, LEFT_EYELID), (given.right_eyelid, RIGHT_EYELID)):
         file = folder / name if path is None else Path(path).expanduser()

@@ -1,4 +1,6 @@
-"""The official files of DECA, EMOCA and SMIRK as encoders, loaded strictly; other parts of the files are ignored."""
+"""The official files of DECA, EMOCA and SMIRK as encoders: all weights must fit; other parts of the files are
+ignored.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +22,11 @@ from neuface.io.assets.catalogue import walk_files
 from neuface.io.untrusted.strict_state_dict import load_strictly
 from neuface.io.untrusted.torch_checkpoints import named_tensors, read_checkpoint, state_dict_at
 
-# From the published default to the first version; the package "DECA" beside them has no expression network.
+# Names of EMOCA's packages in the order of preference, from the published default to the first version. The package
+# "DECA" beside them has no expression network.
 EMOCA_PACKAGES = ("EMOCA_v2_lr_mse_20", "EMOCA_v2_mp", "EMOCA_v2_lr_cos_1.5", "EMOCA")
 EXPRESSION_ROWS = "deca.E_expression.layers.2.weight"
+# Bound on the bytes that are read of a cfg.yaml.
 LARGEST_CONFIG = 1 << 20
 PathLike = str | os.PathLike[str]
 EncoderT = TypeVar("EncoderT", bound=Predictor)
@@ -31,7 +35,7 @@ EncoderT = TypeVar("EncoderT", bound=Predictor)
 def read_deca(path: PathLike) -> DecaEncoder:
     """DECA's coarse encoder from `deca_model.tar`, in evaluation mode.
 
-    The detail networks and what the training program left in the file are not read.
+    The detail networks and the training program's state in the file are ignored.
 
     Raises InputError for a file that is damaged, hostile, or does not fit (misfits are listed).
     """
@@ -69,7 +73,7 @@ def read_emoca(path: PathLike, *, trainable: str = "both") -> EmocaEncoder:
 
 
 def read_smirk(path: PathLike) -> SmirkEncoder:
-    """SMIRK's encoder from `SMIRK_em1.pt`, in evaluation mode; its picture generator is not read.
+    """SMIRK's encoder from `SMIRK_em1.pt`, in evaluation mode; its image generator is ignored.
 
     Raises InputError for a file that is damaged, hostile, or does not fit (misfits are listed).
     """
@@ -80,9 +84,11 @@ def read_smirk(path: PathLike) -> SmirkEncoder:
 
 
 def best_checkpoint(package: Path) -> Path:
-    """The checkpoint of a package with the smallest number after the last `=`; `last` only where none has one.
+    """The checkpoint of a package with the smallest loss, the number after the last `=` of its name.
 
-    Raises InputError when there is none, or several and no number to choose by.
+    Without such a name it is the only checkpoint beside `last`, or `last` itself if there is no other.
+
+    Raises InputError when there is no checkpoint, or several without a number to choose by.
     """
     stage = package / "detail"
     files = [file for file in walk_files(stage if stage.is_dir() else package) if file.suffix == ".ckpt"]
@@ -103,25 +109,25 @@ def best_checkpoint(package: Path) -> Path:
 
 
 def emoca_package(configs: Sequence[Path]) -> Path:
-    """The package to use among the folders of some cfg.yaml files: the published order, or the only one.
+    """The folder among those of some cfg.yaml files that comes first in EMOCA_PACKAGES, or the only one.
 
-    Raises InputError when none is a package of EMOCA or several could be meant.
+    Raises InputError when none is a package of EMOCA, or several are and none has a published name.
     """
     packages = {file.parent.name: file.parent for file in reversed(configs) if file.parent.name != "DECA"}
     known = [packages[name] for name in EMOCA_PACKAGES if name in packages]
     if known:
         return known[0]
     if len(packages) != 1:
-        places = ", ".join(str(file.parent) for file in configs)
+        folders = ", ".join(str(file.parent) for file in configs)
         raise InputError(
-            f"cannot tell which of {places} is the EMOCA package; expected one named like the download "
+            f"cannot tell which of {folders} is the EMOCA package; expected one named like the download "
             f"({', '.join(EMOCA_PACKAGES)}), or a single one"
         )
     return next(iter(packages.values()))
 
 
 def _without_numbers(make: Callable[[], EncoderT]) -> EncoderT:
-    """Built without weights, so that none can be left at random; strict loading brings them all."""
+    """A network built without numbers, so that none can stay random; strict loading supplies all of them."""
     with torch.device("meta"):
         return make()
 
@@ -138,17 +144,17 @@ def _last_number(file: Path) -> float | None:
 
 
 def _pose_settings(config: Path) -> dict[str, bool | None]:
-    """What a package's configuration says about jaw and global pose; None where it says nothing or both."""
+    """Whether a package predicts jaw and global pose; None where its configuration has neither value or both."""
     try:
         with open(config, encoding="utf-8", errors="replace") as file:
             text = file.read(LARGEST_CONFIG)
     except OSError:
-        text = ""  # The size of the network tells released packages apart without it.
-    said: dict[str, bool | None] = {}
+        text = ""  # Released packages are distinguished by the size of their network as well.
+    settings: dict[str, bool | None] = {}
     for part in ("jaw", "global"):
         values = set(
             re.findall(rf"^\s*exp_deca_{part}_pose:\s*(true|false)\s*$", text, re.MULTILINE | re.IGNORECASE)
         )
         lowered = {value.lower() for value in values}
-        said[part] = lowered == {"true"} if len(lowered) == 1 else None
-    return said
+        settings[part] = lowered == {"true"} if len(lowered) == 1 else None
+    return settings

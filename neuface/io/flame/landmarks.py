@@ -1,7 +1,8 @@
-"""Landmark embeddings of FLAME: the 68 points of iBUG in two readings, and 105 of MediaPipe's points.
+"""Landmark embeddings of FLAME: the 68 points of iBUG in two versions, and 105 of MediaPipe's points.
 
-`ibug68` is DECA's 2D set: 17 contour points that slide with the view, then the 51 fixed points. `ibug68_3d` is the
-3D set: the contour lies on the jaw line. `mediapipe105` are brows, eyes, nose and lips of MediaPipe's face mesh.
+`ibug68` is DECA's 2D set: 17 contour points that slide with the head's yaw, then the 51 fixed points. `ibug68_3d` is
+the 3D set, whose contour lies on the jaw line. `mediapipe105` are brows, eyes, nose and lips of MediaPipe's face
+mesh.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ __all__ = ["IBUG68", "IBUG68_3D", "MEDIAPIPE105", "read_ibug68", "read_mediapipe
 IBUG68, IBUG68_3D, MEDIAPIPE105 = "ibug68", "ibug68_3d", "mediapipe105"
 CONTOUR_POINTS, FIXED_POINTS = 17, 51
 MEDIAPIPE_POINTS, MEDIAPIPE_MESH = 105, 478
+# Largest yaw with a contour of its own in FLAME's table, degrees; there is one row per whole degree.
 LARGEST_YAW_DEG = 39
 YAW_ROWS = 2 * LARGEST_YAW_DEG + 1
 
@@ -32,15 +34,15 @@ Points = tuple[Int[np.ndarray, "*points"], Float[np.ndarray, "*points 3"]]
 def read_ibug68(
     combined: PathLike | None, static: PathLike | None, dynamic: PathLike | None, faces: int
 ) -> dict[str, LandmarkEmbedding]:
-    """The embeddings `ibug68` and, from the combined file only, `ibug68_3d`.
+    """The embedding `ibug68` and, if there is a combined file, `ibug68_3d`.
 
     Args:
         combined: `landmark_embedding.npy`, which is used if it is given.
         static, dynamic: the older `flame_static_embedding.pkl` and `flame_dynamic_embedding.npy`.
-        faces: how many triangles the model has.
+        faces: number of triangles of the model.
 
     Raises:
-        InputError: a damaged file, a missing or misshapen array, or a triangle that does not exist.
+        InputError: a file is damaged, an array is missing or misshapen, or a triangle does not exist.
     """
     if combined is not None:
         fixed = _points(combined, "static_lmk_faces_idx", "static_lmk_bary_coords", (FIXED_POINTS,), faces)
@@ -59,7 +61,7 @@ def read_ibug68(
 
 
 def read_mediapipe105(path: PathLike, faces: int) -> LandmarkEmbedding:
-    """`mediapipe_landmark_embedding.npz`; `mesh_points` of the answer are the numbers in MediaPipe's mesh.
+    """`mediapipe_landmark_embedding.npz`; `mesh_points` are the points' numbers in MediaPipe's mesh.
 
     Raises InputError for a damaged file, a missing or misshapen array, or points and triangles that do not exist.
     """
@@ -74,11 +76,11 @@ def _sliding(
     fixed: tuple[Int[np.ndarray, " fixed"], Float[np.ndarray, "fixed 3"]],
     rows: tuple[Int[np.ndarray, "rows contour"], Float[np.ndarray, "rows contour 3"]],
 ) -> LandmarkEmbedding:
-    """The 17 contour points of each whole degree of yaw, and the fixed points behind them.
+    """The 17 contour points for each whole degree of yaw, followed by the fixed points.
 
     In the files, row 0 is frontal, rows 1 to 39 are +1 to +39 degrees and rows 40 to 78 are -1 to -39 degrees. A
-    positive angle is a head turned to the subject's left, as DECA, EMOCA and SMIRK use the table; smplx and
-    FLAME_PyTorch negate the angle, which picks the contour of the other cheek.
+    positive yaw is a rotation to the subject's left, as DECA, EMOCA and SMIRK use the table; smplx and FLAME_PyTorch
+    negate the angle, which selects the contour of the other cheek.
     """
     order = [*range(YAW_ROWS - 1, LARGEST_YAW_DEG, -1), *range(LARGEST_YAW_DEG + 1)]
     triangles, barycentric = rows[0][order], rows[1][order]
@@ -111,7 +113,7 @@ def _static(
 
 
 def _points(path: PathLike, index_name: str, weight_name: str, shape: tuple[int, ...], faces: int) -> Points:
-    """Triangles and barycentric weights of points, checked."""
+    """Triangles and barycentric weights of points. Raises InputError for triangles that do not exist."""
     index = _array(path, index_name, shape, whole=True)
     if not 0 <= index.min() <= index.max() < faces:
         raise InputError(

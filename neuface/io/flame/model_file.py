@@ -2,7 +2,7 @@
 
 The layout (keys, shapes, joint order) is that of the FLAME model of Li et al. (SIGGRAPH Asia 2017) as its authors
 distribute it; the landmarks' and eyelids' conventions are those of DECA, EMOCA and SMIRK. Files are read as data:
-neither chumpy nor scipy is needed, and nothing in them runs.
+neither chumpy nor scipy is needed, and no code in them is executed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ IDENTITY_COLUMNS, EXPRESSION_COLUMNS = 300, 100
 POSE_COLUMNS = 9 * (len(FLAME_PARENTS) - 1)
 MODEL_KEYS = ("v_template", "f", "shapedirs", "posedirs", "J_regressor", "weights", "kintree_table")
 EYELID_NAMES = ("left_eyelid", "right_eyelid")
-# The names under which the model files are published or commonly kept.
+# Names under which the model files are published or commonly stored.
 MODEL_FILES = (
     "generic_model.pkl", "flame2023.pkl", "flame2023_no_jaw.pkl", "flame2023_Open.pkl", "FLAME_NEUTRAL.pkl",
     "FLAME_NEUTRAL.npz", "generic_model.npz", "generic_model.safetensors",
@@ -57,18 +57,19 @@ def read_flame(
     eyelids: bool = False,
     dtype: torch.dtype = torch.float32,
 ) -> HeadModel:
-    """A FLAME model file (pickle, npz or safetensors) and what lies beside it, as a head model on the CPU.
+    """A FLAME model file (pickle, npz or safetensors) and its companion files, as a head model on the CPU.
 
     Args:
         path: the model file, or a folder that holds exactly one under a published name.
-        version: one of `FLAME_VERSIONS`, where the names of the file and its folder do not tell it or are wrong.
-        companions: files of landmarks, regions and texture coordinates; what is not given is looked for beside the
-            model file under its published name. What is missing is named when it is asked for.
+        version: one of `FLAME_VERSIONS`, for a file whose version does not follow from its name and folder, or whose
+            name is wrong.
+        companions: files of landmarks, regions and texture coordinates; one that is not given is searched beside
+            the model file under its published name. A missing part is reported when it is used.
         eyelids: add SMIRK's two eyelid offsets, as the last two expression coefficients (left, right), each 0 to 1.
-        dtype: numbers are stored with 64 bits and rounded once.
+        dtype: type of the numbers, which are stored with 64 bits and rounded once.
 
     Raises:
-        InputError: a missing, damaged, hostile or incomplete file; the message names it and the array in it.
+        InputError: a file is missing, damaged, hostile or incomplete; the message names the file and the array.
     """
     file = flame_model_file(path)
     if version is not None:
@@ -117,7 +118,7 @@ def flame_model_file(path: str | os.PathLike[str]) -> Path:
 
 
 def read_flame_arrays(path: str | os.PathLike[str]) -> FlameArrays:
-    """The arrays of a FLAME model file, exactly as stored, checked.
+    """The arrays of a FLAME model file exactly as stored, after their shapes, types and indices were checked.
 
     Raises InputError for a file that cannot be read, or a missing, misshapen, mistyped or infinite array, by name.
     """
@@ -160,7 +161,8 @@ def _head_of(arrays: FlameArrays, name: str, dtype: torch.dtype) -> HeadModel:
     def tensor(values: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(values)).to(dtype)
 
-    # Joints are linear in the shaped vertices, so they have bases of their own: exact, and a thousand times cheaper.
+    # Joints are linear in the shaped vertices, so they have bases of their own. That is exact and a thousand times
+    # cheaper: 5 joints in place of 5023 vertices.
     joints = arrays.J_regressor @ arrays.v_template
     joint_basis = np.tensordot(arrays.J_regressor, arrays.shapedirs, axes=1)
     identity, expression = slice(0, IDENTITY_COLUMNS), slice(IDENTITY_COLUMNS, None)

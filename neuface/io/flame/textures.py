@@ -10,10 +10,10 @@ Two files are read, both npz archives that DECA and EMOCA know:
 
 Either may hold the texture coordinates `vt` and their triangles `ft`. Both store blue, green, red. The components are
 scaled with the spread of their coefficients, so there is no array of variances: a code of ones is one standard
-deviation in every direction. Other entries (the gloss `specMU`, `specPC`) are not touched.
+deviation in every direction. Other entries (the gloss `specMU`, `specPC`) are not read.
 
-The archives hold up to 1.3 GB for each array. They are read in pieces of 1 MiB, and only the leading components that
-are asked for are kept.
+An array takes up to 1.3 GB. Arrays are read in pieces of 1 MiB, and only the requested leading components are kept in
+memory.
 """
 
 from __future__ import annotations
@@ -43,16 +43,19 @@ from neuface.io.untrusted.npy import LARGEST_HEADER, NpyHeader, read_npy_header
 __all__ = ["DECA_COMPONENTS", "TextureSpace", "read_texture_space"]
 
 DECA_COMPONENTS = 50
-"""How many components DECA and EMOCA use."""
+"""Number of components that DECA and EMOCA use."""
+# Largest side of a texture, pixels.
 LARGEST_SIZE, CHANNELS = 512, 3
-# The larger of the two arrays, in float64, with its header. It bounds every member that is read.
+# Bound on the bytes of every array: the larger of the two in float64, with its header.
 LARGEST_MEMBER = LARGEST_SIZE**2 * CHANNELS * 200 * 8 + 2**16
-# The file with the gloss has two such arrays; it may be stored without compression.
+# Bound on the bytes of a file: the one with the gloss has two such arrays and may be stored without compression.
 LARGEST_ARCHIVE = 3 * 2**30
-# For texture coordinates and triangles: FLAME has 5118 and 9976.
+# Bound on the bytes of the texture coordinates and of their triangles; FLAME has 5118 and 9976 of them.
 LARGEST_LAYOUT = 2**22
+# Bound on the bytes of one read.
 LARGEST_READ = 2**20
-# A mean colour brighter or darker than this, of full white, is in other units than its kind of file.
+# Range of the brightest mean colour, relative to white; beyond it the colours are in other units than the file's
+# kind.
 BRIGHTEST_BETWEEN = (0.01, 1.5)
 
 
@@ -97,7 +100,7 @@ class TextureSpace:
 
     @property
     def num_components(self) -> int:
-        """The longest code."""
+        """Length of the longest code."""
         return self.basis.shape[-1]
 
     def to(self, *args: Any, **kwargs: Any) -> TextureSpace:
@@ -111,7 +114,7 @@ class TextureSpace:
         return replace(self, **moved)
 
     def albedo(self, code: Float[Tensor, "*batch coefficients"]) -> Float[Tensor, "*batch 3 size size"]:
-        """The picture of each code: red, green, blue, nominally 0..1; shorter codes mean zeros behind.
+        """The picture of each code: red, green, blue, nominally 0..1; a shorter code is padded with zeros.
 
         The result is linear in the code and not clipped, so codes far from the mean leave 0..1; clip it to show it.
         DECA's 256 px texture is every second pixel of the 512 px picture: `albedo(code)[..., ::2, ::2]`.
@@ -140,17 +143,19 @@ def read_texture_space(
     """A texture space file (see the head of this module), on the CPU, its colours as red, green, blue in 0..1.
 
     Conversions: `mean` and `tex_dir` are divided by 255, `MU` and `PC` are kept; the channels are put in the reverse
-    order; the axes become channel, row, column, component. The file is read as data: nothing in it runs.
+    order; the axes become channel, row, column, component. The file is read as data: no code in it is executed.
 
     Args:
-        path: the npz file; the names of its arrays tell its kind.
-        components: how many leading components to keep, at most 200 (`flame`) or 199 (`bfm`). In float32 each takes
-            3 MiB at 512 x 512 pixels. The rest is read past, so it costs time but no memory, and is not checked.
+        path: the npz file; the names of its arrays determine its kind.
+        components: number of leading components to keep, at most 200 (`flame`) or 199 (`bfm`). In float32 each takes
+            3 MiB at 512 x 512 pixels. The others are skipped while reading: they cost time but no memory, and are not
+            checked.
         dtype: a floating-point type; numbers are stored with up to 64 bits and rounded once.
 
     Raises:
-        InputError: a missing, damaged, hostile or incomplete file; a missing, misshapen, mistyped or infinite array,
-            by name; colours in other units than the file's kind has; more components than there are.
+        InputError: the file is missing, damaged, hostile or incomplete; an array is missing, misshapen, mistyped
+            or not finite (it is named); the colours are in other units than the file's kind has; or the file has
+            fewer components.
     """
     if not dtype.is_floating_point:
         raise InputError(f"dtype is {dtype}; expected a floating-point type")
@@ -176,7 +181,7 @@ def read_texture_space(
 
 
 class _ShortReads(io.BufferedReader):
-    """A file that refuses long reads, so that no size an archive claims (of its directory, say) is believed."""
+    """A file that refuses reads of more than LARGEST_READ bytes, so that an archive cannot claim a huge directory."""
 
     def read(self, size: int | None = -1, /) -> bytes:
         data = super().read(LARGEST_READ + 1 if size is None or size < 0 else min(size, LARGEST_READ + 1))
@@ -187,7 +192,7 @@ class _ShortReads(io.BufferedReader):
 
 @contextmanager
 def _opened(source: Path) -> Iterator[zipfile.ZipFile]:
-    """The archive; whatever goes wrong with it becomes an InputError that names the file."""
+    """The archive; every error while it is read becomes an InputError that names the file."""
     try:
         if not source.is_file():
             raise InputError(f"{source}: there is no such file")
@@ -224,7 +229,7 @@ def _kind_of(source: Path, members: dict[str, zipfile.ZipInfo]) -> _Kind:
 def _read_mean(
     archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo], source: Path, kind: _Kind
 ) -> Float[np.ndarray, "size size 3"]:
-    """The mean colours of the file's own channel order, white at 1."""
+    """The mean colours in the file's own channel order, white at 1."""
     array = _read_small(archive, members, source, kind.mean, LARGEST_SIZE**2 * CHANNELS * 8 + LARGEST_HEADER)
     size = math.isqrt(array.size // CHANNELS)
     flat = size * size * CHANNELS
@@ -233,7 +238,7 @@ def _read_mean(
             f"{source}: {kind.mean!r} has the shape {array.shape}; expected (n, n, 3) or (n * n * 3,), n at most "
             f"{LARGEST_SIZE}"
         )
-    # Pictures of mean colours may be kept in bytes.
+    # Mean colours may be stored as bytes.
     values = array.astype(np.float64) if array.dtype == np.uint8 else array
     mean = checked_array(source, kind.mean, values, array.shape).reshape(size, size, CHANNELS) / kind.white
     low, high = BRIGHTEST_BETWEEN
@@ -254,7 +259,7 @@ def _read_basis(
     kept: int,
     dtype: torch.dtype,
 ) -> Float[Tensor, "3 size size kept"]:
-    """The leading components, white at 1, red first; read in pieces."""
+    """The leading components, white at 1, red first; they are read in pieces of LARGEST_READ bytes."""
     member, where = members[f"{kind.basis}.npy"], f"{source}: {kind.basis!r}"
     header = _read_header(archive, member, where, LARGEST_MEMBER)
     rows, columns = size * size * CHANNELS, kind.components
@@ -279,7 +284,7 @@ def _read_basis(
     with archive.open(member) as stream:
         _take(stream.read, header.start, where)
         if header.fortran:
-            # One component after the other, each a picture in the opposite order of axes.
+            # The components follow each other, each a picture with its axes in reverse order.
             for component in range(kept):
                 values = np.frombuffer(_take(stream.read, rows * header.dtype.itemsize, where), header.dtype)
                 picture = values.reshape(header.shape[:-1], order="F").reshape(size * size, CHANNELS)
@@ -298,7 +303,7 @@ def _read_basis(
 def _read_layout(
     archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo], source: Path
 ) -> tuple[Float[np.ndarray, "texture_vertices 2"], Int[np.ndarray, "textured_faces 3"]]:
-    """Texture coordinates and their triangles, without rows where the file has neither."""
+    """Texture coordinates and their triangles; both are without rows if the file has neither."""
     present = [name for name in ("vt", "ft") if f"{name}.npy" in members]
     if not present:
         return np.zeros((0, 2)), np.zeros((0, 3), np.int64)
@@ -315,7 +320,7 @@ def _read_layout(
 
 
 def _read_header(archive: zipfile.ZipFile, member: zipfile.ZipInfo, where: str, largest: int) -> NpyHeader:
-    """The header of a member of at most `largest` bytes, found to agree with its length."""
+    """The header of a member of at most `largest` bytes; its claims must agree with the member's length."""
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or member.file_size > largest:
         raise InputError(f"{where} unfolds to more than any texture space holds")
     with archive.open(member) as opened:
@@ -341,7 +346,7 @@ def _read_small(
 
 
 def _take(read: Callable[[int], bytes], count: int, where: str) -> bytearray:
-    """Exactly `count` bytes, read in pieces. At the end of a member zipfile compares its checksum."""
+    """Exactly `count` bytes, read in pieces. At the end of a member zipfile verifies its checksum."""
     data = bytearray()
     while len(data) < count:
         piece = read(min(count - len(data), LARGEST_READ))

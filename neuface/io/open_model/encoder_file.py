@@ -1,4 +1,4 @@
-"""Encoder weights as files: safetensors, so that nothing in them can run code."""
+"""Weights of the open encoder in safetensors files, which hold tensors and text but no code."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from neuface.io.untrusted.strict_state_dict import refuse_misfits
 
 ENCODER_FORMAT = "neuface-encoder-1"
 SHIPPED_ENCODER = "open_encoder.safetensors"
-# A file that asks for a wider network than this is not one of ours, and building it would fill the memory.
+# Bound on the channels of every layer that a file may ask for; a wider network could fill the memory.
 LARGEST_WIDTH = 4096
 
 
 def write_encoder(path: str | os.PathLike[str], encoder: OpenEncoder, metadata: Mapping[str, str]) -> None:
     """Write an open encoder's weights; the file appears only when it is complete.
 
-    Convolutions and matrices are kept in half precision, everything else as it is. `metadata` (how the weights
-    were made, and how good they are) is stored beside the head's name and hash and the network's size.
+    Convolutions and matrices are stored in half precision, other tensors unchanged. `metadata` (how the weights were
+    trained, and their measured errors) is stored beside the head's name and hash and the network's size.
     """
     tensors = {name: _packed(tensor) for name, tensor in encoder.state_dict().items()}
     stored = {
@@ -48,7 +48,9 @@ def read_encoder(path: str | os.PathLike[str], head: HeadModel) -> OpenEncoder:
     """Read weights written by `write_encoder` into an encoder for `head`, in evaluation mode.
 
     Raises:
-        InputError: Not such a file, or missing, unexpected, misshapen or infinite tensors (they are named).
+        InputError: The file is not one of `write_encoder`'s, or tensors are missing, unexpected, misshapen or not
+        finite
+            (they are named).
         ModelMismatchError: The weights were trained for another head model.
     """
     try:
@@ -59,7 +61,7 @@ def read_encoder(path: str | os.PathLike[str], head: HeadModel) -> OpenEncoder:
         raise InputError(f"{path} is not a readable safetensors file ({error})") from error
     if metadata.get("format") != ENCODER_FORMAT:
         raise InputError(f"{path} holds no encoder of this package (expected format {ENCODER_FORMAT!r})")
-    # The random initial weights are replaced below; the caller's random state must not depend on them.
+    # The random initial weights are replaced below; drawing them must not change the caller's random state.
     with cpu_seed(0):
         encoder = OpenEncoder(head, _config(path, metadata))
     if metadata.get("head_hash") != encoder.head_hash:

@@ -20,12 +20,12 @@ SHIPPED_HEAD = "open_head.npz"
 
 @dataclass(frozen=True, kw_only=True)
 class HeadRecipe:
-    """How the head is combined from the assets: integers and indices, except for landmark positions."""
+    """How the head is combined from the assets, in integers and indices except for landmark positions."""
 
     vertex_index: NDArray[np.int32]
-    """(vertices,) base-mesh vertices that make up the head: skin, tongue, left eye, right eye."""
+    """(vertices,) base-mesh vertices of which the head consists: skin, tongue, left eye, right eye."""
     target_names: NDArray[np.character]
-    """(targets,) the morph targets that identity is made of, text."""
+    """(targets,) names of the morph targets of which identity is composed, text."""
     mean: NDArray[np.int64]
     """(targets,) mean weights in COEFFICIENT_UNIT."""
     modes: NDArray[np.int64]
@@ -39,7 +39,7 @@ class HeadRecipe:
     mediapipe_barycentric: NDArray[np.float32]
     mediapipe_yaw_rad: NDArray[np.float32]
     mediapipe_row_triangles: NDArray[np.int32]
-    """(rows, 478) where the detector puts its points on a head turned by each yaw."""
+    """(rows, 478) triangles on which the detector places its points when the head has the yaw of the row."""
     mediapipe_row_barycentric: NDArray[np.float32]
     ibug_triangles: NDArray[np.int32]
     ibug_barycentric: NDArray[np.float32]
@@ -48,7 +48,9 @@ class HeadRecipe:
     contour_barycentric: NDArray[np.float32]
 
     def embeddings(self) -> dict[str, LandmarkEmbedding]:
-        """Landmark embeddings by scheme: of iBUG-68 the contour slides with yaw, of MediaPipe all points do."""
+        """Landmark embeddings by scheme: the contour of iBUG-68 slides with yaw, and so do all points of
+        MediaPipe.
+        """
         return {
             "ibug68": LandmarkEmbedding(
                 triangles=torch.from_numpy(self.ibug_triangles).long(),
@@ -103,5 +105,5 @@ def write_head_file(path: Path, recipe: HeadRecipe, assets: HeadAssets) -> None:
 
 
 def shipped_head() -> Path:
-    """Where the file that ships with the package lies."""
+    """Path of the file that ships with the package."""
     return Path(str(resources.files("neuface") / "assets" / SHIPPED_HEAD))

@@ -1,7 +1,7 @@
-"""Named arrays from files that strangers wrote: pickle, npy, npz and safetensors, told apart by their content.
+"""Named arrays from untrusted files: pickle, npy, npz and safetensors, distinguished by their content.
 
-Every size a file claims is compared with the bytes that are there before anything is allocated, and pickles are
-read as data by `neuface.io.untrusted.pickle_machine`.
+Every size that a file claims is compared with the length of the file before memory is allocated, and pickles are read
+as data by `neuface.io.untrusted.pickle_machine`.
 """
 
 from __future__ import annotations
@@ -26,17 +26,20 @@ from neuface.io.untrusted.pickle_values import Damaged, PickledArray, array_of
 
 __all__ = ["checked_array", "exists", "read_bytes", "read_named_values", "read_single_array"]
 
-# FLAME files have 51 MiB, in the widest known layout 110 MiB.
+# Bound on the bytes of a file and of what an archive decompresses to. FLAME files have 51 MiB, 110 MiB in the widest
+# known layout.
 LARGEST_FILE = 256 * 2**20
+# Bounds on the bytes of a zip archive's directory and of a safetensors header.
 LARGEST_DIRECTORY = 2**20
 LARGEST_HEADER = 2**20
+# Bound on the absolute value of every floating-point number of a file.
 LARGEST_COORDINATE = 1e6
 ZIP_MAGIC = b"PK\x03\x04"
 ZIP_END, ZIP_END_BYTES, LONGEST_ZIP_COMMENT = b"PK\x05\x06", 22, 2**16
 
 
 def exists(path: Path) -> bool:
-    """Whether there is a file or folder of that name; False also for names that no file can have."""
+    """Whether there is a file or folder of that name. Names that no file can have give False, not an error."""
     try:
         return path.exists()
     except (OSError, ValueError):
@@ -46,7 +49,7 @@ def exists(path: Path) -> bool:
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
     """The whole content of a regular file.
 
-    Raises InputError if it is missing, empty, larger than any file of this kind, or a placeholder for the file.
+    Raises InputError if it is missing, empty, larger than LARGEST_FILE, or a placeholder for the file.
     """
     file = Path(path)
     try:
@@ -68,10 +71,10 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
 
 
 def read_named_values(path: str | os.PathLike[str], wanted: Collection[str]) -> dict[str, Any]:
-    """Those of the `wanted` entries that a file has, to be turned into arrays by `checked_array`.
+    """The `wanted` entries that a file has; `checked_array` converts them to arrays.
 
     The file is a dictionary in a pickle or in an npy file, an npz archive, or a safetensors file.
-    Raises InputError naming the file and what is wrong with it.
+    Raises InputError that names the file and its defect.
     """
     data, source = read_bytes(path), str(path)
     if data.startswith(ZIP_MAGIC):
@@ -92,7 +95,7 @@ def read_named_values(path: str | os.PathLike[str], wanted: Collection[str]) -> 
 
 
 def read_single_array(path: str | os.PathLike[str]) -> Any:
-    """The one array of an npy file, to be checked by `checked_array`. Raises InputError for any other file."""
+    """The array of an npy file; `checked_array` checks it. Raises InputError for any other file."""
     data = read_bytes(path)
     if not data.startswith(NPY_MAGIC):
         raise InputError(f"{path}: is not an npy file")
@@ -109,7 +112,7 @@ def checked_array(
 ) -> np.ndarray:
     """The numbers of an entry, float64 (int64 if `whole`), C order, of the given shape; None fits any size.
 
-    Raises InputError naming the entry if it is no array, of another shape or type, or not finite.
+    Raises InputError that names the entry if it is not an array, has another shape or type, or is not finite.
     """
     try:
         array = array_of(value)
@@ -126,7 +129,7 @@ def checked_array(
         raise InputError(f"{source}: {name!r} has the type {array.dtype}; expected {kind}")
     if whole:
         return array.astype(np.int64, order="C")
-    # NaN fails the comparison, too. The smallest and the largest need no array of their own.
+    # NaN fails the comparison, too. Minimum and maximum need no temporary array, as isfinite would.
     if array.size and not (
         -LARGEST_COORDINATE <= float(array.min()) <= float(array.max()) <= LARGEST_COORDINATE
     ):
@@ -137,7 +140,7 @@ def checked_array(
 
 
 def _read_npy(data: bytes, source: str) -> np.ndarray | PickledArray:
-    """An npy file: numbers, or the pickle of an array of objects, read as data."""
+    """The content of an npy file: numbers, or the pickle of an array of objects, which is read as data."""
     try:
         header = read_npy_header(data)
         if not header.holds_objects:
@@ -151,8 +154,8 @@ def _read_npy(data: bytes, source: str) -> np.ndarray | PickledArray:
 
 
 def _read_npz(data: bytes, source: str, wanted: Collection[str]) -> dict[str, Any]:
-    """The wanted members of an npz archive, with bounds on its directory and on what it unfolds to."""
-    # The directory is read whole by zipfile, so its length is looked at first.
+    """The wanted members of an npz archive, with bounds on its directory and on its decompressed size."""
+    # zipfile reads the whole directory into memory, so its length is checked before.
     end = data.rfind(ZIP_END, max(0, len(data) - ZIP_END_BYTES - LONGEST_ZIP_COMMENT))
     if end < 0 or len(data) < end + ZIP_END_BYTES:
         raise InputError(f"{source}: is a damaged zip archive: its end is missing; download it again")
@@ -171,9 +174,11 @@ def _read_npz(data: bytes, source: str, wanted: Collection[str]) -> dict[str, An
                     continue
                 allowed -= member.file_size
                 if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or allowed < 0:
-                    raise InputError(f"{source}: {name!r} unfolds to more than any file of this kind holds")
+                    raise InputError(
+                        f"{source}: {name!r} decompresses to more than any file of this kind holds"
+                    )
                 with archive.open(member) as stream:
-                    # With a count, zipfile never unfolds more than that, whatever the member holds.
+                    # With a count, zipfile never decompresses more than that.
                     values[name] = _read_npy(stream.read(member.file_size), f"{source}: {name!r}")
     except (
         zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError, ValueError, LookupError,
@@ -186,7 +191,7 @@ def _read_npz(data: bytes, source: str, wanted: Collection[str]) -> dict[str, An
 
 
 def _is_safetensors(data: bytes) -> bool:
-    """A length of eight bytes, then a JSON object."""
+    """Whether the file is safetensors: a length of eight bytes, then a JSON object."""
     return len(data) > 9 and data[8:9] == b"{" and struct.unpack_from("<Q", data)[0] <= len(data) - 8
 
 

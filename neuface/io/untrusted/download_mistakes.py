@@ -1,4 +1,4 @@
-"""What lies under a file's name when its download went wrong."""
+"""Files that a failed download leaves under the name of the wanted one."""
 
 from __future__ import annotations
 
@@ -11,6 +11,11 @@ MEANINGS = {
 
 
 def placeholder(start: bytes) -> str:
-    """What a file is in place of what its name says, and what to do, by its first 64 bytes; empty if it is none."""
+    """What a file is instead of the wanted one, and what to do, by its first 64 bytes; empty if it may be the wanted
+    one.
+
+    >>> placeholder(b"<!DOCTYPE html>")
+    'a web page, not the file itself; log in and download it again'
+    """
     beginning = start[:64].lstrip().lower()
     return next((meaning for sign, meaning in MEANINGS.items() if beginning.startswith(sign)), "")

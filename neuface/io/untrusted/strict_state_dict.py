@@ -1,4 +1,4 @@
-"""Strict loading: a network gets exactly the weights it needs, or an error says what does not fit."""
+"""Strict loading: a network gets exactly the weights that it needs, or an error lists every misfit."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from neuface.errors import InputError
 
+# Number of tensors that an error message lists of each kind of misfit.
 MOST_NAMED = 20
 
 
@@ -24,8 +25,8 @@ def refuse_misfits(
     """Raise one InputError that lists every missing, unexpected, misshapen, mistyped or infinite tensor.
 
     Args:
-        owner: what the tensors are for, as it stands in the message.
-        check_finite: whether to look at the numbers; else that is left to the caller.
+        owner: the network for which the tensors are meant, as the message names it.
+        check_finite: whether to search for NaN and infinity; otherwise the caller does.
     """
     common = sorted(wanted.keys() & found.keys())
     shaped = [name for name in common if found[name].shape == wanted[name].shape]
@@ -42,7 +43,7 @@ def refuse_misfits(
             for name in shaped
             if found[name].is_floating_point() != wanted[name].is_floating_point()
         ],
-        # Only where the shape fits: a tensor that claims a huge shape would fill the memory here.
+        # Only tensors of the right shape are searched: one that claims a huge shape would fill the memory here.
         "not finite": [name for name in shaped if check_finite and not _all_finite(found[name])],
     }
     if any(problems.values()):
@@ -63,8 +64,9 @@ def load_strictly(
 ) -> None:
     """Give a network its weights; it may have been built on the meta device, without numbers.
 
-    With `copy=False` weights of the right type become the network's own as they are. Tensors mapped from a file
-    then stay mapped; changes to them never reach the file. With `check_finite=False` the caller looks at the numbers.
+    With `copy=False` weights of the right type become the network's own without a copy. Tensors mapped from a file
+    stay mapped; changes to them never reach the file. With `check_finite=False` the caller searches for NaN and
+    infinity.
 
     Raises InputError as `refuse_misfits` does, before anything is changed.
     """
@@ -75,9 +77,14 @@ def load_strictly(
 
 
 def sum_is_finite(numbers: Tensor) -> bool:
-    """Whether the sum of all numbers is finite: then each is. It is several times faster than looking at each.
+    """Whether the sum of all numbers is finite, which implies that each is.
 
-    The contrary proves nothing, because huge numbers have an infinite sum.
+    The sum is several times faster than a test of each number. False does not imply the contrary, because the sum of
+    huge numbers is infinite.
+
+    >>> import torch
+    >>> sum_is_finite(torch.tensor([1.0, float("nan")]))
+    False
     """
     return math.isfinite(numbers.sum().item())
 

@@ -1,8 +1,8 @@
-"""Torch checkpoints as data: nothing in them is run, and they never ask for more memory than they are large.
+"""Torch checkpoints as data: no code in them is executed, and they cannot claim more memory than the file is large.
 
-Two doors stand in front of the tensors. First the pickled part is searched, without unpickling it, for the names
-it would import: only those that tensors are made of pass, and a few classes that training programs leave behind,
-which become inert stand-ins. Then `torch.load` reads with `weights_only=True`.
+Two checks precede the tensors. First the pickled part is searched, without unpickling it, for the names that it would
+import. Only the names of which tensors consist are allowed, and those of a few classes that training programs leave
+in their files, which are replaced by inert stand-ins. Then `torch.load` reads with `weights_only=True`.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ from neuface.errors import InputError
 from neuface.io.untrusted.download_mistakes import placeholder
 
 ZIP_START, PICKLE_START = b"PK\x03\x04", b"\x80"
-# What is pickled of a checkpoint of some hundred tensors is well below a megabyte.
+# Bound on the bytes of the pickled part; a checkpoint of some hundred tensors has less than a megabyte.
 LARGEST_PICKLE = 16 << 20
-# The format before torch 1.6: magic number, protocol, system, content and storage names, each a pickle.
+# Number of pickles in the format before torch 1.6: magic number, protocol, system, content and storage names.
 LEGACY_PICKLES = 5
+# Number of names that an error message lists.
 MOST_NAMED = 10
 
 TENSOR_GLOBALS = frozenset(
@@ -34,7 +35,7 @@ TENSOR_GLOBALS = frozenset(
     | {f"torch.{kind}Storage" for kind in ("Float", "Double", "Half", "BFloat16", "Long", "Int", "Short", "Byte",
                                            "Char", "Bool")}
 )  # fmt: skip
-# Left behind by training programs in the parts of a checkpoint that are not weights. They are never imported.
+# Classes that training programs leave in the parts of a checkpoint that are not weights. They are never imported.
 INERT_GLOBALS = frozenset(
     {f"{package}.{name}"
      for package in ("pytorch_lightning", "lightning.pytorch")
@@ -49,7 +50,7 @@ INERT_GLOBALS = frozenset(
 
 
 class _Inert:
-    """Stands for a class of another program: takes anything, keeps nothing, does nothing."""
+    """Replaces a class of another program: accepts any arguments and state, and stores none."""
 
     def __init__(self, *_: Any, **__: Any) -> None:
         pass
@@ -61,10 +62,10 @@ class _Inert:
 def read_checkpoint(path: str | os.PathLike[str]) -> dict[Any, Any]:
     """The dictionary in a torch checkpoint, zip or older format, its tensors on the CPU.
 
-    Tensors of a zip file are mapped from the file, so that parts that nobody looks at cost no memory.
+    Tensors of a zip file are mapped from the file, so that unused parts take no memory.
 
-    Raises InputError when the file is missing, damaged, no checkpoint, larger inside than it is, or names things
-    that weights have no need of (they are listed; nothing of them is imported or run).
+    Raises InputError when the file is missing, damaged or not a checkpoint, when its parts claim to be larger than
+    the file, or when it names globals that weights do not need (they are listed, and neither imported nor executed).
     """
     file = Path(path)
     zipped = _is_zip(file)
@@ -72,11 +73,11 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[Any, Any]:
     stubs: list[Any] = [(type("Inert", (_Inert,), {}), name) for name in sorted(INERT_GLOBALS)]
     try:
         with torch.serialization.safe_globals(stubs), warnings.catch_warnings():
-            # Old storage classes are deprecated for programs, not for files.
+            # The deprecation of torch's old storage classes concerns programs; published files contain them.
             warnings.simplefilter("ignore")
             content = torch.load(file, map_location="cpu", weights_only=True, mmap=zipped)
     except Exception as error:
-        # A damaged pickle can fail in the reader in any way at all; whatever it is, the file is at fault.
+        # Torch's reader can raise any type of error on a damaged pickle; in each case the file is the cause.
         raise InputError(
             f"{file}: this checkpoint is damaged and cannot be read ({_first_line(error)})"
         ) from error
@@ -100,7 +101,9 @@ def state_dict_at(path: str | os.PathLike[str], content: Mapping[Any, Any], key:
 def named_tensors(
     path: str | os.PathLike[str], weights: Mapping[Any, Any], prefix: str = ""
 ) -> dict[str, Tensor]:
-    """The weights whose name starts with a prefix, without it. Raises InputError where something else stands."""
+    """The weights whose name starts with a prefix, named without it. Raises InputError if one is not a plain
+    tensor.
+    """
     chosen = {name: value for name, value in weights.items() if str(name).startswith(prefix)}
     others = [str(name) for name, value in chosen.items() if not _is_plain_tensor(name, value)]
     if others:
@@ -115,7 +118,7 @@ def _is_plain_tensor(name: Any, value: Any) -> bool:
 
 
 def _is_zip(file: Path) -> bool:
-    """Which of the two formats a file has; raises InputError for anything else."""
+    """Whether a file has the zip format or the older one. Raises InputError for any other file."""
     if not file.is_file():
         raise InputError(f"{file}: there is no such file")
     try:
@@ -135,14 +138,14 @@ def _is_zip(file: Path) -> bool:
 
 
 def _refuse_other_globals(file: Path, zipped: bool) -> None:
-    """Search the pickled part for names to import, and refuse all but the known ones."""
+    """Search the pickled part for names to import. Raises InputError for all but the known ones."""
     names: set[str] = set()
     damage = ""
     try:
         if zipped:
             names.update(_pickle_globals(io.BytesIO(_zipped_pickle(file))))
         else:
-            # A copy in memory: asked for more bytes than a file has, a stream sets the memory aside before it looks.
+            # The copy in memory bounds every read: a file's stream allocates the requested bytes before it reads.
             with open(file, "rb") as opened:
                 stream = io.BytesIO(opened.read(LARGEST_PICKLE))
             for _ in range(LEGACY_PICKLES):
@@ -150,7 +153,7 @@ def _refuse_other_globals(file: Path, zipped: bool) -> None:
     except InputError:
         raise
     except Exception as error:
-        # As above: the reader of pickles was not made for hostile ones.
+        # As above: pickletools can raise any type of error on a damaged pickle.
         damage = _first_line(error)
     others = sorted(names - TENSOR_GLOBALS - INERT_GLOBALS)
     if others:
@@ -163,7 +166,7 @@ def _refuse_other_globals(file: Path, zipped: bool) -> None:
 
 
 def _zipped_pickle(file: Path) -> bytes:
-    """The pickled part of a zip checkpoint, whose members must fit into the file."""
+    """The pickled part of a zip checkpoint. Raises InputError if the members are larger than the file."""
     size = file.stat().st_size
     with zipfile.ZipFile(file) as archive:
         members = archive.infolist()
@@ -181,7 +184,7 @@ def _zipped_pickle(file: Path) -> bytes:
 
 
 def _pickle_globals(stream: io.BytesIO) -> Iterator[str]:
-    """Names that the pickle at the stream's position imports, as `module.name`; the stream ends up behind it."""
+    """Names that the pickle at the stream's position imports, as `module.name`; the stream is then after it."""
     start = stream.tell()
     for operation, argument, position in pickletools.genops(stream):
         if position is not None and position - start > LARGEST_PICKLE:
