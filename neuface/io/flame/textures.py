@@ -322,7 +322,7 @@ def _read_layout(
 def _read_header(archive: zipfile.ZipFile, member: zipfile.ZipInfo, where: str, largest: int) -> NpyHeader:
     """The header of a member of at most `largest` bytes; its claims must agree with the member's length."""
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or member.file_size > largest:
-        raise InputError(f"{where} unfolds to more than any texture space holds")
+        raise InputError(f"{where} decompresses to more than any texture space holds")
     with archive.open(member) as opened:
         beginning = opened.read(LARGEST_HEADER)
     try:

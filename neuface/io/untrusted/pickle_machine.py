@@ -1,13 +1,13 @@
-"""Pickle files read as data: a small machine of our own that knows a few opcodes and calls nothing.
+"""Pickle files read as data, by a small machine that knows a few opcodes and calls nothing that a file names.
 
-A pickle is a program. Python's reader runs it, and even with a filter on the names it may call, a few bytes can
-make it allocate gigabytes, hash for years or overflow the stack. Here the program runs on a machine whose every
-length is checked against the bytes that are there, whose number of steps is bounded, and whose "calls" are a
-table of our own functions that make inert values. A name that is not in the table is refused by that name.
+A pickle is a program. Python's reader executes it, and even with a filter on the names that it may call, a few bytes
+can make it allocate gigabytes, hash for years or overflow the stack. Here the program runs on a machine that compares
+every length with the bytes of the file, bounds the number of steps, and replaces calls by a table of functions of
+this package, which return inert values. A name that is not in the table is refused, and the error states it.
 
-What comes out is made of dict, list, tuple, str, bytes, int, float, bool, None and the values of
+The result consists of dict, list, tuple, str, bytes, int, float, bool, None and the values of
 `neuface.io.untrusted.pickle_values`. Strings of Python 2 are `bytes`; those used as keys are decoded as latin1.
-Sets are lists, because nothing in them is ever needed.
+Sets become lists, as their content is never needed.
 """
 
 from __future__ import annotations
@@ -37,10 +37,11 @@ from neuface.io.untrusted.pickle_values import (
 
 __all__ = ["parse_pickle"]
 
-# A FLAME file takes about 600 steps; a step makes at most one small object.
+# Bound on the opcodes of a pickle. A FLAME file takes about 600 steps; a step creates at most one small object.
 MOST_STEPS = 20_000
-# Bytes that steps may make beyond those of the file itself, in multiples of its size.
+# Bound on the bytes that steps may create beyond those of the file, in multiples of its size.
 BYTES_MADE_PER_BYTE = 3
+# Bounds on an integer or a float (digits as text, bytes in binary form) and on the characters of a dictionary key.
 LONGEST_NUMBER = 40
 LONGEST_KEY = 1000
 TORCH_MAGIC = 0x1950A86A20F9469CFC6C
@@ -50,8 +51,8 @@ TORCH_PROTOCOL = 1001
 def parse_pickle(data: bytes, source: str) -> Any:
     """The value that a pickle describes, as inert data; `source` names the file in errors.
 
-    Raises InputError for a damaged pickle, one that names a global outside the allowed list, or one that would
-    take more steps or memory than any file this package reads.
+    Raises InputError for a damaged pickle, one that names a global outside the allowed list, or one that exceeds
+    MOST_STEPS or BYTES_MADE_PER_BYTE.
     """
     machine = _Machine(data, _Budget(MOST_STEPS, BYTES_MADE_PER_BYTE * len(data)))
     try:
@@ -66,7 +67,7 @@ def parse_pickle(data: bytes, source: str) -> Any:
 
 @dataclass
 class _Budget:
-    """What is left to spend, shared by the pickles inside a pickle."""
+    """The remaining steps and bytes, shared with the pickles inside a pickle."""
 
     steps: int
     made_bytes: int
@@ -83,7 +84,7 @@ class _Budget:
 
 
 class _Machine:
-    """One pickle being read: a stack, the places marked on it, and a memo of numbered values."""
+    """The state of reading one pickle: a stack, the marked positions on it, and a memo of numbered values."""
 
     def __init__(self, data: bytes, budget: _Budget, start: int = 0, *, names_storages: bool = False) -> None:
         self.data = data
@@ -95,7 +96,7 @@ class _Machine:
         self.memo: dict[int, Any] = {}
 
     def run(self) -> Any:
-        """Read up to the STOP opcode; `at` is then the place behind it."""
+        """Read up to the STOP opcode; `at` is then the offset of the byte after it."""
         while True:
             self.budget.step()
             opcode = self.take(1)
@@ -233,7 +234,7 @@ class _Machine:
         target.set_state(state)
 
     def push_stored(self) -> None:
-        """A persistent id: only inside torch's storages, where it describes the storage that follows."""
+        """Push the storage that a persistent id describes; such ids are allowed only inside torch's storages."""
         described = self.pop()
         if not self.names_storages:
             raise Damaged("refers to data outside the file, which no model file does")
@@ -241,7 +242,7 @@ class _Machine:
 
 
 def _key(key: Any) -> Any:
-    """Keys are short plain values: hashing anything nested may take forever."""
+    """The key if it is a short plain value: hashing a nested value may take time without bound."""
     if isinstance(key, bytes):
         key = key.decode("latin1")
     if not isinstance(key, str | int | float | None) or (isinstance(key, str) and len(key) > LONGEST_KEY):
@@ -255,7 +256,7 @@ def _empty_object(kind: Any) -> Any:
     return Node(kind=kind.kind, name=kind.name)
 
 
-# --- The calls a pickle may ask for, each answered with inert data.
+# --- The calls that a pickle may request; each returns inert data.
 
 
 def _reconstruct(machine: _Machine, arguments: tuple[Any, ...]) -> PickledArray:
@@ -349,7 +350,7 @@ def _start(machine: _Machine) -> None:
 
 
 def _pop(machine: _Machine) -> None:
-    # As in Python's reader, dropping the top drops a mark if that is what lies there.
+    # As in Python's reader, POP removes a mark if the mark is on top.
     if machine.marks and machine.marks[-1] == len(machine.stack):
         machine.marks.pop()
     else:

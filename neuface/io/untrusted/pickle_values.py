@@ -1,8 +1,8 @@
 """The objects of a pickle as `pickle_machine` builds them: arrays and the wrappers around them, as inert data.
 
-Nothing here comes from numpy's, scipy's, chumpy's or torch's own unpickling. An array is a shape, a type and
-bytes whose number must be right; a chumpy or scipy object is a name and a dictionary, and `array_of` evaluates
-the few kinds that FLAME files are made of.
+The unpickling of numpy, scipy, chumpy and torch is never called. An array is a shape, a type and bytes whose number
+must be right; a chumpy or scipy object is a name and a dictionary, and `array_of` evaluates the few kinds that FLAME
+files contain.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ TORCH_TYPES = {
     "ShortStorage": "i2", "CharStorage": "i1", "ByteStorage": "u1", "BoolStorage": "b1",
 }  # fmt: skip
 NUMBER_CODE = re.compile(r"([<>|=]?)(b1|[iu][1248]|f[248])")
-# Text arrays and arrays of objects have no numbers in them; they are carried along and never unfolded.
+# Codes of text arrays and arrays of objects, which hold no numbers; they are stored and never evaluated.
 OTHER_CODE = re.compile(r"[<>|=]?([SU]\d{1,6}|O\d?)")
 MOST_AXES = 8
-# A joint regressor is 5 x 5023; a sparse file may claim any shape.
+# Bound on the entries of a sparse matrix with its zeros; a joint regressor has 5 x 5023.
 MOST_DENSE_CELLS = 8_000_000
-# chumpy's expressions wrap each other; FLAME files have one or two layers.
+# Bound on the nesting of chumpy's expressions; FLAME files have one or two layers.
 DEEPEST_EXPRESSION = 8
 
 
 class Damaged(Exception):
-    """A value that cannot be; the reader adds the file's name and raises InputError."""
+    """An invalid value; the reader adds the file's name and raises InputError."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class GlobalMark:
-    """An allowed name met in a pickle; `kind` says what is done when it is called or instantiated."""
+    """An allowed name in a pickle; `kind` determines the result of calling or instantiating it."""
 
     name: str
     kind: str
@@ -82,7 +82,7 @@ ALLOWED_GLOBALS: dict[str, GlobalMark] = {
 def find_global(module: str, name: str) -> GlobalMark:
     """The mark of an allowed global. Raises Damaged, naming it, for any other."""
     mark = ALLOWED_GLOBALS.get(f"{module}.{name}")
-    # `numpy.core` with the name `multiarray.scalar` is the same text, but no file writes that.
+    # `numpy.core` with the name `multiarray.scalar` gives the same text; no file has that form, so it is refused.
     if mark is None or "." in name:
         wanted = repr(f"{module}.{name}"[:100])
         raise Damaged(
@@ -94,13 +94,15 @@ def find_global(module: str, name: str) -> GlobalMark:
 
 @dataclass(kw_only=True)
 class DtypeMark:
-    """A numpy type named in a pickle: a number type, or one that is carried along without being read."""
+    """A numpy type in a pickle: a type of numbers, or one of text or objects, which are stored but never
+    evaluated.
+    """
 
     code: str
     order: str = "="
 
     def set_state(self, state: Any) -> None:
-        """numpy's state: version, byte order, and what only structured types have."""
+        """Take numpy's state: version, byte order, and entries that are None except for structured types."""
         if not (isinstance(state, tuple) and len(state) >= 5):
             raise Damaged("has an array type with an unknown state")
         order = text_of(state[1])
@@ -138,7 +140,7 @@ def dtype_from(code: Any, *_: Any) -> DtypeMark:
 
 @dataclass(kw_only=True)
 class PickledArray:
-    """An array as it lies in a pickle: its bytes are counted when it is built and read when it is asked for."""
+    """An array in a pickle: its bytes are counted when it is built and decoded when `values` is called."""
 
     shape: tuple[int, ...] = ()
     dtype: DtypeMark | None = None
@@ -147,7 +149,9 @@ class PickledArray:
     objects: list[Any] | None = None
 
     def set_state(self, state: Any) -> None:
-        """numpy's state: version, shape, type, whether in Fortran's order, and the bytes (or list of objects)."""
+        """Take numpy's state: version, shape, type, whether in Fortran's order, and the bytes (or list of
+        objects).
+        """
         if not (isinstance(state, tuple) and len(state) == 5 and self.dtype is None):
             raise Damaged("has an array with an unknown state")
         _, shape, dtype, fortran, content = state
@@ -162,7 +166,7 @@ class PickledArray:
         self.raw = _counted_bytes(content, self.shape, self.dtype)
 
     def values(self) -> np.ndarray:
-        """The numbers, read-only. Raises Damaged if there are none."""
+        """The numbers, read-only. Raises Damaged if the array has none."""
         if self.dtype is None or self.raw is None:
             raise Damaged("has an array without numbers")
         flat = np.frombuffer(self.raw, self.dtype.numbers())
@@ -176,13 +180,13 @@ class PickledArray:
 
 
 def array_from_buffer(buffer: Any, dtype: Any, shape: Any, order: Any) -> PickledArray:
-    """numpy's form for protocol 5."""
+    """The array of `numpy.core.numeric._frombuffer`, numpy's form for protocol 5."""
     array = PickledArray(shape=_shape_from(shape), dtype=_dtype_mark(dtype), fortran=text_of(order) == "F")
     return replace(array, raw=_counted_bytes(buffer, array.shape, _dtype_mark(dtype)))
 
 
 def plain_scalar(dtype: Any, raw: Any = b"") -> Any:
-    """One number as Python's own type."""
+    """One number of `numpy.core.multiarray.scalar` as a Python number."""
     mark = _dtype_mark(dtype)
     return np.frombuffer(_counted_bytes(raw, (), mark), mark.numbers())[0].item()
 
@@ -198,7 +202,7 @@ class Storage:
 
     @staticmethod
     def described(described: Any) -> Storage:
-        """From the persistent id that torch writes: what, type, key, device, count, and views of it."""
+        """The storage of a persistent id as torch writes it: kind, type, key, device, count, views."""
         kind, mark, key, _, count, *_ = described
         if (
             text_of(kind) != "storage"
@@ -211,14 +215,14 @@ class Storage:
         return Storage(key=text_of(key), dtype=DtypeMark(code=mark.kind, order="<"), count=count)
 
     def filled(self, raw: memoryview, count: int) -> Storage:
-        """With its numbers, which must be as many as were described."""
+        """The storage with its numbers. Raises Damaged if they are not as many as described."""
         if count != self.count or len(raw) != count * self.dtype.item_bytes:
             raise Damaged(f"holds a torch storage of {self.count} numbers with {len(raw)} bytes")
         return replace(self, raw=raw)
 
 
 def array_from_tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> PickledArray:
-    """A torch tensor whose numbers follow each other in its storage."""
+    """A torch tensor. Raises Damaged unless its numbers are contiguous in its storage."""
     if not isinstance(storage, Storage) or storage.raw is None:
         raise Damaged("holds a torch tensor without numbers")
     shape, expected = _shape_from(size), 1
@@ -246,7 +250,7 @@ class Node:
         self.state = state
 
     def part(self, *names: str) -> Any:
-        """The first of these entries that is there."""
+        """The first of these entries that exists. Raises Damaged if none does."""
         found = [self.state[name] for name in names if name in self.state]
         if not found:
             raise Damaged(f"has a {self.name} without {names[0]!r}")
@@ -281,7 +285,7 @@ def array_of(value: Any, depth: int = 0) -> np.ndarray:
 
 
 def _selected(source: np.ndarray, chosen: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """chumpy's Select: numbers picked from the flat source."""
+    """chumpy's Select: numbers chosen by index from the flattened source."""
     whole = chosen.dtype.kind in "iu" and chosen.size == math.prod(shape)
     if not whole or (chosen.size and not 0 <= int(chosen.min()) <= int(chosen.max()) < source.size):
         raise Damaged("has a chumpy selection that does not fit its source")
@@ -289,7 +293,7 @@ def _selected(source: np.ndarray, chosen: np.ndarray, shape: tuple[int, ...]) ->
 
 
 def _dense(node: Node) -> np.ndarray:
-    """A compressed sparse matrix with all its zeros; repeated entries add up."""
+    """A compressed sparse matrix (CSR or CSC) with all its zeros; repeated entries are added."""
     rows, columns = _shape_from(node.part("_shape", "shape"))
     values, inner, starts = (
         array_of(node.part(name), DEEPEST_EXPRESSION) for name in ("data", "indices", "indptr")
@@ -302,7 +306,7 @@ def _dense(node: Node) -> np.ndarray:
     if not (typed and flat and len(starts) == lines + 1):
         raise Damaged("has a sparse matrix whose parts do not fit each other")
     inside = not len(inner) or 0 <= int(inner.min()) <= int(inner.max()) < width
-    # Bounded before they are subtracted: differences of huge integers may wrap round.
+    # The bounds are checked before the subtraction, because differences of huge integers may overflow.
     bounded = int(starts[0]) == int(starts.min()) == 0 and int(starts[-1]) == int(starts.max()) == len(values)
     counts = np.diff(starts.astype(np.int64)) if bounded else np.full(1, -1)
     if not inside or (counts < 0).any():
@@ -313,7 +317,7 @@ def _dense(node: Node) -> np.ndarray:
 
 
 def text_of(value: Any) -> str:
-    """Text, whether Python 2 or 3 wrote it."""
+    """Short text, whether Python 2 or 3 wrote it."""
     if isinstance(value, bytes) and len(value) <= 1000:
         return value.decode("latin1")
     if not isinstance(value, str) or len(value) > 1000:
@@ -328,7 +332,7 @@ def _dtype_mark(dtype: Any) -> DtypeMark:
 
 
 def _shape_from(shape: Any) -> tuple[int, ...]:
-    """Sizes that are whole numbers, not negative, and few."""
+    """The sizes of a shape. Raises Damaged for more than MOST_AXES and for anything but integers in 0..2^48."""
     if not isinstance(shape, tuple | list) or len(shape) > MOST_AXES:
         raise Damaged("has an array with an impossible shape")
     if not all(isinstance(size, int) and 0 <= size < 2**48 for size in shape):
@@ -337,7 +341,7 @@ def _shape_from(shape: Any) -> tuple[int, ...]:
 
 
 def _counted_bytes(raw: Any, shape: tuple[int, ...], dtype: DtypeMark) -> bytes | memoryview:
-    """Bytes that are as many as the shape and type need."""
+    """The bytes. Raises Damaged if they are not as many as shape and type need."""
     if dtype.holds_objects or not isinstance(raw, bytes | memoryview):
         raise Damaged(f"has an array of the shape {shape} without bytes")
     needed = math.prod(shape) * dtype.item_bytes

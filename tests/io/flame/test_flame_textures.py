@@ -190,7 +190,7 @@ REFUSED = {
     "mean of one number": (changed("bfm", MU=np.ones(())), r"'MU' has the shape \(\)"),
     "mean of another size": (changed("bfm", MU=np.ones((5, 5, 3))), r"'PC' .* expected \(5, 5, 3, 199\)"),
     "mean too large": (changed("bfm", MU=np.ones((513, 513, 3), np.float32)), r"'MU' .* at most 512"),
-    "mean far too large": (changed("bfm", MU=np.ones((600, 600, 3))), r"'MU' unfolds to more"),
+    "mean far too large": (changed("bfm", MU=np.ones((600, 600, 3))), r"'MU' decompresses to more"),
     # Another albedo model has the same names, 145 components and other colours.
     "other albedo model": (changed("bfm", PC=lambda pc: pc[..., :145]), r"'PC' .* \(4, 4, 3, 145\)"),
     "whole numbers": (changed("bfm", PC=lambda pc: pc.astype(np.int32)), r"'PC' has the type int32"),
@@ -211,7 +211,7 @@ REFUSED = {
     "ft beyond": (changed("bfm", vt=UV[:3], ft=UV_FACES), r"'ft' names texture coordinates .* 0 to 2"),
     "ft negative": (changed("bfm", vt=UV, ft=UV_FACES.astype(int) - 1), r"'ft' names texture coordinates"),
     "ft not whole": (changed("bfm", vt=UV, ft=UV_FACES * 1.0), r"'ft' has the type float64"),
-    "vt too long": (changed("bfm", vt=np.zeros((2**20, 2)), ft=UV_FACES), r"'vt' unfolds to more"),
+    "vt too long": (changed("bfm", vt=np.zeros((2**20, 2)), ft=UV_FACES), r"'vt' decompresses to more"),
 }
 
 

@@ -293,7 +293,7 @@ def _hostile_checkpoints() -> Iterator[tuple[str, str, bytes]]:
 
 
 def _bombs() -> Iterator[tuple[str, str, bytes]]:
-    """A megabyte that unfolds to more than one gigabyte, or says that it does not."""
+    """A megabyte that decompresses to more than one gigabyte, or claims a smaller size."""
     piece = 16 << 20
     squeeze = zlib.compressobj(9, zlib.DEFLATED, -15)
     # Pieces between full flushes stand alone and can be repeated.
