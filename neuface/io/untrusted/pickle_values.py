@@ -332,7 +332,9 @@ def _dtype_mark(dtype: Any) -> DtypeMark:
 
 
 def _shape_from(shape: Any) -> tuple[int, ...]:
-    """The sizes of a shape. Raises Damaged for more than MOST_AXES and for anything but integers in 0..2^48."""
+    """The sizes of a shape. Raises Damaged for more than MOST_AXES and for anything but integers from 0 to below
+    2^48.
+    """
     if not isinstance(shape, tuple | list) or len(shape) > MOST_AXES:
         raise Damaged("has an array with an impossible shape")
     if not all(isinstance(size, int) and 0 <= size < 2**48 for size in shape):
