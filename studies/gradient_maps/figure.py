@@ -1,4 +1,4 @@
-"""Maps over the face, image by image: on the picture and on the mesh, each column with its colour bar."""
+"""A figure of maps over the face, one row per image: on the picture and on the mesh, with a colour bar per column."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ __all__ = ["gradient_figure"]
 
 DPI = 100
 COLOURS = "inferno"
-# A few extreme values would leave the rest of a map dark: its scale ends at this share of its values.
+# Quantile of a map's values at which its scale ends, so that a few extreme values do not darken the rest.
 SCALE_QUANTILE = 0.995
-# How much darker than the colour bar a surface gets that is seen edge-on: enough to recognise the face.
+# Brightness of a surface seen edge-on, relative to the colour bar; the shading makes the face recognisable.
 EDGE_BRIGHTNESS = 0.55
+# Sizes of the figure's parts, pixels: between cells, of the titles, of the colour bars.
 GAP_PX, TITLE_PX, BAR_PX = 6, 26, 44
 
 
@@ -41,7 +42,7 @@ def gradient_figure(
     """Rows are images; columns the crop, then the pixel maps, then the vertex maps on the rendered mesh.
 
     Every map has a scale of its own, from 0 to its 99.5 % quantile, so that patterns can be compared. The value at
-    the scale's end is written into the map; the colour bars below the columns are in parts of it.
+    the scale's end is written into the map; the colour bars below the columns are relative to it.
 
     Args:
         crops: square RGB pictures.
@@ -73,7 +74,9 @@ def gradient_figure(
 def _drawn(
     columns: Mapping[str, list[tuple[np.ndarray, str]]], rows: int, cell_px: int
 ) -> UInt8[Tensor, "h w 3"]:
-    """Title -> the column's pictures, each with what the end of its scale means; without a text, no colour bar."""
+    """Draw the columns: title -> pictures, each with the value at the end of its scale, or empty for no colour
+    bar.
+    """
     width = len(columns) * (cell_px + GAP_PX) + GAP_PX
     height = TITLE_PX + rows * (cell_px + GAP_PX) + BAR_PX
     figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI)
@@ -139,7 +142,7 @@ def _check(
 
 
 def _scale_top(values: Tensor) -> float:
-    """Where a map's scale ends; 1 for a map of zeros."""
+    """The value at which a map's scale ends; 1 for a map of zeros."""
     top = float(values.flatten().quantile(SCALE_QUANTILE))
     return top if top > 0 else float(values.max()) or 1.0
 
@@ -168,7 +171,7 @@ def _on_mesh(
 
 
 def _faintly_shaded(normals: Tensor, albedo: Tensor | None) -> Tensor:
-    """The colours as they are where the surface faces the viewer, darker towards its edge."""
+    """The given colours where the surface faces the viewer, darker where it is seen edge-on."""
     facing = -normals[..., 2:].clamp(max=0)
     colours = torch.ones_like(normals) if albedo is None else albedo
     return colours * (EDGE_BRIGHTNESS + (1 - EDGE_BRIGHTNESS) * facing)

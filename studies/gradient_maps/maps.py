@@ -1,4 +1,4 @@
-"""Where on the face the first gradient step acts: free parameters against the encoder's weights (paper, Fig. 3).
+"""Where on the face the first gradient step acts, for free parameters and for the encoder's weights (paper, Fig. 3).
 
 For some images of a clip, one at a time, the landmark term (Eq. 2) of that image alone is lowered by the same small
 amount in two ways, each a step from the encoder's prediction:
@@ -9,18 +9,18 @@ amount in two ways, each a step from the encoder's prediction:
 
 A step of size a in the direction -d changes the loss by -a <g, d> to first order, where g is the loss's gradient. The
 direction is g itself (`gradient`, as in the paper's equations) or that of Adam's first step (`adam`, as in a fit: all
-parameters move equally far); a is chosen such that the loss falls by `loss_decrease` of the image's loss. What is
-shown is the displacement that the step gives to the unposed mesh, to the same order: -a J d with the Jacobian J of
-the vertices. The step has no size of its own, so nothing depends on a learning rate. The map of free parameters
-depends on the units of the parameters (radians, standard deviations, crop half-widths), as descent on them does.
+parameters move equally far); a is chosen such that the loss falls by the share `loss_decrease` of the image's loss.
+The maps show the displacement of the unposed mesh by the step, to the same order: -a J d with the Jacobian J of the
+vertices. As the decrease determines the step's size, the maps do not depend on a learning rate. The map of free
+parameters depends on their units (radians, standard deviations, crop half-widths), as descent on them does.
 
-Two images also differ in their landmarks. To isolate how the step depends on the image, all images are moved along
-one common pull as well: the mean over the images of the loss's gradient with respect to the prediction. Free
-parameters move alike in every image under it (where the Jacobian of the head is the same, as of an open head at
-rest); differences between images under the common pull come from the network.
+Two images also differ in their landmarks. To isolate the dependence of the step on the image, a step along one common
+pull is computed for all images as well: the mean over the images of the loss's gradient with respect to the
+prediction. It gives the same displacement of free parameters in every image (where the Jacobian of the head is the
+same, as of an open head at rest), so that differences between images under the common pull come from the network.
 
-The paper draws "the absolute magnitude of the back-propagated gradients" and does not say with respect to what. The
-two candidates are here: `vertex_gradient` and `pixel_gradient`.
+The paper draws "the absolute magnitude of the back-propagated gradients" and does not state with respect to what.
+Both candidates are computed: `vertex_gradient` and `pixel_gradient`.
 """
 
 from __future__ import annotations
@@ -51,20 +51,20 @@ from studies.gradient_maps.figure import gradient_figure
 Objective = Callable[[Prediction], Tensor]
 """A number from the prediction for one image (one batch axis of one row)."""
 MM_PER_M = 1000.0
-# Divisors that are zero become this.
+# Lower bound of divisors, which may be zero.
 TINY = 1e-30
-# What torch's Adam adds to the length it divides by.
-ADAM_SOFTNESS = 1e-8
+# Term that torch's Adam adds to its divisor (its `eps`), in units of the gradient.
+ADAM_EPSILON = 1e-8
 
 
 @dataclass(frozen=True, kw_only=True)
 class GradientMapConfig:
-    """Which images, and how far the step goes."""
+    """The number of images, and the direction and size of the step."""
 
     images: int = 4
     """Images with landmarks, spread evenly over all views and frames of the clip."""
     loss_decrease: float = 0.01
-    """Share of an image's landmark loss that the step takes away, to first order. The maps are proportional to it."""
+    """Share by which the step reduces an image's landmark loss, to first order. The maps are proportional to it."""
     direction: Literal["gradient", "adam"] = "gradient"
     """Plain gradient descent, or Adam's first step."""
 
@@ -81,31 +81,35 @@ class GradientMapConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class StepMaps(TensorStruct):
-    """What the steps of one parameterisation do to the meshes."""
+    """The effect of the steps of one parameterisation on the meshes."""
 
     displacement_mm: Float[Tensor, "images vertices 3"]
-    """Of the unposed mesh, by the step that lowers the image's own landmark loss."""
+    """Displacement of the unposed mesh by the step that lowers the image's own landmark loss."""
     shape_share: Float[Tensor, " images"]
-    """Share of that decrease that identity, expression and joints bring; the rest is root rotation and camera."""
+    """Share of that decrease that comes from identity, expression and joints; the rest is root rotation and
+    camera.
+    """
     common_pull: Float[Tensor, "images vertices 3"]
-    """Displacement of the unposed mesh by the common pull, mm for a step of size 1; its direction is what counts."""
+    """Displacement of the unposed mesh by the common pull, mm for a step of size 1. Only its direction is
+    evaluated.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)
 class GradientMaps(TensorStruct):
-    """The maps of some images of a clip; everything has the leading axis `images`."""
+    """The maps of some images of a clip; all tensors have the leading axis `images`."""
 
     view_time: Int[Tensor, "images 2"]
-    """Which images these are."""
+    """View and frame of each image."""
     crops: UInt8[Tensor, "images size size 3"]
-    """What the encoder was shown, RGB."""
+    """The encoder's crops, RGB."""
     prediction: Prediction
-    """The encoder's predictions, where every step starts."""
+    """The encoder's predictions, from which every step starts."""
     landmark_loss: Float[Tensor, " images"]
     """Eq. 2 before the step, crop half-widths."""
     vertex_gradient: Float[Tensor, "images vertices"]
     """Length of the landmark loss's gradient with respect to each vertex of the rest mesh, crop half-widths per
-    metre. It does not depend on the parameterisation and is zero but at the landmarks' triangles."""
+    metre. It does not depend on the parameterisation and is zero except at the landmarks' triangles."""
     pixel_gradient: Float[Tensor, "images h w"]
     """Length over the channels of the landmark loss's gradient with respect to the picture as the network sees it
     (the crop as prepared), crop half-widths per unit of intensity."""
@@ -115,7 +119,7 @@ class GradientMaps(TensorStruct):
 
 @dataclass(frozen=True, kw_only=True)
 class MapFigures:
-    """The maps of one parameterisation in numbers; plain, so that they can be a JSON object."""
+    """The maps of one parameterisation in numbers; plain values, as they are written as a JSON object."""
 
     mean_mm: float
     """Mean displacement of the counted vertices."""
@@ -127,7 +131,7 @@ class MapFigures:
     similarity: float | None
     """Mean cosine between the displacement fields of two images; None for a single image."""
     pattern_similarity: float | None
-    """The same for the lengths of the displacements, as the maps are drawn: where, whatever the direction."""
+    """The same for the lengths of the displacements, which the drawn maps show."""
     common_pull_similarity: float | None
     """The same for the common pull: 1 means that the step does not depend on the picture."""
 
@@ -136,7 +140,7 @@ def gradient_maps(model: FaceModel, clip: Clip, config: GradientMapConfig | None
     """The maps for some images of a clip, on the device of the model.
 
     Raises:
-        InputError: no image of the clip has landmarks, or the encoder has nothing to optimise.
+        InputError: no image of the clip has landmarks, or the encoder has no weights to optimise.
     """
     settings = GradientMapConfig() if config is None else config
     head, encoder = model.head, copy.deepcopy(model.encoder)
@@ -174,13 +178,13 @@ def step_maps(
     pull: Objective,
     config: GradientMapConfig,
 ) -> StepMaps:
-    """What one step on the predictor's trainable parameters does to each image's unposed mesh.
+    """The displacement of each image's unposed mesh by one step on the predictor's trainable parameters.
 
     Args:
-        inputs: as the predictor keeps them, one row per image.
+        inputs: the images as `Predictor.prepare` returns them, one row per image.
         objectives: the loss of each image, from its prediction alone.
-        pull: the common pull: another number to lower, for every image alike.
-        config: which step is taken; its number of images is not used.
+        pull: the objective of the common pull, the same for every image.
+        config: direction and size of the step; its number of images is ignored.
     """
     moves, shares, pulled = [], [], []
     for row, objective in enumerate(objectives):
@@ -260,7 +264,7 @@ def gradient_picture(maps: GradientMaps, head: HeadModel) -> UInt8[Tensor, "h w 
 
 
 class _Step:
-    """A step on a predictor's trainable parameters, seen from one image."""
+    """A step on a predictor's trainable parameters, for one image."""
 
     def __init__(
         self,
@@ -282,7 +286,7 @@ class _Step:
         return value.detach(), dict(zip(leaves, slopes, strict=True))
 
     def displacement(self, direction: dict[str, Tensor], size: Tensor) -> Float[Tensor, "vertices 3"]:
-        """How far the step `-size * direction` moves the unposed mesh, to first order, metres."""
+        """Displacement of the unposed mesh by the step `-size * direction`, to first order, metres."""
 
         def unposed(weights: dict[str, Tensor]) -> Tensor:
             return self.head.vertices(self._predict(weights).params.unposed())[0]
@@ -297,7 +301,7 @@ class _Step:
 def _direction(slope: dict[str, Tensor], config: GradientMapConfig) -> dict[str, Tensor]:
     if config.direction == "gradient":
         return slope
-    return {name: tensor / (tensor.abs() + ADAM_SOFTNESS) for name, tensor in slope.items()}
+    return {name: tensor / (tensor.abs() + ADAM_EPSILON) for name, tensor in slope.items()}
 
 
 def _dot(a: dict[str, Tensor], b: dict[str, Tensor]) -> Float[Tensor, ""]:
@@ -331,7 +335,7 @@ def _common_pull(parameters: FreeParameters, objectives: list[Objective]) -> Obj
 
 @dataclass(frozen=True, kw_only=True)
 class _Images(TensorStruct):
-    """What is known about the chosen images."""
+    """The chosen images with their landmarks."""
 
     view_time: Int[Tensor, "images 2"]
     crops: Float[Tensor, "images 3 s s"]
@@ -352,7 +356,7 @@ class _Images(TensorStruct):
 
 
 def _chosen_images(model: FaceModel, clip: Clip, count: int) -> _Images:
-    """Images with landmarks, spread evenly, as the model's encoder is to see them, on the device of its head."""
+    """Images with landmarks, spread evenly, as crops for the model's encoder, on the device of its head."""
     usable = clip.track.usable.nonzero()
     if not len(usable):
         raise InputError("no frame of the clip has landmarks: there is no landmark loss to lower")
@@ -381,7 +385,9 @@ def _chosen_images(model: FaceModel, clip: Clip, count: int) -> _Images:
 def _vertex_gradients(
     head: HeadModel, prediction: Prediction, images: _Images
 ) -> Float[Tensor, "images vertices"]:
-    """Length of each image's loss's gradient with respect to the vertices at rest: the template is moved."""
+    """Length of the gradient of each image's loss with respect to the vertices at rest, which the template
+    represents.
+    """
     lengths = []
     for row in range(len(images.crops)):
         template = head.template.clone().requires_grad_()

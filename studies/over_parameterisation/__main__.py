@@ -1,16 +1,16 @@
-"""Does over-parameterisation rid the landmark fit of local minima? Proposition 1 of the paper, tried out.
+"""Does over-parameterisation remove local minima from the landmark fit? A test of Proposition 1 of the paper.
 
-    python -m studies.over_parameterisation --out out          (--full for the figures below, --fast for a glance)
+    python -m studies.over_parameterisation --out out     (--full for the figures below, --fast for a short check)
 
-The proposition: gradient descent brings the squared distance between the outputs of a wide ReLU network and
-any labels to zero. The paper hopes that a fit by way of an encoder is robust to local minima for the same
+The proposition: gradient descent reduces the squared distance between the outputs of a wide ReLU network and
+any labels to zero. The paper expects a fit through an encoder to be robust to local minima for the same
 reason. Here networks of growing width are fitted by plain full-batch gradient descent (a) to random labels,
 the proposition's own setting, and (b) to the landmarks of a known motion of the open head: the outputs are
 orientation, identity, expression and camera of every frame. In (b) free parameters that start at the widest
-network's outputs are the reference. Starts are random, far from the truth. The step size is found per width
-by a rule (`chosen_step`) on a seed of its own.
+network's outputs are the reference. Starts are random and far from the truth, heads rotated by some 90 degrees. The
+step size is chosen per width by a rule (`chosen_step`) on a seed of its own.
 
-Measured with --full (8 frames, 544 numbers to find, 6 seeds, 2000 steps; 2 shared cores, 2.6 minutes of one
+Measured with --full (8 frames, 544 unknowns, 6 seeds, 2000 steps; 2 shared cores, 2.6 minutes of one
 core), the median error over seeds, in (a) in % of the labels' length, in (b) of the distance between the
 eyes:
 
@@ -19,24 +19,24 @@ eyes:
         seeds that reach 1 %           0/6    0/6    5/6    6/6    6/6    6/6
     (b) landmarks, error                36     10     16    9.4     11    5.6   4.6
         worst seed                      66     53     21     26     32     16   5.7
-        frames turned wrongly (> 45°)   8 %    4 %    8 %   10 %   15 %    2 %    0 %
+        frames with wrong angle (> 45°) 8 %    4 %    8 %   10 %   15 %    2 %    0 %
         mean angle between two seeds    35°    27°    32°    29°    45°    15°     8°
 
-What this shows. (a) behaves as the theory says: from about four weights per number on, nearly every seed gets
-to zero. In (b) the narrowest network is the worst and the widest the best, but between them width helps
-neither steadily nor reliably: of 36 networks, 6 per width, no width is as good as free parameters from random
-starts, and at every width some heads end turned wrongly. Most of those frames are "stuck": moved on freely in
-short steps downhill, they do not come to the truth in 300 steps. Runs differ by seed, and 48 frames per
-column are few. All fits were still getting better, by 0.3 to 8 % in the last tenth of the steps, so that the
-errors are those of a budget, not limits.
+What this shows. (a) agrees with the theory: from about four weights per unknown on, nearly every seed reaches
+zero. In (b) the narrowest network is the worst and the widest the best, but between them the error does not fall
+monotonically with width: of 36 networks, 6 per width, no width is as good as free parameters from random starts, and
+at every width some heads end with a wrong orientation. Most of those frames are "stuck": optimised freely in short
+descent steps, they do not reach the truth in 300 steps. Results vary with the seed, and 48 frames per column are a
+small sample. All losses were still falling, by 0.3 to 8 % in the last tenth of the steps, so that the errors are
+those of this number of steps, not limits.
 
-What does not follow from the proposition. It is about the squared distance of the outputs. The landmark
-objective is a non-convex function of the outputs, because heads turn: where its gradient with respect to the
+What does not follow from the proposition. It concerns the squared distance of the outputs. The landmark
+objective is a non-convex function of the outputs, because heads rotate: where its gradient with respect to the
 outputs is zero, that with respect to the weights is zero as well, at any width. A network can only change
-which valley descent gets into, and how fast. Nor does it follow that re-parameterisation is of no use: an
-encoder starts near the truth (from starts turned half as far as here, 64 frames of a network of width 128 all
-ended turned rightly, as did free parameters), and what it brings there (weights that were learned, frames
-that share them) is not tested here.
+which valley descent enters, and how fast. The experiment does not show that re-parameterisation is useless: an
+encoder starts near the truth (from starts rotated half as far as here, all 64 frames of a network of width 128
+ended with the right orientation, as did free parameters), and its advantages there (weights that were learned and
+are shared by the frames) are not tested here.
 """
 
 from __future__ import annotations
@@ -63,17 +63,15 @@ from studies.over_parameterisation.experiment import (
 )
 
 FLOOR_PERCENT = 1e-3
-"""Smaller errors are drawn as this."""
+"""Smallest error on the figure's logarithmic axis, percent; smaller errors are drawn at this value."""
 
 
 def print_tables(landmarks: list[Row], labels: list[Row], size: Size) -> None:
     wanted = size.frames * OUTPUTS
-    print(
-        f"{size.frames} frames, {wanted} numbers to find, {size.seeds} seeds, {size.steps} steps of descent"
-    )
+    print(f"{size.frames} frames, {wanted} unknowns, {size.seeds} seeds, {size.steps} steps of descent")
     print("\nlandmarks: error in % of the distance between the eyes")
     print(f"{'width':>6} {'weights':>8} {'step':>9} {'least':>7} {'median':>7} {'most':>7} {'still falling':>14}"
-          f" {'turned wrongly':>15} {'stuck':>6} {'apart':>7}")  # fmt: skip
+          f" {'wrong angle':>15} {'stuck':>6} {'apart':>7}")  # fmt: skip
     for row in landmarks:
         count = wanted if row.name == "free" else count_weights(int(row.name))
         least, median, most = (100 * error for error in (row.errors[0], row.median, row.errors[-1]))
@@ -104,7 +102,7 @@ def draw(landmarks: list[Row], labels: list[Row], path: Path) -> None:
     fits.axhspan(100 * free.errors[0], 100 * free.errors[-1], color="tab:orange", alpha=0.2)
     fits.axhline(100 * free.median, color="tab:orange", label="free parameters")
     for name, style in (("wrong", "o-"), ("stuck", "s--")):
-        label = {"wrong": f"turned wrongly (> {WRONG_DEG:.0f}°)", "stuck": "stuck"}[name]
+        label = {"wrong": f"wrong orientation (> {WRONG_DEG:.0f}°)", "stuck": "stuck"}[name]
         (line,) = wrong.plot(widths, [100 * getattr(row, name) for row in wide], style, label=label)
         wrong.axhline(
             100 * getattr(free, name), color=line.get_color(), linestyle=":", label=f"{label}, free"
@@ -123,8 +121,10 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, help="folder for over_parameterisation.png")
     much = parser.add_mutually_exclusive_group()
-    much.add_argument("--fast", action="store_true", help="a glance, to see that everything works")
-    much.add_argument("--full", action="store_true", help="the figures reported above")
+    much.add_argument(
+        "--fast", action="store_true", help="a short run that only checks that everything works"
+    )
+    much.add_argument("--full", action="store_true", help="the sizes of the figures reported above")
     options = parser.parse_args()
     size = SIZES["fast" if options.fast else "full" if options.full else "default"]
     landmarks = run(LandmarkObjective(neuface.load_head("open"), size.frames), size)

@@ -1,6 +1,7 @@
 """Gradient descent on networks of growing width: Proposition 1 of the paper as an experiment.
 
-`python -m studies.over_parameterisation` runs it; its docstring has the findings and what does not follow from them.
+`python -m studies.over_parameterisation` runs it; its docstring states the findings and what does not follow from
+them.
 """
 
 from __future__ import annotations
@@ -19,38 +20,41 @@ from neuface.landmarks.schemes import IBUG68, INNER51
 from neuface.structs import HeadParams
 from neuface.synthetic.clips import head_motion
 
+# Number of features that a network takes of every frame.
 INPUTS = 64
+# Number of identity and expression coefficients among the outputs.
 IDENTITY, EXPRESSION = 10, 52
 PARTS = (3, 1, 2, IDENTITY, EXPRESSION)
 """Outputs of the network: root rotation, log of the camera's scale, its offset, identity, expression."""
 UNITS = (8.0, 1.0, 1.0, 8.0, 4.0)
-"""What one unit of an output is: radians, 1, crop half-widths, standard deviations, amounts. A network starts with
-outputs of about 0.12: heads turned by some 90 degrees in random directions, with random faces."""
+"""One unit of each part of the output, in radians, 1, crop half-widths, standard deviations, activations. A network
+starts with outputs of about 0.12, which are heads rotated by some 90 degrees about random axes, with random codes."""
 OUTPUTS = sum(PARTS)
 TYPICAL_SCALE = 9.0
-LARGEST_TURN_DEG = 40.0
-"""How far the true head turns from the front."""
+"""True scale of the camera, crop half-widths per metre."""
+LARGEST_ANGLE_DEG = 40.0
+"""Largest component of the true head's rotation vectors, degrees."""
 TRUTH_SEED, TRIAL_SEED = 11, 999
 STEP_SIZES = [2.0**power for power in range(-16, 8)]
 WRONG_DEG = 45.0
-"""A head that ends further than this from its true orientation is turned wrongly."""
+"""Smallest angle to the true orientation at which a head's final orientation counts as wrong, degrees."""
 STUCK = 0.01
-"""A frame is stuck if its error stays above this share of the distance between the eyes when its outputs go on freely
-in short steps downhill; the true parameters have error 0."""
+"""Smallest error, as a share of the distance between the eyes, at which a frame counts as stuck after its outputs
+were optimised freely in short descent steps (`downhill`); the true parameters have error 0."""
 SHORT_STEP = 0.02
-"""Longest of those steps, in outputs: no head turns by more than 9 degrees at once."""
+"""Bound on the length of those steps, in units of the outputs: no step rotates a head by more than 9 degrees."""
 REACHED = 0.01
-"""Random labels are reached if the outputs' error is below this share of the labels' length."""
+"""Largest error of the outputs, as a share of the labels' length, at which random labels count as reached."""
 
 Loss = Callable[[Tensor], Tensor]
 """Outputs `runs frames OUTPUTS` -> one loss per run and frame."""
-Answer = Callable[[Sequence[Tensor]], Tensor]
+Parameterisation = Callable[[Sequence[Tensor]], Tensor]
 """Weights with a leading axis `runs` -> outputs."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """How much is run."""
+    """The extent of a run of the experiment."""
 
     widths: tuple[int, ...]
     seeds: int
@@ -79,8 +83,8 @@ SIZES = {
 class LandmarkObjective:
     """Squared distance of the projected inner 51 landmarks to those of a known motion, over the eye distance squared.
 
-    With neck, jaw and eyes at rest, landmarks are linear in the codes before the root turns: their bases are read off
-    the open head once, so that thousands of heads cost little. The 17 points of the contour slide and are left out.
+    With neck, jaw and eyes at rest, unposed landmarks are linear in the codes. Their bases are computed from the open
+    head once, which makes thousands of heads cheap. The 17 points of the contour slide and are excluded.
     """
 
     def __init__(self, head: HeadModel, frames: int) -> None:
@@ -95,13 +99,13 @@ class LandmarkObjective:
         )
         eyes = self.rest[[36 - 17, 45 - 17]]
         self.eye_distance = TYPICAL_SCALE * float(torch.linalg.vector_norm(eyes[0] - eyes[1]))
-        turns = head_motion(4 * frames, generator)[::4]
-        turns = turns * (LARGEST_TURN_DEG / 180 * math.pi / turns.abs().max())
+        rotvec = head_motion(4 * frames, generator)[::4]
+        rotvec = rotvec * (LARGEST_ANGLE_DEG / 180 * math.pi / rotvec.abs().max())
         identity = torch.randn(IDENTITY, generator=generator).expand(frames, -1)
-        smile = 0.3 * torch.rand(frames, EXPRESSION, generator=generator)
+        expression = 0.3 * torch.rand(frames, EXPRESSION, generator=generator)
         camera = torch.zeros(frames, 3)
-        self.truth = torch.cat((turns, camera, identity, smile), -1) / units()
-        self.truth_rotmat = roma.rotvec_to_rotmat(turns)
+        self.truth = torch.cat((rotvec, camera, identity, expression), -1) / units()
+        self.truth_rotmat = roma.rotvec_to_rotmat(rotvec)
         self.observed = self.project(self.truth)
 
     def project(self, outputs: Tensor) -> Tensor:
@@ -110,13 +114,13 @@ class LandmarkObjective:
         codes = torch.cat((identity, expression), -1)
         points = self.rest + (codes @ self.basis.flatten(1)).unflatten(-1, (-1, 3))
         joint = (self.joint_rest + codes @ self.joint_basis)[..., None, :]
-        turned = (points - joint) @ roma.rotvec_to_rotmat(rotvec).mT + joint
-        flipped = turned[..., :2] * turned.new_tensor((1.0, -1.0))
+        posed = (points - joint) @ roma.rotvec_to_rotmat(rotvec).mT + joint
+        flipped = posed[..., :2] * posed.new_tensor((1.0, -1.0))
         return TYPICAL_SCALE * log_scale.exp()[..., None] * flipped + offset[..., None, :]
 
     def __call__(self, outputs: Tensor) -> Tensor:
-        apart = (self.project(outputs) - self.observed) / self.eye_distance
-        return apart.square().sum(-1).mean(-1)
+        error = (self.project(outputs) - self.observed) / self.eye_distance
+        return error.square().sum(-1).mean(-1)
 
 
 def _points(head: HeadModel, params: HeadParams) -> Tensor:
@@ -124,7 +128,7 @@ def _points(head: HeadModel, params: HeadParams) -> Tensor:
 
 
 def units() -> Tensor:
-    """UNITS of every output."""
+    """UNITS repeated for every output of its part."""
     return torch.cat([torch.full((count,), unit) for count, unit in zip(PARTS, UNITS, strict=True)])
 
 
@@ -165,60 +169,63 @@ def network(x: Tensor, weights: Sequence[Tensor]) -> Tensor:
 
 
 def descend(
-    answer: Answer, start: Sequence[Tensor], loss: Loss, step: Tensor, steps: int
+    outputs_of: Parameterisation, start: Sequence[Tensor], loss: Loss, step: Tensor, steps: int
 ) -> tuple[Tensor, Tensor]:
-    """Plain full-batch gradient descent, many runs at once: losses `steps+1 runs`, and the last outputs."""
+    """Plain full-batch gradient descent on many runs at once: losses `steps+1 runs`, and the last outputs."""
     weights, history = [tensor.detach() for tensor in start], []
     for _ in range(steps):
         leaves = [tensor.requires_grad_() for tensor in weights]
-        by_run = loss(answer(leaves)).mean(-1)
+        by_run = loss(outputs_of(leaves)).mean(-1)
         history.append(by_run.detach())
-        slopes = torch.autograd.grad(by_run.sum(), leaves)
+        gradients = torch.autograd.grad(by_run.sum(), leaves)
         weights = [
-            (tensor - step.view(-1, *[1] * (tensor.ndim - 1)) * slope).detach()
-            for tensor, slope in zip(leaves, slopes, strict=True)
+            (tensor - step.view(-1, *[1] * (tensor.ndim - 1)) * gradient).detach()
+            for tensor, gradient in zip(leaves, gradients, strict=True)
         ]
-    outputs = answer(weights)
+    outputs = outputs_of(weights)
     return torch.stack([*history, loss(outputs).mean(-1)]), outputs
 
 
-def chosen_step(answer: Answer, start: Sequence[Tensor], loss: Loss, steps: int) -> float:
-    """Half the step size that ends lowest in a trial, of a seed of its own, among those whose loss never rises.
+def chosen_step(outputs_of: Parameterisation, start: Sequence[Tensor], loss: Loss, steps: int) -> float:
+    """Half the step size with the lowest final loss in a trial, among those whose loss never rises.
 
-    The lowest and not the largest: a step that kills all ReLUs of a narrow network at once never rises again.
+    The trial has a seed of its own. The largest stable step would be a wrong choice: a step that switches off all
+    ReLUs of a narrow network has a constant loss, which never rises.
     """
     runs = [tensor.expand(len(STEP_SIZES), *tensor.shape[1:]) for tensor in start]
-    history, _ = descend(answer, runs, loss, torch.tensor(STEP_SIZES), steps)
-    # A NaN compares as false. The first step size that is not steady ends the search.
-    steady = (history[1:] <= history[:-1] * (1 + 1e-5)).all(0)
-    stable = int(steady.long().cumprod(0).sum())
+    history, _ = descend(outputs_of, runs, loss, torch.tensor(STEP_SIZES), steps)
+    # A comparison with NaN is false. The search ends at the first step size whose loss rises.
+    never_rises = (history[1:] <= history[:-1] * (1 + 1e-5)).all(0)
+    stable = int(never_rises.long().cumprod(0).sum())
     if not stable:
         raise SystemExit(f"no step size down to {STEP_SIZES[0]} is stable: extend STEP_SIZES")
     return STEP_SIZES[int(history[-1, :stable].argmin())] / 2
 
 
 def downhill(outputs: Tensor, objective: LandmarkObjective, steps: int) -> Tensor:
-    """Every frame's outputs, moved on freely by Levenberg-Marquardt in short steps that never raise its error.
+    """Every frame's outputs after free optimisation by Levenberg-Marquardt, in short steps that never raise its
+    error.
 
-    It gets down narrow valleys where descent creeps. Where it does not, there is a floor.
+    It progresses in narrow valleys in which gradient descent is slow; where it stops above STUCK, there is a local
+    minimum.
     """
     observed = objective.observed.expand(len(outputs), -1, -1, -1).flatten(0, 1)
     found = outputs.flatten(0, 1)
 
-    def residual(one: Tensor, seen: Tensor) -> Tensor:
-        return ((objective.project(one) - seen) / objective.eye_distance).flatten()
+    def residual(frame: Tensor, landmarks: Tensor) -> Tensor:
+        return ((objective.project(frame) - landmarks) / objective.eye_distance).flatten()
 
     residuals, jacobians = torch.func.vmap(residual), torch.func.vmap(torch.func.jacfwd(residual))
     damping = torch.ones(len(found))
     for _ in range(steps):
-        apart, slope = residuals(found, observed), jacobians(found, observed)
+        error, jacobian = residuals(found, observed), jacobians(found, observed)
         if objective(found.unflatten(0, outputs.shape[:2])).max() < (STUCK / 10) ** 2:
             break
-        normal = slope.mT @ slope + damping[:, None, None] * torch.eye(OUTPUTS)
-        change = torch.linalg.solve(normal, (slope.mT @ apart[..., None])[..., 0])
+        normal = jacobian.mT @ jacobian + damping[:, None, None] * torch.eye(OUTPUTS)
+        change = torch.linalg.solve(normal, (jacobian.mT @ error[..., None])[..., 0])
         length = torch.linalg.vector_norm(change, dim=-1, keepdim=True)
         moved = found - change * (SHORT_STEP / length.clamp(min=SHORT_STEP))
-        better = residuals(moved, observed).square().sum(-1) < apart.square().sum(-1)
+        better = residuals(moved, observed).square().sum(-1) < error.square().sum(-1)
         found = torch.where(better[:, None], moved, found)
         damping = torch.where(better, damping / 2, damping * 4).clamp(1e-6, 1e6)
     return found.unflatten(0, outputs.shape[:2])
@@ -226,7 +233,7 @@ def downhill(outputs: Tensor, objective: LandmarkObjective, steps: int) -> Tenso
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One width (or the free parameters), all seeds."""
+    """The results of one width, or of the free parameters, over all seeds."""
 
     name: str
     step: float
@@ -234,13 +241,13 @@ class Row:
     """Root mean square error of every seed, ascending: of landmarks in parts of the distance between the eyes, of
     random labels in parts of their length."""
     falling: float
-    """Share of the loss that the last tenth of the steps took away, median over seeds."""
+    """Share by which the last tenth of the steps reduced the loss, median over seeds."""
     wrong: float = math.nan
-    """Share of frames that end turned wrongly."""
+    """Share of frames whose final orientation is wrong by more than WRONG_DEG."""
     stuck: float = math.nan
-    """Share of frames that are stuck."""
+    """Share of frames that count as stuck."""
     apart_deg: float = math.nan
-    """Mean angle between the orientations that two seeds give to one frame."""
+    """Mean angle between the final orientations of one frame for two seeds, degrees."""
 
     @property
     def median(self) -> float:
@@ -248,11 +255,13 @@ class Row:
 
 
 def measured(
-    name: str, answer: Answer, start: list[Tensor], trial: list[Tensor], loss: Loss, size: Size
+    name: str, outputs_of: Parameterisation, start: list[Tensor], trial: list[Tensor], loss: Loss, size: Size
 ) -> Row:
-    """Descend from every seed's start, with the step size chosen on the trial's."""
-    step = chosen_step(answer, trial, loss, size.trial_steps)
-    history, outputs = descend(answer, start, loss, torch.full((size.seeds,), step), size.steps)
+    """The row of a parameterisation: descent from every seed's start, with the step size chosen on the trial's
+    start.
+    """
+    step = chosen_step(outputs_of, trial, loss, size.trial_steps)
+    history, outputs = descend(outputs_of, start, loss, torch.full((size.seeds,), step), size.steps)
     row = Row(
         name=name,
         step=step,
@@ -261,37 +270,39 @@ def measured(
     )
     if not isinstance(loss, LandmarkObjective):
         return row
-    ends = loss(downhill(outputs, loss, size.downhill_steps))
-    turns = roma.rotvec_to_rotmat(UNITS[0] * outputs[..., :3])
-    wrong = roma.rotmat_geodesic_distance(turns, loss.truth_rotmat.expand_as(turns)).rad2deg() > WRONG_DEG
-    apart = roma.rotmat_geodesic_distance(*torch.broadcast_tensors(turns[:, None], turns[None])).rad2deg()
+    remaining = loss(downhill(outputs, loss, size.downhill_steps))
+    rotmat = roma.rotvec_to_rotmat(UNITS[0] * outputs[..., :3])
+    wrong = roma.rotmat_geodesic_distance(rotmat, loss.truth_rotmat.expand_as(rotmat)).rad2deg() > WRONG_DEG
+    apart = roma.rotmat_geodesic_distance(*torch.broadcast_tensors(rotmat[:, None], rotmat[None])).rad2deg()
     return replace(
         row,
         wrong=float(wrong.float().mean()),
-        stuck=float((ends.sqrt() > STUCK).float().mean()),
+        stuck=float((remaining.sqrt() > STUCK).float().mean()),
         apart_deg=float(apart.mean((0, 1, 2)) * size.seeds / max(1, size.seeds - 1)),
     )
 
 
 def run(loss: Loss, size: Size) -> list[Row]:
-    """A row per width; for the landmarks also free parameters, which start where the widest network does."""
+    """A row per width; for the landmarks also one for free parameters, which start at the widest network's
+    outputs.
+    """
     x = features(size.frames)
 
-    def answer(weights: Sequence[Tensor]) -> Tensor:
+    def outputs_of(weights: Sequence[Tensor]) -> Tensor:
         return network(x, weights)
 
     starts = [initial_weights(width, range(size.seeds)) for width in size.widths]
     trials = [initial_weights(width, [TRIAL_SEED]) for width in size.widths]
     rows = [
-        measured(str(width), answer, start, trial, loss, size)
+        measured(str(width), outputs_of, start, trial, loss, size)
         for width, start, trial in zip(size.widths, starts, trials, strict=True)
     ]
     if isinstance(loss, LandmarkObjective):
-        outputs = [answer(starts[-1])], [answer(trials[-1])]
+        outputs = [outputs_of(starts[-1])], [outputs_of(trials[-1])]
         rows.append(measured("free", lambda weights: weights[0], *outputs, loss, size))
     return rows
 
 
 def count_weights(width: int) -> int:
-    """Of a network of this width."""
+    """Number of weights of a network of this width."""
     return width * (INPUTS + width + OUTPUTS)
