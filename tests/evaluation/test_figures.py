@@ -17,7 +17,7 @@ from neuface.structs import HeadParams, Prediction, Track, WeakPerspective
 
 
 class Case:
-    """A prediction for some cameras, and landmarks that it meets exactly."""
+    """A prediction for some cameras, and landmarks that it projects to exactly."""
 
     def __init__(self, head: HeadModel, params: HeadParams, scheme: str = "ibug68") -> None:
         views, time = params.identity.shape[:2]
@@ -103,8 +103,8 @@ def test_figures_that_do_not_apply_are_none(tiny_head, random_params) -> None:
     assert two.figures().cvd_mm is None
 
 
-def test_cvd_does_not_know_where_the_cameras_stand(tiny_head, random_params) -> None:
-    """Another turn of each camera changes each view's root rotation, and nothing of the distance."""
+def test_cvd_does_not_depend_on_the_cameras(tiny_head, random_params) -> None:
+    """Another rotation of each camera changes each view's root rotation but not the distance."""
     head = tiny_head()
     params = random_params(head, 3, 6)
     before = Case(head, params).figures()
@@ -121,7 +121,7 @@ def test_cvd_does_not_know_where_the_cameras_stand(tiny_head, random_params) -> 
 
 
 def test_views_are_compared_in_the_same_frame(tiny_head, random_params) -> None:
-    """The same face seen by three cameras: no distance, whatever the orientation."""
+    """The same face in three cameras has no distance for any orientation."""
     head = tiny_head()
     alike = random_params(head, 1, 5)[torch.zeros(3, dtype=torch.long)]
     turned = replace(alike, root_rotvec=random_params(head, 3, 5, seed=4).root_rotvec)

@@ -96,7 +96,7 @@ def test_wrong_identity_or_expression_shows_in_the_view_left_out(
     bent = replace(truth, params=replace(truth.params, expression=expression))
     errors = held_out_view_error(open_head, bent, ALL_VALID, landmarks, crops).nme51_percent[0]
     assert float(errors[2]) > 1 > 100 * float(errors[[0, 1, 3]].max())
-    # A view that did not see the face in that frame does not count in its mean.
+    # A view without a face in that frame is not part of its mean.
     unseen = ALL_VALID.clone()
     unseen[1, 2] = False
     errors = held_out_view_error(open_head, bent, unseen, landmarks, crops).nme51_percent[0]
@@ -106,7 +106,9 @@ def test_wrong_identity_or_expression_shows_in_the_view_left_out(
 def test_one_displaced_landmark_gives_the_known_percentage(
     open_head: HeadModel, rendered: SyntheticClip, clip: Clip
 ) -> None:
-    """Its confidence is near zero, so that the pose stays: the error is its distance over 51, in percent."""
+    """Its confidence is near zero, so that the pose does not change: the error is its distance over 51, in
+    percent.
+    """
     points, confidence = clip.track.points_px.clone(), clip.track.confidence.clone()
     points[0, :, 30, 0] += 5.0
     confidence[0, :, 30] = 1e-7
@@ -124,7 +126,7 @@ def test_one_displaced_landmark_gives_the_known_percentage(
     torch.testing.assert_close(errors.nme51_head_percent[0], 100 * 5.0 / 51 / apart_px, rtol=2e-3, atol=0)
 
 
-def test_frames_that_no_other_view_saw_are_nan(
+def test_frames_that_no_other_view_observed_are_nan(
     open_head: HeadModel, rendered: SyntheticClip, clip: Clip
 ) -> None:
     valid = ALL_VALID.clone()
@@ -195,7 +197,7 @@ def test_views_without_a_face_have_no_figure(model: FaceModel, clip: Clip) -> No
     confidence = clip.track.confidence.clone()
     confidence[1:] = 0
     blind = replace(clip, track=replace(clip.track, confidence=confidence))
-    # Leaving out the only view that saw the face leaves nothing; no other view can be measured.
+    # Without the only view that observed the face no view remains; the other views have no landmarks to compare with.
     found = leave_one_view_out(blind, model.head, no_fit_expected, progress=False)
     assert found.seconds == (None, None, None)
     assert view_means(found.fitted.nme51_percent) == (None, None, None)

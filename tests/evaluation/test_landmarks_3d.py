@@ -19,7 +19,7 @@ from neuface.structs import HeadParams, Track
 
 VIEWS, TIME = 3, 5
 SIZE = 1.25
-"""How much larger the person is than the head model says."""
+"""Size of the person relative to the head model's."""
 
 
 def cameras() -> PerspectiveCamera:
@@ -38,7 +38,7 @@ def cameras() -> PerspectiveCamera:
 
 
 def heads_in_space(head: HeadModel) -> tuple[HeadParams, Tensor]:
-    """A moving, talking head as every camera has it, `views time`, and its landmarks in the world."""
+    """A moving, talking head in the axes of every camera, `views time`, and its landmarks in the world."""
     generator = torch.Generator().manual_seed(0)
 
     def spread(*shape: int) -> Tensor:
@@ -130,7 +130,7 @@ def test_the_error_of_a_displaced_point_is_in_millimetres(
     moved = truth.points.clone()
     moved[2, 10, 1] += 1e-3
     errors = landmark_3d_errors_mm(head, params, ALL_VALID, MEDIAPIPE478, replace(truth, points=moved))
-    # Fifty other points hold the head nearly in place.
+    # The fifty other points determine the head's pose almost alone.
     assert 0.9 < float(errors[0, 2, 10]) < 1
     assert float(errors[0, 2].median()) < 0.06
     assert float(errors[:, [0, 1, 3, 4]].max()) < 1e-2

@@ -42,7 +42,7 @@ def test_files_appear_whole_or_not_at_all(tmp_path: Path) -> None:
     assert list(target.parent.iterdir()) == [target]
 
 
-def test_places_that_cannot_be_written(tmp_path: Path) -> None:
+def test_paths_that_cannot_be_written_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is a folder"), atomic_path(tmp_path):
         pytest.fail("a folder cannot be a file")
     (tmp_path / "file").touch()

@@ -50,7 +50,7 @@ def written(folder: Path, text: str | bytes) -> Path:
     return path
 
 
-def test_every_number_is_where_it_belongs(tmp_path: Path) -> None:
+def test_all_fields_of_a_file_are_read(tmp_path: Path) -> None:
     found = read_cameras(written(tmp_path, json.dumps(content())))
     assert found.names == ("right", "left")
     assert (found.size_hw, found.fps) == ((720, 1280), 25.0)
@@ -146,19 +146,19 @@ def test_a_wrong_field_is_named(tmp_path: Path, path: str, value: Any, named: st
     ],
     ids=["empty", "list", "null", "cut", "binary", "deep", "digits", "twice", "large"],
 )
-def test_a_file_that_is_none_is_one_error(tmp_path: Path, data: bytes) -> None:
+def test_a_file_that_is_not_json_with_cameras_is_refused(tmp_path: Path, data: bytes) -> None:
     with pytest.raises(InputError, match=r"cameras\.json"):
         read_cameras(written(tmp_path, data))
 
 
-def test_missing_files_and_folders_are_errors(tmp_path: Path) -> None:
+def test_missing_files_and_folders_are_refused(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "none.json", "a\0b"):
         with pytest.raises(InputError):
             read_cameras(path)
 
 
 def test_damaged_files_are_read_or_refused(tmp_path: Path) -> None:
-    """Whatever byte changes, there is either a camera set or one clear error."""
+    """After any change of bytes the result is a camera set or an InputError."""
     whole, chance = json.dumps(content()).encode(), random.Random(0)
     refused = 0
     for _ in range(300):
@@ -181,7 +181,7 @@ def test_damaged_files_are_read_or_refused(tmp_path: Path) -> None:
     assert refused > 200
 
 
-def test_frames_must_be_those_of_the_calibration(tmp_path: Path) -> None:
+def test_frames_must_have_the_size_of_the_calibration(tmp_path: Path) -> None:
     found = read_cameras(written(tmp_path, json.dumps(content())))
     found.check_frames([(720, 1280), (720, 1280)])
     with pytest.raises(InputError, match="'left' is calibrated for frames of 1280 x 720 px"):
@@ -204,12 +204,12 @@ def reprojection_error(found: Triangulation) -> float:
 
 
 @needs_session
-def test_the_real_cameras_agree_on_the_real_face(session_landmarks: Track) -> None:
-    """A face in space as large as faces are: the calibration belongs to the frames as they were recorded."""
+def test_the_real_cameras_observe_one_face_of_plausible_size(session_landmarks: Track) -> None:
+    """Eye distance, depth and reprojection error are plausible only if the calibration is that of the frames."""
     rig = read_cameras(SESSION / "cameras.json")
     assert (rig.names, rig.size_hw) == (("0", "1", "2", "3"), (720, 1280))
     points, confidence = session_landmarks.points_px, session_landmarks.confidence
-    # Every twelfth point tells as much, sooner; the outer eye corners are among them.
+    # Every twelfth point is enough and faster; the outer eye corners are among them.
     chosen = sorted({*range(0, 478, 12), *MEDIAPIPE478.outer_eyes})
     right, left = (chosen.index(corner) for corner in MEDIAPIPE478.outer_eyes)
     points, confidence = points[:, :, chosen], confidence[:, :, chosen]
@@ -223,14 +223,14 @@ def test_the_real_cameras_agree_on_the_real_face(session_landmarks: Track) -> No
     apart_mm = apart_mm[apart_mm.isfinite()]
     assert len(apart_mm) > 90
     assert 80 < float(apart_mm.min()) <= float(apart_mm.max()) < 105
-    # A face before each camera, at arm's length.
+    # The face is in front of each camera, 0.3 to 1.5 m away.
     centre = found.points[found.valid].mean(0).double()
     depth = rig.cameras.to_camera(centre.expand(4, 1, 3))[:, 0, 2]
     assert 0.3 < float(depth.min()) <= float(depth.max()) < 1.5
 
 
 @needs_session
-def test_another_calibration_would_not_fit(session_landmarks: Track) -> None:
+def test_a_wrong_calibration_has_a_larger_reprojection_error(session_landmarks: Track) -> None:
     cameras = read_cameras(SESSION / "cameras.json").cameras
     inner = slice(0, 478, 40)
     points, confidence = session_landmarks.points_px[:, :, inner], session_landmarks.confidence[:, :, inner]

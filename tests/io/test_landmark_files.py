@@ -23,7 +23,7 @@ REAL_FILES = {
 
 
 @pytest.mark.parametrize("name", REAL_FILES)
-def test_real_files(name: str) -> None:
+def test_landmark_files_of_real_clips_are_read(name: str) -> None:
     landmarks = read_landmarks(required(DATA / name))
     assert tuple(landmarks.points_px.shape) == REAL_FILES[name]
     assert landmarks.scheme is MEDIAPIPE478
@@ -42,8 +42,8 @@ def test_round_trip_keeps_points_confidence_and_gaps(tmp_path: Path) -> None:
     assert torch.equal(back.confidence, confidence)
 
 
-def test_the_scheme_that_a_file_names_is_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where another scheme has as many points."""
+def test_the_scheme_that_a_file_names_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stated scheme is used although another one has as many points."""
     other = replace(IBUG68, name="scan68", contour_noise=1.0)
     monkeypatch.setattr(schemes, "SCHEMES", {**schemes.SCHEMES, "scan68": other})
     points = np.random.default_rng(0).uniform(20, 50, (3, 68, 2))
@@ -59,7 +59,7 @@ def test_the_scheme_that_a_file_names_is_believed(tmp_path: Path, monkeypatch: p
         read_clip([frames, frames], [tmp_path / "named.npz", tmp_path / "unnamed.npz"])
 
 
-def test_damaged_and_foreign_files_are_named(tmp_path: Path) -> None:
+def test_damaged_and_other_files_are_refused_by_name(tmp_path: Path) -> None:
     points = np.ones((3, 68, 2), np.float32)
     np.savez(tmp_path / "good.npz", points_px=points)
     content = (tmp_path / "good.npz").read_bytes()

@@ -63,14 +63,14 @@ def menpo_face() -> tuple[list[list[float]], dict[str, list[int]]]:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A whole scan: a square with a picture of four colours and 68 landmarks."""
-    place = tmp_path / "scan"
-    place.mkdir()
-    written(place, SQUARE + "f 1/1 2/2 3/3 4/4\n", "face.obj")
-    written(place, ljson(*menpo_face()), "face.ljson")
+    root = tmp_path / "scan"
+    root.mkdir()
+    written(root, SQUARE + "f 1/1 2/2 3/3 4/4\n", "face.obj")
+    written(root, ljson(*menpo_face()), "face.ljson")
     picture = np.zeros((4, 6, 3), np.uint8)
     picture[:2, :3] = (200, 0, 0)
-    write_image(place / "face.png", picture)
-    return place
+    write_image(root / "face.png", picture)
+    return root
 
 
 # --- OBJ
@@ -80,7 +80,7 @@ def folder(tmp_path: Path) -> Path:
     "corners",
     ["1/1 2/2 3/3 4/4", "1/1/9 2/2/9 3/3/9 4/4/9", "-4/-4 -3/-3 -2/-2 -1/-1", "1/1 \\\n2/2 3/3 4/4"],
 )
-def test_polygons_become_fans(tmp_path: Path, corners: str) -> None:
+def test_polygons_are_split_into_fans_of_triangles(tmp_path: Path, corners: str) -> None:
     mesh = read_obj(written(tmp_path, f"{SQUARE}f {corners}\n"))
     assert mesh.vertices.tolist() == [[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]]
     assert mesh.faces.tolist() == mesh.uv_faces.tolist() == [[0, 1, 2], [0, 2, 3]]
@@ -88,14 +88,14 @@ def test_polygons_become_fans(tmp_path: Path, corners: str) -> None:
 
 
 @pytest.mark.parametrize("corners", ["1 2 3", "1//7 2//7 3//7"])
-def test_meshes_without_texture(tmp_path: Path, corners: str) -> None:
+def test_a_mesh_without_texture_has_no_texture_coordinates(tmp_path: Path, corners: str) -> None:
     mesh = read_obj(written(tmp_path, f"{SQUARE}f {corners}\n"))
     assert mesh.faces.tolist() == [[0, 1, 2]]
     assert mesh.uv.shape == (0, 2)
     assert mesh.uv_faces.shape == (0, 3)
 
 
-def test_negative_numbers_count_from_the_line_they_stand_on(tmp_path: Path) -> None:
+def test_negative_corners_count_back_from_their_line(tmp_path: Path) -> None:
     mesh = read_obj(written(tmp_path, "v 0 0 0\nv 1 0 0\nv 0 1 0\nf -3 -2 -1\nv 9 9 9\nf -4 -3 -1\n"))
     assert mesh.faces.tolist() == [[0, 1, 2], [0, 1, 3]]
 
@@ -126,7 +126,7 @@ def test_unusable_obj_files_are_named_with_the_line(tmp_path: Path, text: str, m
     assert str(path) in str(caught.value)
 
 
-def test_files_that_are_not_there(tmp_path: Path) -> None:
+def test_missing_files_and_folders_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read"):
         read_obj(tmp_path / "none.obj")
     with pytest.raises(InputError, match="is a folder"):
@@ -137,7 +137,7 @@ def test_files_that_are_not_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("version", [2, 3])
-def test_points_by_label(tmp_path: Path, version: int) -> None:
+def test_points_are_read_by_label(tmp_path: Path, version: int) -> None:
     text = ljson([[1, 2, 3], [4, 5, 6], [7, 8, 9]], {"a": [2, 0], "b": [1]}, version)
     found = read_ljson(written(tmp_path, text, "a.ljson"))
     assert {label: points.tolist() for label, points in found.items()} == {
@@ -161,7 +161,7 @@ def test_points_by_label(tmp_path: Path, version: int) -> None:
         (ljson([[1, 2, 3]], {"a": [0, 1]}), r"label 'a' names points \[1\] of 1"),
     ],
 )
-def test_unusable_landmark_files(tmp_path: Path, text: str, message: str) -> None:
+def test_unusable_landmark_files_are_refused(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         read_ljson(written(tmp_path, text, "a.ljson"))
 
@@ -169,9 +169,9 @@ def test_unusable_landmark_files(tmp_path: Path, text: str, message: str) -> Non
 # --- Whole scans
 
 
-def test_a_whole_scan(folder: Path) -> None:
+def test_a_scan_is_read_in_metres_and_in_ibug_order(folder: Path) -> None:
     scan = read_scan(folder)
-    # Millimetres become metres, and the file's groups iBUG's order.
+    # Millimetres become metres, and the groups are put in iBUG's order.
     assert scan.vertices[2].tolist() == pytest.approx([0.001, 0.001, 0.0])
     torch.testing.assert_close(scan.landmarks[:, 0], torch.arange(68) / 1000)
     assert scan.texture.shape == (4, 6, 3)
@@ -180,7 +180,7 @@ def test_a_whole_scan(folder: Path) -> None:
     assert read_scan(folder, metres_per_unit=1.0).vertices[2].tolist() == [1, 1, 0]
 
 
-def test_incomplete_scans_say_what_is_missing(folder: Path) -> None:
+def test_the_error_for_an_incomplete_scan_names_the_missing_part(folder: Path) -> None:
     with pytest.raises(InputError, match="no such folder"):
         read_scan(folder / "none")
     with pytest.raises(InputError, match="metres_per_unit must be positive"):
@@ -204,14 +204,14 @@ def test_incomplete_scans_say_what_is_missing(folder: Path) -> None:
         read_scan(folder)
 
 
-def test_a_picture_that_is_none(folder: Path) -> None:
+def test_a_damaged_picture_is_refused(folder: Path) -> None:
     (folder / "face.png").write_bytes(b"no picture")
     with pytest.raises(InputError, match=r"face\.png"):
         read_scan(folder)
 
 
 @needs(JAMES)
-def test_the_real_scan() -> None:
+def test_the_real_scan_is_a_head_of_plausible_size() -> None:
     scan = read_scan(JAMES)
     assert (len(scan.vertices), len(scan.faces), len(scan.uv)) == (6393, 12228, 6680)
     assert scan.texture.shape == (1600, 2400, 3)
@@ -224,5 +224,5 @@ def test_the_real_scan() -> None:
     assert float(y[37:39].mean()) > float(y[40:42].mean())
     assert float(y[mouth].max()) < float(y[nose].min())
     assert int(z.argmax()) == 30
-    # The distance between the outer eye corners of an adult.
+    # The outer eye corners of an adult are 8 to 11 cm apart.
     assert 0.08 < float(torch.linalg.vector_norm(scan.landmarks[36] - scan.landmarks[45])) < 0.11

@@ -43,7 +43,7 @@ def test_real_files_are_counted_and_read_exactly_in_any_order(name: str) -> None
         assert torch.equal(fresh.read(0, index, index + 1)[0], in_order[index])
 
 
-def test_reading_on_does_not_decode_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sequential_reads_decode_each_frame_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_video(tmp_path / "a.mp4", moving_frames(30), 25)
     source = VideoSource(tmp_path / "a.mp4")
     source.read(0, 0, 5)
@@ -136,7 +136,7 @@ def test_bad_files_are_named_with_the_reason(tmp_path: Path) -> None:
             VideoSource(tmp_path / name)
 
 
-def test_sound_alone_is_no_video(tmp_path: Path) -> None:
+def test_a_file_with_sound_alone_is_refused(tmp_path: Path) -> None:
     with av.open(str(tmp_path / "sound.wav"), "w") as container:
         stream = container.add_stream("pcm_s16le", rate=8000)
         sound = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), format="s16", layout="mono")

@@ -1,4 +1,4 @@
-"""The study's clips: reproducible, of people nobody was trained or tuned on, and with true truth."""
+"""The studies' clips are reproducible, show people who occur in no training or tuning, and have exact truth."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ def test_names_and_seeds_differ() -> None:
     assert {item.group for item in specs} == {
         "synthetic_1view", "synthetic_3views", "scan_1view", "scan_3views",
     }  # fmt: skip
-    # Beyond every seed of the training pictures (tens of millions) and the demo's person.
+    # The seeds are above all seeds of the training pictures (tens of millions) and of the demo's person.
     assert min(min(item.person_seed, item.clip_seed) for item in specs) > 1_000_000_000
     yaws = [item.view_yaw_deg() for item in specs if item.views == 1]
     assert all(len(yaw) == 1 and abs(yaw[0]) <= 25 for yaw in yaws)
     assert len(set(yaws)) == len(yaws)
 
 
-def test_people_are_new() -> None:
+def test_people_of_all_cases_differ_from_each_other_and_from_the_demo() -> None:
     people = [
         person(spec(role=role, number=number).person_seed)
         for role in ("test", "tuning")
@@ -67,7 +67,7 @@ def test_people_are_new() -> None:
         ({"kind": "scan", "condition": "hard"}, "no 'hard' clips of kind 'scan': expected clean"),
     ],
 )
-def test_clips_that_do_not_exist(changes: dict[str, Any], message: str) -> None:
+def test_clips_that_do_not_exist_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         spec(**changes)
 
@@ -82,7 +82,7 @@ def test_a_synthetic_case_is_the_same_every_time(open_head: HeadModel) -> None:
 
 
 def test_a_clean_clip_has_its_name_and_its_seeds() -> None:
-    """As they were before there were hard clips: kept results stay valid."""
+    """Names and seeds do not depend on the condition, so that stored results stay valid."""
     clean = spec(views=3, number=7)
     assert clean == spec(views=3, number=7, condition="clean")
     assert (clean.name, clean.group) == ("test_synthetic_3views_07", "synthetic_3views")
@@ -113,7 +113,7 @@ def test_hard_clips_have_names_and_seeds_of_their_own() -> None:
 
 
 @pytest.mark.parametrize("views", [1, 3])
-def test_a_hard_clip_is_its_clean_twin_made_worse(open_head: HeadModel, views: int) -> None:
+def test_a_hard_clip_is_its_clean_twin_with_damage(open_head: HeadModel, views: int) -> None:
     clean = make_case(spec(views=views, time=5, size_px=64), open_head)
     hard = make_case(spec(views=views, time=5, size_px=64, condition="hard"), open_head)
     assert clean.truth is not None
@@ -125,9 +125,9 @@ def test_a_hard_clip_is_its_clean_twin_made_worse(open_head: HeadModel, views: i
     assert clean.true_landmarks_px is not None
     assert hard.true_landmarks_px is not None
     assert hard.true_landmarks_px.equal(clean.true_landmarks_px)
-    # White noise of 0.6 px around the truth in the clean one.
+    # Landmarks of the clean clip have white noise of 0.6 px.
     assert 0.5 < float((clean.clip.track.points_px - clean.true_landmarks_px).std()) < 0.7
-    # Frames differ where something hides the face, and nowhere else is the face hidden.
+    # Frames differ wherever the face is recorded as hidden, but not everywhere.
     frames = [
         torch.stack([item.clip.recording.frames.read(view, 0, 5) for view in range(views)])
         for item in (clean, hard)
@@ -137,54 +137,57 @@ def test_a_hard_clip_is_its_clean_twin_made_worse(open_head: HeadModel, views: i
     assert bool(changed.any())
     assert not bool(changed.all())
     assert hard.clip.track.usable.equal(~hard.damage.lost)
-    # A frame without landmarks in every view.
+    # Every view has one frame without landmarks.
     assert hard.damage.lost.sum(1).tolist() == [1] * views
 
 
-def test_a_scan_is_needed_to_film_it(open_head: HeadModel) -> None:
+def test_a_scan_case_needs_a_scan(open_head: HeadModel) -> None:
     with pytest.raises(InputError, match="no scan was given"):
         make_case(spec(kind="scan"), open_head)
 
 
-def test_a_turned_scan_is_set_upright(open_head: HeadModel, template_scan: Scan) -> None:
-    turn = roma.rotvec_to_rotmat(torch.tensor([0.3, -1.0, 0.2]))
-    turned = replace(
+def test_a_rotated_scan_is_set_upright(open_head: HeadModel, template_scan: Scan) -> None:
+    rotmat = roma.rotvec_to_rotmat(torch.tensor([0.3, -1.0, 0.2]))
+    rotated = replace(
         template_scan,
-        vertices=template_scan.vertices @ turn.mT + 0.5,
-        landmarks=template_scan.landmarks @ turn.mT + 0.5,
+        vertices=template_scan.vertices @ rotmat.mT + 0.5,
+        landmarks=template_scan.landmarks @ rotmat.mT + 0.5,
     )
-    found = upright(turned, open_head)
+    found = upright(rotated, open_head)
     torch.testing.assert_close(found.vertices, template_scan.vertices, rtol=0, atol=1e-5)
     torch.testing.assert_close(found.landmarks, template_scan.landmarks, rtol=0, atol=1e-5)
 
 
-def test_a_scan_case(open_head: HeadModel, template_scan: Scan) -> None:
+def test_a_scan_case_has_the_face_as_its_truth(open_head: HeadModel, template_scan: Scan) -> None:
     case = make_case(spec(kind="scan", views=3), open_head, template_scan)
     assert (case.clip.views, case.clip.time) == (3, 4)
     assert case.truth is None
     assert case.scan is not None
     assert case.scan.landmarks.shape == (len(ALIGNING_POINTS), 3)
-    # The face, and not the back of the head or the neck.
+    # The points are of the face, without the back of the head and the neck.
     nose = case.scan.face_points[case.scan.face_points[:, 2].argmax()]
     assert float(torch.linalg.vector_norm(case.scan.face_points - nose, dim=-1).max()) < 0.11
     assert 500 < len(case.scan.face_points) < open_head.num_vertices
 
 
-# --- Films of the scan
+# --- Rendered clips of the scan
 
 
-def test_landmarks_of_a_film_are_where_the_scan_is_seen(open_head: HeadModel, template_scan: Scan) -> None:
+def test_landmarks_of_a_rendered_scan_are_projected_and_hidden_ones_missing(
+    open_head: HeadModel, template_scan: Scan
+) -> None:
     frames, marks = film_scan(
         template_scan, view_yaw_deg=(-35.0, 0.0, 35.0), time=4, size_px=96, noise_px=0.0, seed=5
     )
     assert frames.shape == (3, 4, 96, 96, 3)
     motion = head_motion(4, torch.Generator().manual_seed(5))
-    turn = roma.rotvec_to_rotmat(motion[2])
-    posed = (template_scan.landmarks - template_scan.landmarks.mean(0)) @ turn.mT
+    rotmat = roma.rotvec_to_rotmat(motion[2])
+    posed = (template_scan.landmarks - template_scan.landmarks.mean(0)) @ rotmat.mT
     # 6 half-widths of 48 px per metre; the picture's middle is pixel 47.5.
     expected = 47.5 + 6 * 48 * posed[:, :2] * torch.tensor([1.0, -1.0])
     torch.testing.assert_close(marks[1, 2, 17:], expected[17:], rtol=0, atol=1e-3)
-    # Turned to the picture's right, the subject's left cheek (points 9 to 16) is hidden; turned left, the right.
+    # Rotation to the picture's right hides the subject's left cheek (points 9 to 16), rotation to the left the right
+    # one.
     missing = marks.isnan().any(-1)
     assert bool(missing[2, :, 12:16].all())
     assert bool(missing[0, :, 1:5].all())
@@ -192,7 +195,7 @@ def test_landmarks_of_a_film_are_where_the_scan_is_seen(open_head: HeadModel, te
     assert not bool(missing[..., 17:].any())
 
 
-def test_noise_is_new_in_every_frame_and_as_large_as_said(template_scan: Scan) -> None:
+def test_noise_is_independent_per_frame_and_has_the_stated_deviation(template_scan: Scan) -> None:
     marks = [
         film_scan(template_scan, view_yaw_deg=(0.0,), time=8, size_px=64, noise_px=noise, seed=1)[1]
         for noise in (0.0, 0.6)
@@ -202,8 +205,10 @@ def test_noise_is_new_in_every_frame_and_as_large_as_said(template_scan: Scan) -
     assert float((noise[0] - noise[1]).std()) > 0.7
 
 
-def test_the_texture_is_the_right_way_up() -> None:
-    """A square facing the camera shows its picture as it is: red upper left, green upper right, blue lower left."""
+def test_the_texture_has_the_right_orientation() -> None:
+    """A square that faces the camera shows red at the upper left, green at the upper right, blue at the lower
+    left.
+    """
     picture = torch.zeros(8, 8, 3, dtype=torch.uint8)
     picture[:4, :4, 0] = picture[:4, 4:, 1] = picture[4:, :4, 2] = 200
     corners = torch.tensor([[-1.0, -1, 0], [1, -1, 0], [1, 1, 0], [-1, 1, 0]])
@@ -216,7 +221,7 @@ def test_the_texture_is_the_right_way_up() -> None:
         texture=picture,
         landmarks=torch.zeros(68, 3),
     )
-    # To crop NDC: y and z change their signs; the square fills the frame.
+    # In crop NDC y and z have the opposite signs; the square fills the frame.
     ndc = (corners * torch.tensor([1.0, -1.0, -1.0]))[None]
     colors, cover = paint_scan(scan, ndc, torch.tensor([0.0, 0.0, -1.0]), 0.0, 16)
     assert bool((cover == 1).all())

@@ -1,4 +1,4 @@
-"""The study's real clips: found where they are, told where they are not."""
+"""The studies' real clips: those in the data folder are found, the others are listed as absent."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from studies.common.data_folder import files_below
 from studies.common.recordings import RECORDINGS, find_footage
 from studies.common.variants import encoder_prediction
 
-# What docs/open_encoder.md says that the encoder has been trained on.
+# The clips on which, by docs/open_encoder.md, the encoder was trained.
 TRAINED_ON = {"brbk7n", "lbax4n", "asl_no", "calibration_session"}
 
 
@@ -31,7 +31,7 @@ def test_names_are_unique_and_no_unseen_clip_shows_a_seen_person() -> None:
 
 
 @pytest.mark.parametrize("folder", ["empty", "not/there"])
-def test_an_empty_folder_is_no_error(tmp_path: Path, folder: str) -> None:
+def test_an_empty_folder_gives_no_cases_and_lists_all_as_absent(tmp_path: Path, folder: str) -> None:
     (tmp_path / "empty").mkdir()
     found = find_footage(tmp_path / folder)
     assert found.cases == ()
@@ -53,23 +53,23 @@ def test_a_clip_without_its_landmarks_is_absent(tmp_path: Path) -> None:
     found = find_footage(tmp_path)
     assert [case.name for case in found.cases] == ["lbbc2a"]
     assert "bbaf2n: no grid_corpus/bbaf2n.landmarks.npz" in found.absent
-    # It is there, but it is no video.
+    # The file exists but is not a video.
     with pytest.raises(InputError, match=r"lbbc2a\.mpg"):
         found.cases[0].load()
 
 
-def test_a_file_is_no_folder(tmp_path: Path) -> None:
+def test_a_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="expected the folder with the recordings"):
         find_footage(tmp_path / "file")
 
 
-def test_files_below_a_folder(tmp_path: Path) -> None:
+def test_files_below_a_folder_are_found_or_listed_as_missing(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "b.txt").touch()
     paths, missing = files_below(tmp_path, ("a/b.txt", "a"))
     assert paths == (tmp_path / "a" / "b.txt", tmp_path / "a")
-    # A folder of that name is not the file.
+    # A folder of that name does not count as the file.
     assert missing == ("a",)
 
 
@@ -91,17 +91,17 @@ def test_all_real_clips_are_found_and_load() -> None:
 
 
 @needs(DATA)
-def test_lengths_are_the_studys() -> None:
+def test_clips_are_cut_to_the_lengths_of_the_study() -> None:
     cases = {case.name: case for case in find_footage(DATA).cases}
-    # Of 1337 frames.
+    # The video has 1337 frames.
     assert cases["cap12"].load().time == 150
     assert cases["cap12"].load(200).time == 150
     assert cases["head_pose_female"].load().time == 23
 
 
 @needs(DATA)
-def test_profiles_of_an_unseen_person() -> None:
-    """MediaPipe's own places for its points in profiles explain a real clip better than those of the front view."""
+def test_profile_rows_lower_the_nme_of_a_real_person_in_profile() -> None:
+    """The embedding with rows per yaw has a lower NME in profile than the frontal row alone."""
     (real,) = (case for case in find_footage(DATA).cases if case.name == "head_pose_female")
     clip, model = real.load(), load_model("open")
     crops = model_inputs(clip, model).crops
@@ -121,19 +121,19 @@ def test_profiles_of_an_unseen_person() -> None:
 
 
 @needs(DATA)
-def test_the_four_cameras_belong_to_their_views() -> None:
+def test_the_four_cameras_match_their_views() -> None:
     (case,) = find_footage(DATA).of_group("four_cameras")
     clip, calibrated = case.load(1), case.cameras()
     assert calibrated is not None
     assert clip.recording.names == ("cam_0", "cam_1", "cam_2", "cam_3")
     calibrated.check_frames([clip.recording.frames.size_hw(view) for view in range(clip.views)])
-    # Seen from all four, the tip of the nose is one point: rays of two cameras meet within 2 cm of a third's.
+    # The rays of the tip of the nose from all four cameras pass within 2 cm of one point.
     rays, centres = calibrated.cameras.undistort(clip.track.points_px[:, 0, 4:5].double()), []
-    turn = calibrated.cameras.rotation.mT
-    directions = (turn @ torch.nn.functional.pad(rays[:, 0], (0, 1), value=1.0)[..., None])[..., 0]
+    to_world = calibrated.cameras.rotation.mT
+    directions = (to_world @ torch.nn.functional.pad(rays[:, 0], (0, 1), value=1.0)[..., None])[..., 0]
     directions = torch.nn.functional.normalize(directions, dim=-1)
     centres = calibrated.cameras.centre
     across = torch.eye(3).double() - directions[..., None] * directions[..., None, :]
     nose = torch.linalg.solve(across.sum(0), (across @ centres[..., None]).sum(0)[..., 0])
-    off = torch.linalg.vector_norm((across @ (nose - centres)[..., None])[..., 0], dim=-1)
-    assert float(off.max()) < 0.02
+    distance = torch.linalg.vector_norm((across @ (nose - centres)[..., None])[..., 0], dim=-1)
+    assert float(distance.max()) < 0.02

@@ -52,7 +52,7 @@ def test_patterns_are_drawn_and_sizes_are_written() -> None:
     assert cell(mirrored, 2)[30, 15].sum() > cell(mirrored, 2)[30, 45].sum() + 300
 
 
-def test_a_pixel_map_of_any_resolution_lands_on_its_place() -> None:
+def test_a_pixel_map_of_any_resolution_covers_the_crop() -> None:
     corner = torch.zeros(1, 4, 4)
     corner[0, 0, 3] = 1.0
     drawn = cell(figure(0.0, 1.0, corner), 1)
@@ -60,7 +60,7 @@ def test_a_pixel_map_of_any_resolution_lands_on_its_place() -> None:
     assert drawn[5, 5].sum() < 30
 
 
-def test_errors_say_what_was_expected() -> None:
+def test_errors_state_what_was_expected() -> None:
     with pytest.raises(InputError, match="pixels: expected finite values"):
         figure(0.0, 1.0, torch.full((1, 4, 4), torch.nan))
     with pytest.raises(InputError, match="pixels: expected maps of 1 images, got 2"):

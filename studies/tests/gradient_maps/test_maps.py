@@ -96,15 +96,15 @@ def observed(head: HeadModel, random_params: Callable[..., HeadParams]) -> Tenso
 
 
 def landmark_objectives(head: HeadModel, observed: Tensor) -> list[Objective]:
-    def loss(points: Tensor, answer: Prediction) -> Tensor:
-        found = answer.camera.project(head.landmarks(answer.params, "ibug68"))
+    def loss(points: Tensor, prediction: Prediction) -> Tensor:
+        found = prediction.camera.project(head.landmarks(prediction.params, "ibug68"))
         return losses.landmark_loss(found, points[None], torch.ones_like(points[None, :, 0]))[0]
 
     return [partial(loss, points) for points in observed]
 
 
-def no_pull(answer: Prediction) -> Tensor:
-    return answer.params.identity.sum()
+def no_pull(prediction: Prediction) -> Tensor:
+    return prediction.params.identity.sum()
 
 
 def free_steps(
@@ -157,19 +157,19 @@ def test_the_step_of_free_parameters_is_the_analytic_one(
         assert float(after / objective(start[row : row + 1])) == pytest.approx(0.99, abs=5e-4)
 
 
-def test_no_loss_and_no_gradient_move_nothing(head: HeadModel, start: Prediction) -> None:
+def test_without_loss_or_gradient_there_is_no_displacement(head: HeadModel, start: Prediction) -> None:
     exact = start.camera.project(head.landmarks(start.params, "ibug68"))
     steps = free_steps(start, head, landmark_objectives(head, exact))
     assert steps.displacement_mm.abs().max() < 1e-12
-    flat = free_steps(start, head, [lambda answer: 0 * answer.params.identity.sum() + 1.0] * 2)
+    flat = free_steps(start, head, [lambda prediction: 0 * prediction.params.identity.sum() + 1.0] * 2)
     assert flat.displacement_mm.abs().max() == 0
 
 
 def test_one_linear_layer_steps_as_free_parameters_do(
     head: HeadModel, start: Prediction, observed: Tensor
 ) -> None:
-    # Its weights' gradient is the answer's gradient times the input, so the answer moves by |input|^2 times that of
-    # free parameters, and with the same decrease of the loss equally far.
+    # Its weights' gradient is the prediction's gradient times the input, so the prediction moves by |input|^2 times
+    # that of free parameters, and with the same decrease of the loss equally far.
     network = LinearPredictor(start)
     inputs = torch.rand(2, 1, 2, 2, generator=torch.Generator().manual_seed(1)).double()
     objectives = landmark_objectives(head, observed)
@@ -180,7 +180,7 @@ def test_one_linear_layer_steps_as_free_parameters_do(
     assert mean_cosine(neural.common_pull) == pytest.approx(1.0)
 
 
-def test_a_deeper_network_takes_the_step_it_is_said_to_take(
+def test_the_step_of_a_deeper_network_has_the_stated_displacement(
     head: HeadModel, start: Prediction, observed: Tensor
 ) -> None:
     network = LinearPredictor(start, hidden=6)
@@ -206,7 +206,7 @@ def test_a_deeper_network_takes_the_step_it_is_said_to_take(
         torch.testing.assert_close(found.displacement_mm[row], expected, rtol=1e-3, atol=1e-10)
 
 
-def test_figures_of_worked_out_maps() -> None:
+def test_figures_of_maps_computed_by_hand() -> None:
     assert moved_share(torch.tensor([[1.0, 1, 1, 1]])) == pytest.approx(1.0)
     assert moved_share(torch.tensor([[0.0, 3, 0, 0], [1, 0, 0, 1]])) == pytest.approx((1 / 4 + 2 / 4) / 2)
     assert moved_share(torch.zeros(2, 5)) == 0
@@ -234,7 +234,7 @@ def maps(model: FaceModel, clip: Clip) -> GradientMaps:
     return gradient_maps(model, clip, THREE_IMAGES)
 
 
-def test_a_clip_gives_the_same_maps_twice_and_keeps_the_model(
+def test_maps_of_a_clip_are_reproducible_and_do_not_change_the_model(
     model: FaceModel, clip: Clip, maps: GradientMaps
 ) -> None:
     weights = {name: tensor.clone() for name, tensor in model.encoder.state_dict().items()}
@@ -249,7 +249,7 @@ def test_a_clip_gives_the_same_maps_twice_and_keeps_the_model(
     assert all(parameter.requires_grad for parameter in model.encoder.parameters())
 
 
-def test_maps_of_a_clip_are_where_they_should_be(model: FaceModel, maps: GradientMaps) -> None:
+def test_gradients_of_a_clip_are_zero_except_at_landmarks(model: FaceModel, maps: GradientMaps) -> None:
     head = model.head
     assert maps.view_time[:, 0].tolist() == [0, 1, 2]
     embedding = head.embeddings["ibug68"]
@@ -270,12 +270,12 @@ def test_maps_of_a_clip_are_where_they_should_be(model: FaceModel, maps: Gradien
 
 def test_free_parameters_are_those_that_the_network_predicts(model: FaceModel) -> None:
     inputs = torch.zeros(1, 3, 112, 112)
-    answer = model.encoder(inputs)
-    assert set(predicted_fields(answer)) == set(MOVED)
-    assert predicted_fields(answer.detach()) == ()
+    prediction = model.encoder(inputs)
+    assert set(predicted_fields(prediction)) == set(MOVED)
+    assert predicted_fields(prediction.detach()) == ()
 
 
-def test_what_cannot_be_shown_is_said(model: FaceModel, clip: Clip) -> None:
+def test_clips_without_landmarks_and_frozen_encoders_are_refused(model: FaceModel, clip: Clip) -> None:
     with pytest.raises(InputError, match="no frame of the clip has landmarks"):
         gradient_maps(model, replace(clip, track=clip.track.map_tensors(torch.zeros_like)))
     frozen = replace(model, encoder=FreeParameters(model.encoder(torch.zeros(1, 3, 112, 112)), ()))

@@ -48,7 +48,7 @@ def test_the_network_is_two_layers_of_relu_as_counted() -> None:
     assert network(x, weights).shape == (2, 3, OUTPUTS)
 
 
-def test_landmarks_have_free_parameters_as_their_last_row(open_head: HeadModel) -> None:
+def test_the_last_row_of_the_landmark_fit_is_free_parameters(open_head: HeadModel) -> None:
     size = Size(widths=(4,), seeds=2, frames=2, steps=10, trial_steps=5, downhill_steps=2)
     rows = run(LandmarkObjective(open_head, size.frames), size)
     assert [row.name for row in rows] == ["4", "free"]

@@ -17,7 +17,7 @@ from neuface.io.assets import converted
 from neuface.io.assets.converted import read_encoder_copy, write_encoder_copy
 
 COUNTER, WEIGHT = "pose_encoder.encoder.bn1.num_batches_tracked", "expression_encoder.encoder.bn1.weight"
-# Half of this counter, seen as a number of 32 bits, is no number.
+# The lower half of this counter, read as a float of 32 bits, is NaN.
 NOT_A_NUMBER_IN_HALF = 0x7FC00000
 
 
@@ -38,7 +38,7 @@ def altered(copy: Path, path: Path, **changes: torch.Tensor) -> Path:
     return path
 
 
-def test_the_reader_finds_what_safetensors_finds(copy: Path) -> None:
+def test_the_reader_agrees_with_safetensors(copy: Path) -> None:
     stored, found = load_file(copy), read_encoder_copy(copy, "smirk").state_dict()
     assert stored.keys() == found.keys()
     for name, tensor in stored.items():
@@ -46,7 +46,7 @@ def test_the_reader_finds_what_safetensors_finds(copy: Path) -> None:
         assert torch.equal(tensor, found[name]), name
 
 
-def test_training_leaves_the_file_as_it_is(copy: Path) -> None:
+def test_training_does_not_change_the_file(copy: Path) -> None:
     before = copy.read_bytes()
     encoder = read_encoder_copy(copy, "smirk")
     assert not encoder.training
@@ -59,15 +59,17 @@ def test_training_leaves_the_file_as_it_is(copy: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
-@pytest.mark.parametrize("place", [0, 0.5, 1])
-def test_one_number_that_is_none_is_found(copy: Path, tmp_path: Path, number: float, place: float) -> None:
+@pytest.mark.parametrize("share", [0, 0.5, 1])
+def test_a_single_number_that_is_not_finite_is_found(
+    copy: Path, tmp_path: Path, number: float, share: float
+) -> None:
     content = bytearray(copy.read_bytes())
     length = int.from_bytes(content[:8], "little")
     header = json.loads(content[8 : 8 + length])
     floats = [name for name, entry in header.items() if entry.get("dtype") == "F32"]
-    name = sorted(floats, key=lambda name: header[name]["data_offsets"])[int(place * (len(floats) - 1))]
+    name = sorted(floats, key=lambda name: header[name]["data_offsets"])[int(share * (len(floats) - 1))]
     first, last = (8 + length + offset for offset in header[name]["data_offsets"])
-    at = first + int(place * ((last - first) // 4 - 1)) * 4
+    at = first + int(share * ((last - first) // 4 - 1)) * 4
     content[at : at + 4] = struct.pack("<f", number)
     (tmp_path / "smirk.safetensors").write_bytes(content)
     with pytest.raises(neuface.InputError, match=f"not finite: {name}. The file is damaged"):
@@ -82,7 +84,7 @@ def test_infinities_that_cancel_are_found(copy: Path, tmp_path: Path) -> None:
         read_encoder_copy(path, "smirk")
 
 
-def test_huge_numbers_and_counters_are_no_damage(copy: Path, tmp_path: Path) -> None:
+def test_huge_numbers_and_counters_are_accepted(copy: Path, tmp_path: Path) -> None:
     huge, counter = torch.full_like(load_file(copy)[WEIGHT], 3e38), torch.tensor(NOT_A_NUMBER_IN_HALF)
     for name, tensor in ((WEIGHT, huge), (COUNTER, counter)):
         path = altered(copy, tmp_path / "smirk.safetensors", **{name.replace(".", "__"): tensor})
@@ -119,7 +121,7 @@ def test_damaged_files_are_refused(copy: Path, tmp_path: Path) -> None:
         read_encoder_copy(tmp_path / "missing.safetensors", "smirk")
 
 
-def test_nothing_large_is_read(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_and_headers_above_the_limits_are_refused(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for limit, least in (("LARGEST_COPY", copy.stat().st_size), ("LARGEST_HEADER", 1000)):
         with monkeypatch.context() as smaller:
             smaller.setattr(converted, limit, least - 1)

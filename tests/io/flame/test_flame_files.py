@@ -142,17 +142,17 @@ def test_neither_chumpy_nor_scipy_is_needed(monkeypatch: pytest.MonkeyPatch) -> 
         ("FLAME_FEMALE.pkl", ("flame2020",), "flame2020_female"),
     ],
 )
-def test_versions_are_told_by_names(file: str, folders: tuple[str, ...], expected: str) -> None:
+def test_names_determine_the_version(file: str, folders: tuple[str, ...], expected: str) -> None:
     assert flame_version(file, folders) == expected
 
 
-def test_a_known_hash_decides_before_the_names(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_known_hash_takes_precedence_over_the_names(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(versions, "KNOWN_PARAMETER_HASHES", {"abc": "flame2019"})
     assert flame_version("flame2023.pkl", (), "abc") == "flame2019"
     assert flame_version("flame2023.pkl", (), "abd") == "flame2023"
 
 
-def test_the_version_can_be_stated_and_must_exist(tmp_path: Path) -> None:
+def test_a_stated_version_is_used_and_must_exist(tmp_path: Path) -> None:
     path = linked(tmp_path, "generic_model.pkl")
     assert read_flame(path, version="flame2020").name == "flame2020"
     assert check_flame_version("flame2020_female") == "flame2020_female"
@@ -244,7 +244,7 @@ def test_missing_companions_are_named_when_they_are_needed(tmp_path: Path) -> No
         read_flame(tmp_path / "generic_model.pkl", eyelids=True)
 
 
-def test_companions_can_lie_elsewhere(tmp_path: Path, head: HeadModel) -> None:
+def test_companions_can_be_in_other_folders(tmp_path: Path, head: HeadModel) -> None:
     path = linked(tmp_path, "generic_model.pkl")
     given = FlameCompanions(
         landmarks=TINY / "landmark_embedding.npy",
@@ -281,7 +281,7 @@ def test_companions_can_lie_elsewhere(tmp_path: Path, head: HeadModel) -> None:
         ("landmark_embedding.npy", "dynamic_lmk_bary_coords", None, "has no 'dynamic_lmk_bary_coords'"),
     ],
 )
-def test_companions_of_another_mesh_or_damaged_are_refused(
+def test_damaged_companions_and_those_of_another_mesh_are_refused(
     tmp_path: Path, name: str, key: str, value: np.ndarray | None, reason: str
 ) -> None:
     truth = "masks_truth.npz" if "masks" in name else "landmark_truth.npz"
@@ -318,7 +318,7 @@ def test_companions_of_another_mesh_or_damaged_are_refused(
         ("git_lfs_pointer.pkl", "git lfs pull"),
     ],
 )
-def test_bad_files_are_refused_by_name_and_run_nothing(
+def test_bad_files_are_refused_by_name_and_no_code_is_executed(
     name: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -331,7 +331,7 @@ def test_bad_files_are_refused_by_name_and_run_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_control_of_the_bad_files_is_accepted() -> None:
+def test_the_intact_twin_of_the_bad_files_is_accepted() -> None:
     assert read_flame_arrays(BAD / "ok_micro_model.pkl").v_template.shape == (4, 3)
 
 
@@ -359,7 +359,7 @@ def test_arrays_that_do_not_fit_are_refused_by_name(
 # --- load_head and head files
 
 
-def test_load_head_takes_files_folders_and_written_heads(tmp_path: Path, head: HeadModel) -> None:
+def test_load_head_reads_files_folders_and_written_heads(tmp_path: Path, head: HeadModel) -> None:
     (tmp_path / "FLAME2020").mkdir()
     path = linked(tmp_path / "FLAME2020", "generic_model.pkl", "landmark_embedding.npy")
     from_file, from_folder = neuface.load_head(path), neuface.load_head(str(path.parent))
@@ -377,7 +377,7 @@ def test_load_head_takes_files_folders_and_written_heads(tmp_path: Path, head: H
 
 
 @pytest.mark.parametrize("which", ["whole", "bare"])
-def test_written_heads_come_back_whole(tmp_path: Path, head: HeadModel, which: str) -> None:
+def test_written_heads_are_read_back_unchanged(tmp_path: Path, head: HeadModel, which: str) -> None:
     before = head if which == "whole" else read_flame(linked(tmp_path, "generic_model.pkl"))
     write_head(tmp_path / "a.safetensors", before)
     after = read_head(tmp_path / "a.safetensors")
@@ -389,7 +389,7 @@ def test_written_heads_come_back_whole(tmp_path: Path, head: HeadModel, which: s
         assert after.embeddings["ibug68"].contour_angle == "lateral_depth"
 
 
-def test_heads_without_the_new_parts_keep_the_old_format(tmp_path: Path, tiny_head) -> None:
+def test_heads_without_flame_parts_have_the_first_format(tmp_path: Path, tiny_head) -> None:
     from safetensors import safe_open
 
     for head, expected in ((tiny_head(), HEAD_FORMAT), (read_flame(MODEL), "neuface-head-2")):

@@ -89,7 +89,7 @@ def test_pictures_match_the_published_formula(tmp_path: Path, kind: str, dtype: 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("layout", ["flat", "flat fortran", "fortran"])
-def test_every_layout_gives_the_same_space(tmp_path: Path, kind: str, layout: str) -> None:
+def test_every_layout_gives_the_same_texture_space(tmp_path: Path, kind: str, layout: str) -> None:
     arrays = arrays_of(kind)
     expected = read_texture_space(saved(tmp_path, arrays), components=KINDS[kind][2])
     mean, basis, count, _ = KINDS[kind]
@@ -225,7 +225,7 @@ def test_wrong_arrays_are_named(tmp_path: Path, case: str) -> None:
 
 
 @pytest.mark.parametrize("components", [0, -1, 200])
-def test_components_that_are_not_there_are_refused(tmp_path: Path, components: int) -> None:
+def test_more_components_than_the_file_has_are_refused(tmp_path: Path, components: int) -> None:
     with pytest.raises(InputError, match=rf"components is {components}; expected 1 to 199"):
         read_texture_space(saved(tmp_path, arrays_of("bfm")), components=components)
 
@@ -246,7 +246,7 @@ class Touch:
 
 
 @pytest.mark.parametrize("name", ["MU", "PC", "vt"])
-def test_nothing_in_the_file_runs(tmp_path: Path, name: str) -> None:
+def test_no_code_in_the_file_is_executed(tmp_path: Path, name: str) -> None:
     marker = tmp_path / "ran"
     arrays = {**arrays_of("bfm"), "vt": UV, "ft": UV_FACES}
     arrays[name] = np.array([Touch(marker)], object)
@@ -300,7 +300,7 @@ def npy(shape: str, dtype: str = "<f8", body: bytes = b"") -> bytes:
     ],
 )
 @pytest.mark.parametrize("name", ["MU", "PC"])
-def test_headers_are_not_believed(tmp_path: Path, name: str, member: bytes) -> None:
+def test_false_headers_are_refused(tmp_path: Path, name: str, member: bytes) -> None:
     path = tmp_path / "space.npz"
     good = arrays_of("bfm")
     with zipfile.ZipFile(path, "w") as archive:
@@ -326,7 +326,7 @@ def test_a_huge_directory_is_not_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
-def test_damage_is_noticed(tmp_path: Path, save: Any) -> None:
+def test_damage_is_detected(tmp_path: Path, save: Any) -> None:
     path = saved(tmp_path, arrays_of("bfm", 16), save)
     whole = path.read_bytes()
     for end in (len(whole) // 2, len(whole) - 1, 30, 5):
@@ -341,7 +341,7 @@ def test_damage_is_noticed(tmp_path: Path, save: Any) -> None:
         read_texture_space(path, components=1)
 
 
-def test_mutated_files_give_named_errors_or_a_space(tmp_path: Path) -> None:
+def test_mutated_files_give_input_errors_or_a_texture_space(tmp_path: Path) -> None:
     whole = saved(tmp_path, {**arrays_of("bfm", 2, np.float32), "vt": UV, "ft": UV_FACES}).read_bytes()
     structure = np.array([at for at in range(len(whole)) if not 1200 < at < len(whole) - 1600])
     random = np.random.default_rng(0)

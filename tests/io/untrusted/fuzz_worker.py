@@ -1,7 +1,7 @@
 """Reads damaged and hostile files one after another in a process of its own, and reports what happened as JSON.
 
-Run by test_fuzz.py as `python fuzz_worker.py FOLDER [PACK]`; FOLDER holds intact files and `seeds.json`, which says
-which reader each is for. Whatever runs, opens a process or unpickles is seen by an audit hook.
+Run by test_fuzz.py as `python fuzz_worker.py FOLDER [PACK]`; FOLDER holds intact files and `seeds.json`, which names
+the reader of each. An audit hook observes code that is executed, started processes and unpickling.
 """
 
 from __future__ import annotations
@@ -39,8 +39,10 @@ from neuface.io.untrusted.torch_checkpoints import named_tensors, read_checkpoin
 from neuface.models import load_head
 from neuface.results import FitResult
 
+# Bounds on the CPU time of a file, s, and on the address space, bytes: of the process beyond that after the intact
+# files (a limit of the system), and by one file (a fault in the report).
 SECONDS, EXTRA_MEMORY, LARGEST_GROWTH = 5.0, 2 << 30, 768 << 20
-# Nothing of this has a place in reading a file. `compile` has: numpy reads its headers as Python literals.
+# Audit events that reading a file must not cause. `compile` is allowed, as numpy parses headers as Python literals.
 FORBIDDEN = (
     "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.forkpty", "os.startfile", "os.remove",
     "os.rename", "os.mkdir", "os.putenv", "subprocess.Popen", "pickle.find_class", "marshal.loads", "ctypes.dlopen",
@@ -49,7 +51,7 @@ FORBIDDEN = (
 
 
 class Watch:
-    """Collects forbidden events while a reader works. An audit hook cannot be taken away again."""
+    """Collects forbidden events while a reader works. An audit hook cannot be removed."""
 
     def __init__(self) -> None:
         self.on = False
@@ -65,7 +67,7 @@ class Watch:
 
 
 class TooLong(BaseException):
-    """Raised by the clock; no reader can take it for damage."""
+    """Raised by the timer; as a BaseException it is not caught by a reader's handler of damage."""
 
 
 def out_of_time(*_: object) -> None:
@@ -73,7 +75,7 @@ def out_of_time(*_: object) -> None:
 
 
 def careless(path: Path) -> None:
-    """What every reader must not be; the control of the harness."""
+    """A reader that executes the file: the control of the harness."""
     with open(path, "rb") as stream:
         pickle.load(stream, encoding="latin1")
 
@@ -88,7 +90,7 @@ def endless(path: Path) -> None:
 
 
 def checkpoint(path: Path) -> None:
-    """Every tensor is looked at, and fitted to a small network."""
+    """Read a checkpoint and compare every tensor with a small network."""
     wanted = torch.nn.Linear(3, 2).state_dict()
     for part in read_checkpoint(path).values():
         if isinstance(part, dict):
@@ -138,7 +140,7 @@ def readers(folder: Path) -> dict[str, Callable[[Path], Any]]:
 
 
 class Harness:
-    """Runs cases and keeps the score."""
+    """Runs cases, and collects faults, counts and the longest time."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.readers, self.watch = folder, readers(folder), Watch()
@@ -152,7 +154,7 @@ class Harness:
         path.write_bytes(content)
         before = peak_bytes()
         self._read(reader, path, f"{reader} {name} {label}")
-        # Companions beside the next file would be read with it.
+        # A file left here would be read as a companion of the next one.
         path.unlink()
         self.counts[reader] += 1
         if peak_bytes() - before > LARGEST_GROWTH:
@@ -184,7 +186,7 @@ class Harness:
         self.faults += [f"{label}: {fault}" for fault in faults]
 
     def control(self, reader: str, content: bytes) -> list[str]:
-        """What the harness says of a reader that is at fault."""
+        """The faults that the harness reports for a faulty reader."""
         self.run(reader, "control.pkl", content, "control")
         found, self.faults = self.faults, []
         self.longest = 0.0
@@ -192,7 +194,7 @@ class Harness:
 
 
 def peak_bytes() -> int:
-    """The most address space this process ever had, on Linux; else what it had resident."""
+    """Peak address space of this process in bytes on Linux, peak resident memory on other systems."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
         return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmPeak"))
@@ -201,7 +203,7 @@ def peak_bytes() -> int:
 
 
 def pack_cases(pack: Path) -> Iterator[tuple[str, str, bytes]]:
-    """Small files of the reference pack, with the reader each is for."""
+    """Small files of the reference pack, with the reader of each."""
     kinds = {".pkl": "head", ".npy": "embedding", ".tar": "deca", ".ckpt": "checkpoint"}
     for path in sorted((pack / "bad_files").iterdir()):
         yield kinds[path.suffix], path.name, path.read_bytes()
@@ -217,7 +219,7 @@ def main(folder: Path, pack: Path | None, mutations: int) -> dict[str, Any]:
     signal.signal(signal.SIGPROF, out_of_time)
     harness = Harness(folder)
     seeds = json.loads((folder / "seeds.json").read_text())
-    # Intact files first: they must be read, and whatever is imported on first use is imported now.
+    # Intact files come first: they must be read, and modules that are imported on first use are imported now.
     for name, reader in seeds.items():
         harness.readers[reader](folder / name)
     for reader in ("deca", "smirk", "copy", "emoca"):
@@ -254,5 +256,5 @@ def main(folder: Path, pack: Path | None, mutations: int) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    answer = main(Path(sys.argv[1]), Path(sys.argv[2]) if sys.argv[2] else None, int(sys.argv[3]))
-    print("\nANSWER " + json.dumps(answer))
+    report = main(Path(sys.argv[1]), Path(sys.argv[2]) if sys.argv[2] else None, int(sys.argv[3]))
+    print("\nREPORT " + json.dumps(report))

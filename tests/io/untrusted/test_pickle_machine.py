@@ -45,7 +45,7 @@ def array_pickle(shape: bytes, dtype: bytes, content: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_plain_values_come_out_as_python_reads_them(protocol: int) -> None:
+def test_plain_values_are_those_that_python_reads(protocol: int) -> None:
     value = {
         "none": None, "yes": True, "no": False, "small": 7, "negative": -70_000, "long": 2**70, "real": -1.25e-3,
         "text": "Ä\n'x", "list": [1, [2, (3,)], ()], "tuple": (1, 2, 3, 4), "nested": {"a": {}, 5: "five"},
@@ -55,7 +55,7 @@ def test_plain_values_come_out_as_python_reads_them(protocol: int) -> None:
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("dtype", ["f8", "f4", ">f8", "i8", "u4", "i4", ">i2"])
-def test_arrays_come_out_exactly(protocol: int, dtype: str) -> None:
+def test_arrays_are_read_exactly(protocol: int, dtype: str) -> None:
     rows = np.arange(24).reshape(2, 3, 4).astype(dtype)
     content = {"c": rows, "fortran": np.asfortranarray(rows), "empty": rows[:0], "turned": rows.T}
     found = parse_pickle(pickle.dumps(content, protocol), "a")
@@ -65,7 +65,7 @@ def test_arrays_come_out_exactly(protocol: int, dtype: str) -> None:
         np.testing.assert_array_equal(array, expected)
 
 
-def test_bytes_and_numpy_scalars_come_out() -> None:
+def test_bytes_and_numpy_scalars_are_read() -> None:
     assert parse_pickle(pickle.dumps(b"\x00\xff", 3), "a") == b"\x00\xff"
     # Protocol 2 has no bytes: they travel as text and a call of the latin1 codec.
     assert parse_pickle(pickle.dumps(b"\x80\xff", 2), "a") == b"\x80\xff"
@@ -78,14 +78,14 @@ def test_strings_of_python_2_are_bytes_and_text_as_keys() -> None:
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("layout", ["csc_matrix", "csr_matrix", "csc_array"])
-def test_sparse_matrices_are_unfolded_without_scipy(protocol: int, layout: str) -> None:
+def test_sparse_matrices_are_expanded_without_scipy(protocol: int, layout: str) -> None:
     dense = np.where(np.random.default_rng(0).random((5, 40)) < 0.2, 1.5, 0.0)
     found = parse_pickle(pickle.dumps(getattr(scipy.sparse, layout)(dense), protocol), "a")
     np.testing.assert_array_equal(array_of(found), dense)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.int64, torch.int32])
-def test_tensors_inside_pickles_come_out(dtype: torch.dtype) -> None:
+def test_tensors_inside_pickles_are_read(dtype: torch.dtype) -> None:
     tensor = torch.arange(24).reshape(2, 3, 4).to(dtype)
     found = parse_pickle(pickle.dumps({"whole": tensor, "part": tensor[1], "flat": tensor.view(-1)}), "a")
     for name, expected in (("whole", tensor), ("part", tensor[1]), ("flat", tensor.view(-1))):
@@ -99,7 +99,7 @@ def test_tensors_with_gaps_are_refused() -> None:
         parse_pickle(pickle.dumps(torch.zeros(1).expand(1000)), "a")
 
 
-def test_chumpy_expressions() -> None:
+def test_chumpy_expressions_are_evaluated() -> None:
     base = np.arange(12.0).reshape(3, 4)
     wrapped = Node(kind="chumpy", name="Ch", state={"x": base, "_dirty_vars": []})
     chosen = {"a": wrapped, "idxs": np.array([[11, 0], [5, 5]]), "preferred_shape": (4, 1)}
@@ -120,7 +120,7 @@ def test_chumpy_expressions() -> None:
         array_of(Node(kind="chumpy", name="Ch"))
 
 
-def test_expressions_that_contain_themselves_end() -> None:
+def test_expressions_that_contain_themselves_are_refused() -> None:
     circle = Node(kind="chumpy", name="Ch")
     circle.state["x"] = circle
     with pytest.raises(Damaged, match=f"more than {DEEPEST_EXPRESSION} deep"):
@@ -175,7 +175,7 @@ def test_any_other_call_is_refused_by_name(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_allowed_names_are_calls_of_our_own() -> None:
+def test_allowed_names_call_functions_of_this_package_only() -> None:
     names = {name.rpartition(".")[2] for name in ALLOWED_GLOBALS}
     assert not names & {"eval", "exec", "system", "getattr", "load", "loads", "open", "__import__"}
     # A class that is only a mark cannot be called, and a function cannot be instantiated.
@@ -219,7 +219,7 @@ def test_allowed_names_are_calls_of_our_own() -> None:
         (array_pickle(b"K\x03\x85", b"U\x02O8", b"]Na"), "array of objects"),
     ],
 )
-def test_bombs_and_nonsense_end_quickly_with_one_error(hostile: bytes, reason: str) -> None:
+def test_bombs_and_nonsense_are_refused_quickly(hostile: bytes, reason: str) -> None:
     tracemalloc.start()
     start = time.perf_counter()
     try:
@@ -239,14 +239,14 @@ def test_the_number_of_steps_is_bounded(endless: bytes, monkeypatch: pytest.Monk
         parse_pickle(endless * 1001 + b"(t.", "a")
 
 
-def test_deep_nesting_is_harmless() -> None:
+def test_deep_nesting_is_read() -> None:
     found = parse_pickle(b"\x80\x02)" + b"\x85" * 3000 + b".", "a")
     for _ in range(3000):
         (found,) = found
     assert found == ()
 
 
-def test_text_that_unfolds_again_and_again_is_refused() -> None:
+def test_text_that_is_encoded_again_and_again_is_refused() -> None:
     once = text("a" * 10_000) + b"q\x00" + b"c_codecs\nencode\nq\x01" + text("latin1") + b"q\x02"
     again = b"h\x01h\x00h\x02\x86R"
     assert parse_pickle(b"\x80\x02(" + once + again + b"t.", "a")[-1] == b"a" * 10_000
@@ -255,7 +255,7 @@ def test_text_that_unfolds_again_and_again_is_refused() -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_damaged_files_give_the_one_error_or_data(seed: int) -> None:
+def test_damaged_pickles_give_input_errors_or_data(seed: int) -> None:
     generator = np.random.default_rng(seed)
     content = {
         "a": np.arange(6.0),
@@ -279,7 +279,7 @@ def test_damaged_files_give_the_one_error_or_data(seed: int) -> None:
 # --- npy, npz, safetensors
 
 
-def test_npy_and_npz_with_numbers_and_with_objects(tmp_path: Path) -> None:
+def test_npy_and_npz_are_read_with_numbers_and_with_objects(tmp_path: Path) -> None:
     rows = np.arange(6.0).reshape(2, 3)
     np.save(tmp_path / "a.npy", np.asfortranarray(rows))
     np.testing.assert_array_equal(read_single_array(tmp_path / "a.npy"), rows)
@@ -314,7 +314,7 @@ def npy_header(fields: str) -> bytes:
         "'descr': '<f8', 'fortran_order': False, 'shape': " + "(" * 60,
     ],
 )
-def test_false_npy_headers_are_refused_before_memory_is_taken(tmp_path: Path, fields: str) -> None:
+def test_false_npy_headers_are_refused_before_memory_is_allocated(tmp_path: Path, fields: str) -> None:
     path = tmp_path / "a.npy"
     path.write_bytes(npy_header(fields) + bytes(8))
     tracemalloc.start()
@@ -324,7 +324,7 @@ def test_false_npy_headers_are_refused_before_memory_is_taken(tmp_path: Path, fi
     tracemalloc.stop()
 
 
-def test_zip_bombs_are_refused_before_they_unfold(tmp_path: Path) -> None:
+def test_zip_bombs_are_refused_before_they_are_decompressed(tmp_path: Path) -> None:
     np.savez_compressed(tmp_path / "a.npz", rows=np.zeros(10))
     whole = bytearray((tmp_path / "a.npz").read_bytes())
     directory = whole.rfind(b"PK\x01\x02")
@@ -337,7 +337,7 @@ def test_zip_bombs_are_refused_before_they_unfold(tmp_path: Path) -> None:
         read_named_values(tmp_path / "c.npz", ("rows",))
 
 
-def test_safetensors(tmp_path: Path) -> None:
+def test_safetensors_files_are_read(tmp_path: Path) -> None:
     from safetensors.numpy import save_file
 
     rows = np.arange(6.0).reshape(2, 3)
@@ -359,13 +359,13 @@ def test_safetensors(tmp_path: Path) -> None:
         (b"version https://git-lfs.github.com/spec/v1\noid", "git lfs pull"),
     ],
 )
-def test_files_that_are_placeholders_say_so(tmp_path: Path, content: bytes, reason: str) -> None:
+def test_placeholders_are_named_in_the_error(tmp_path: Path, content: bytes, reason: str) -> None:
     (tmp_path / "a.pkl").write_bytes(content)
     with pytest.raises(InputError, match=reason):
         read_bytes(tmp_path / "a.pkl")
 
 
-def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
+def test_missing_files_and_folders_are_refused(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "none.pkl", tmp_path / "a\0b"):
         with pytest.raises(InputError, match=r"no such file|cannot be read"):
             read_bytes(path)

@@ -39,7 +39,7 @@ def zipped(
 
 
 @pytest.mark.parametrize("name", ["deca_model_layout.tar", "deca_model_layout_legacy.tar"])
-def test_both_formats_hold_the_same(name: str) -> None:
+def test_both_formats_give_the_same_weights(name: str) -> None:
     content = read_checkpoint(LAYOUTS / name)
     with np.load(LAYOUTS / "layout_truth.npz") as truth:
         expected = {key.removeprefix("tar:"): truth[key] for key in truth.files if key.startswith("tar:")}
@@ -54,7 +54,7 @@ def test_both_formats_hold_the_same(name: str) -> None:
         read_deca(LAYOUTS / name)
 
 
-def test_lightning_checkpoints_without_lightning() -> None:
+def test_lightning_checkpoints_are_read_without_lightning() -> None:
     package = LAYOUTS / "EMOCA_layout"
     best = best_checkpoint(package)
     assert best.name == "dataloader_idx_0=3.25521111.ckpt"
@@ -67,7 +67,7 @@ def test_lightning_checkpoints_without_lightning() -> None:
         read_emoca(package)
 
 
-def test_last_is_only_a_fallback(tmp_path: Path) -> None:
+def test_the_checkpoint_last_is_only_a_fallback(tmp_path: Path) -> None:
     shutil.copytree(LAYOUTS / "EMOCA_layout", tmp_path / "package")
     for folder in (tmp_path / "package" / "detail" / "checkpoints").glob("deca-*"):
         shutil.rmtree(folder)
@@ -88,7 +88,9 @@ def test_the_published_package_comes_first(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("file", sorted(BAD.glob("exec_*")), ids=lambda file: file.name)
-def test_nothing_is_run(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_code_in_a_checkpoint_is_executed(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     for read in (read_checkpoint, read_deca, read_smirk):
         with pytest.raises(InputError):
@@ -99,7 +101,7 @@ def test_nothing_is_run(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(
     "name", ["exec_checkpoint_zip.tar", "exec_checkpoint_legacy.tar", "exec_lightning.ckpt"]
 )
-def test_the_refusal_names_what_was_asked_for(name: str) -> None:
+def test_the_refusal_names_the_requested_globals(name: str) -> None:
     with pytest.raises(InputError, match=r"asks for posix\.system"):
         read_checkpoint(BAD / name)
 
@@ -116,7 +118,7 @@ class _Fills:
 
 @pytest.mark.parametrize("protocol", [0, 1, 2, 4])
 @pytest.mark.parametrize("hostile", [_Runs(), {"opt": [_Runs()]}, {"E_flame": _Fills()}])
-def test_own_hostile_pickles(
+def test_hostile_pickles_are_refused(
     hostile: object, protocol: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -140,7 +142,7 @@ def test_parts_larger_than_the_file_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["deca_model_layout.tar", "deca_model_layout_legacy.tar"])
-def test_damaged_twins_are_data_or_a_named_error(name: str, tmp_path: Path) -> None:
+def test_damaged_checkpoints_give_input_errors_or_data(name: str, tmp_path: Path) -> None:
     original = (LAYOUTS / name).read_bytes()
     choice = random.Random(0)
     path = tmp_path / "damaged.tar"
@@ -157,7 +159,7 @@ def test_damaged_twins_are_data_or_a_named_error(name: str, tmp_path: Path) -> N
         assert isinstance(content, dict)
 
 
-def test_files_that_are_no_checkpoints(tmp_path: Path) -> None:
+def test_other_files_are_refused_as_checkpoints(tmp_path: Path) -> None:
     path = tmp_path / "weights.tar"
     with pytest.raises(InputError, match="no such file"):
         read_checkpoint(path)
