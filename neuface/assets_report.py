@@ -105,7 +105,7 @@ def assets_report(assets: PathLike | None = None) -> AssetsReport:
             useful_for=tuple(
                 name for name in FLAME_MODELS if asset in (*files_of(name)[1], *copies_of(name))
             ),
-            files=tuple(checked_file(asset, path, mesh) for path in _places(asset, found)),
+            files=tuple(checked_file(asset, path, mesh) for path in _paths(asset, found)),
         )
         for asset in (*OFFICIAL_FILES, *COPIES)
     ]
@@ -136,7 +136,7 @@ def convert_assets(
     folders = assets_dirs(assets)
     found = find_assets([], folders, "", optional=OFFICIAL_FILES)
     heads = [*found[catalogue.FLAME_MODEL], *found[OTHER_FLAME]]
-    weights = {name: _places(recipe.weights, found) for name, recipe in FLAME_MODELS.items()}
+    weights = {name: _paths(recipe.weights, found) for name, recipe in FLAME_MODELS.items()}
     if not heads and not any(weights.values()):
         raise InputError(
             f"{', '.join(map(str, folders))}: holds no FLAME model and no weights of DECA, EMOCA or SMIRK; "
@@ -155,12 +155,12 @@ def convert_assets(
                     f"{source} and {written[copy][0]} differ and would both become {copy}; keep one of them in the "
                     "folder, or convert them one by one to different folders"
                 )
-    for name, places in weights.items():
-        if places:
-            copy = _target(out, places[0].parent, COPIED_ENCODERS[name].names[0])
+    for name, paths in weights.items():
+        if paths:
+            copy = _target(out, paths[0].parent, COPIED_ENCODERS[name].names[0])
             refuse_existing(copy, overwrite)
-            write_encoder_copy(copy, FLAME_MODELS[name].read(places, "both"), overwrite=overwrite)
-            yield Copy(source=str(places[0]), copy=str(copy))
+            write_encoder_copy(copy, FLAME_MODELS[name].read(paths, "both"), overwrite=overwrite)
+            yield Copy(source=str(paths[0]), copy=str(copy))
 
 
 def _heads_of(source: Path, found: Mapping[Asset, Sequence[Path]]) -> Iterator[HeadModel]:
@@ -177,7 +177,7 @@ def _target(out: PathLike | None, beside: Path, name: str) -> Path:
     return (beside if out is None else Path(out).expanduser()) / name
 
 
-def _places(asset: Asset, found: Mapping[Asset, Sequence[Path]]) -> list[Path]:
+def _paths(asset: Asset, found: Mapping[Asset, Sequence[Path]]) -> list[Path]:
     """The paths at which an asset was found; EMOCA's package "DECA" is excluded, as it has no expression network."""
     if asset is not catalogue.EMOCA_PACKAGE:
         return list(found[asset])

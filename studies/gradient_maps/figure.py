@@ -82,13 +82,13 @@ def _drawn(
     figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI)
     canvas = FigureCanvasAgg(figure)
 
-    def place(column: int, top: int, wide: int, high: int) -> Axes:
+    def axes_at(column: int, top: int, wide: int, high: int) -> Axes:
         left = GAP_PX + column * (cell_px + GAP_PX) + (cell_px - wide) / 2
         return figure.add_axes((left / width, 1 - (top + high) / height, wide / width, high / height))
 
     for column, (title, cells) in enumerate(columns.items()):
         for row, (image, scale_end) in enumerate(cells):
-            axes = place(column, TITLE_PX + row * (cell_px + GAP_PX), cell_px, cell_px)
+            axes = axes_at(column, TITLE_PX + row * (cell_px + GAP_PX), cell_px, cell_px)
             axes.imshow(image, interpolation="antialiased")
             axes.set_axis_off()
             box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5, "alpha": 0.8}
@@ -109,7 +109,7 @@ def _drawn(
             scale = ScalarMappable(Normalize(0, 1), COLOURS)
             bar = figure.colorbar(
                 scale,
-                cax=place(column, below, cell_px * 17 // 20, 10),
+                cax=axes_at(column, below, cell_px * 17 // 20, 10),
                 orientation="horizontal",
                 extend="max",
             )
@@ -147,7 +147,7 @@ def _scale_top(values: Tensor) -> float:
     return top if top > 0 else float(values.max()) or 1.0
 
 
-def _coloured(values: Tensor, top: float) -> Float[Tensor, "*places 3"]:
+def _coloured(values: Tensor, top: float) -> Float[Tensor, "*shape 3"]:
     shares = (values / top).clamp(0, 1).cpu().numpy()
     return torch.from_numpy(colormaps[COLOURS](shares)[..., :3].astype(np.float32)).to(values.device)
 

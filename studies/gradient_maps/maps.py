@@ -219,13 +219,13 @@ def map_figures(maps: StepMaps, counted: Bool[Tensor, " vertices"]) -> MapFigure
     )
 
 
-def moved_share(values: Float[Tensor, "images places"]) -> float:
-    """Effective share of the places with a value: (sum v)^2 / (n sum v^2), mean over images; 0 for a map of zeros."""
+def moved_share(values: Float[Tensor, "images vertices"]) -> float:
+    """Effective share of vertices with a value: (sum v)^2 / (n sum v^2), mean over images; 0 for a map of zeros."""
     total, squares = values.sum(-1).square(), values.square().sum(-1)
     return float((total / (values.shape[-1] * squares).clamp(min=TINY)).mean())
 
 
-def mean_cosine(fields_by_image: Float[Tensor, " images *place"]) -> float | None:
+def mean_cosine(fields_by_image: Float[Tensor, " images *shape"]) -> float | None:
     """Mean cosine over all pairs of images; None for a single image. A field of zeros has cosine 0 with any other."""
     count = len(fields_by_image)
     if count < 2:

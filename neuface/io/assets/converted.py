@@ -179,7 +179,9 @@ def _empty_encoder(path: PathLike, model: str, metadata: Mapping[str, str], trai
         return SmirkEncoder()
     stored = {name: metadata.get(name) for name in ("jaw", "root")}
     if not set(stored.values()) <= {"True", "False"}:
-        raise InputError(f"{path}: does not say whether the expression network gives jaw and root rotation")
+        raise InputError(
+            f"{path}: does not state whether the expression network predicts jaw and root rotation"
+        )
     return EmocaEncoder(jaw=stored["jaw"] == "True", root=stored["root"] == "True", trainable=trainable)
 
 

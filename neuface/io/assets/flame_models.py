@@ -42,17 +42,17 @@ class FlameModel:
 FLAME_MODELS = {
     "deca": FlameModel(
         weights=catalogue.DECA_WEIGHTS,
-        read=lambda places, _: read_deca(only_asset(catalogue.DECA_WEIGHTS, places)),
+        read=lambda paths, _: read_deca(only_asset(catalogue.DECA_WEIGHTS, paths)),
         crop_rule=DECA_CROP,
     ),
     "emoca": FlameModel(
         weights=catalogue.EMOCA_PACKAGE,
-        read=lambda places, trainable: read_emoca(emoca_package(places), trainable=trainable),
+        read=lambda paths, trainable: read_emoca(emoca_package(paths), trainable=trainable),
         crop_rule=DECA_CROP,
     ),
     "smirk": FlameModel(
         weights=catalogue.SMIRK_WEIGHTS,
-        read=lambda places, _: read_smirk(only_asset(catalogue.SMIRK_WEIGHTS, places)),
+        read=lambda paths, _: read_smirk(only_asset(catalogue.SMIRK_WEIGHTS, paths)),
         crop_rule=SMIRK_CROP,
         eyelids=True,
     ),
@@ -126,9 +126,9 @@ def companions_of(found: Mapping[Asset, Sequence[Path]]) -> FlameCompanions:
     )
 
 
-def _copied_head(copy: Asset, places: Sequence[Path], entry: FlameModel, model: str) -> HeadModel:
+def _copied_head(copy: Asset, paths: Sequence[Path], entry: FlameModel, model: str) -> HeadModel:
     """The converted copy of the FLAME head that an encoder was trained with."""
-    path = only_asset(copy, [path for path in places if path.name == places[0].name])
+    path = only_asset(copy, [path for path in paths if path.name == paths[0].name])
     head = read_head(path)
     fits = head.name in (entry.head_version, UNKNOWN_VERSION) and entry.eyelids == (
         head.posed_basis is not None
@@ -147,13 +147,11 @@ def _copied_head(copy: Asset, places: Sequence[Path], entry: FlameModel, model: 
     return head
 
 
-def _flame_file(places: Sequence[Path], version: str, model: str) -> Path:
+def _flame_file(paths: Sequence[Path], version: str, model: str) -> Path:
     """The model file of that version, or one whose name and folders do not determine a version."""
-    versions = {
-        path: flame_version(path.name, (path.parent.name, path.parent.parent.name)) for path in places
-    }
+    versions = {path: flame_version(path.name, (path.parent.name, path.parent.parent.name)) for path in paths}
     for wanted in (version, UNKNOWN_VERSION):
-        right = [path for path in places if versions[path] == wanted]
+        right = [path for path in paths if versions[path] == wanted]
         if right:
             # One model may exist in several formats; the names are in the order of preference.
             return only_asset(catalogue.FLAME_MODEL, [path for path in right if path.name == right[0].name])

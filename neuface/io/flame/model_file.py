@@ -99,21 +99,23 @@ def read_flame(
 
 def flame_model_file(path: str | os.PathLike[str]) -> Path:
     """The model file itself, or the only one in a folder. Raises InputError if there is none or more than one."""
-    place = Path(path).expanduser()
+    location = Path(path).expanduser()
     try:
-        if not place.is_dir():
-            return place
-        found = [place / name for name in MODEL_FILES if (place / name).is_file()]
+        if not location.is_dir():
+            return location
+        found = [location / name for name in MODEL_FILES if (location / name).is_file()]
     except (OSError, ValueError) as error:
-        raise InputError(f"{place}: cannot be read ({error})") from error
+        raise InputError(f"{location}: cannot be read ({error})") from error
     if not found:
         raise InputError(
-            f"{place}: holds no FLAME model file ({', '.join(MODEL_FILES)}); "
+            f"{location}: holds no FLAME model file ({', '.join(MODEL_FILES)}); "
             "put one there, or give the path of the file"
         )
     if len(found) > 1:
         names = ", ".join(file.name for file in found)
-        raise InputError(f"{place}: holds several FLAME model files ({names}); give the path of one of them")
+        raise InputError(
+            f"{location}: holds several FLAME model files ({names}); give the path of one of them"
+        )
     return found[0]
 
 

@@ -222,8 +222,8 @@ def _kind_of(source: Path, members: dict[str, zipfile.ZipInfo]) -> _Kind:
     if len(present) == 1 and len(found[present[0]]) == 2:
         return present[0]
     expected = " or ".join(f"{kind.mean!r} and {kind.basis!r}" for kind in KINDS)
-    held = ", ".join(repr(name) for names in found.values() for name in names) or "none of them"
-    raise InputError(f"{source}: is no texture space: it has {held}; expected {expected}")
+    present_names = ", ".join(repr(name) for names in found.values() for name in names) or "none of them"
+    raise InputError(f"{source}: is no texture space: it has {present_names}; expected {expected}")
 
 
 def _read_mean(

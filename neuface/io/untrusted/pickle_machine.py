@@ -80,7 +80,7 @@ class _Budget:
     def make(self, count: int) -> None:
         self.made_bytes -= count
         if self.made_bytes < 0:
-            raise Damaged("would unfold to many times its own size; no file of this kind does")
+            raise Damaged("would expand to many times its own size; no file of this kind does")
 
 
 class _Machine:
