@@ -19,6 +19,7 @@ def short_clip(open_head: HeadModel) -> Clip:
     return neuface.read_clip(clip.frames, clip.landmarks_px, fps=clip.fps)
 
 
+@pytest.mark.slow
 def test_the_photometric_term_is_part_of_the_objective(short_clip: Clip) -> None:
     """Alone, it is what the steps lower."""
     config = neuface.FitConfig(

