@@ -22,7 +22,7 @@ MakeParams = Callable[..., HeadParams]
 
 @pytest.fixture(scope="session")
 def open_head() -> HeadModel:
-    """The open head from the user's cache (built on first use); float32 on the CPU."""
+    """The open head as it ships; float32 on the CPU."""
     return load_head("open")
 
 
