@@ -15,12 +15,11 @@ import tyro
 from neuface.assets_report import assets_report, convert_assets
 from neuface.assets_text import report_text
 from neuface.clips import read_clip
-from neuface.cropping import steady_crops
 from neuface.demo import run_demo
 from neuface.errors import InputError, NeufaceError
 from neuface.fitting.config import PRESETS, FitConfig, Preset
 from neuface.io.results.authors_layout import write_authors_result
-from neuface.landmarks.schemes import to_ibug68
+from neuface.model_inputs import model_inputs
 from neuface.models import load_model
 from neuface.pipeline import optimize
 from neuface.run_folder import make_folder, write_outputs
@@ -77,7 +76,7 @@ class Optimize:
         print(f"written to {self.out}: result.npz, overlay.mp4, report.json, loss.png")
         if self.authors_layout:
             # Last: the layout may lack room for a parameter, and the other files are written by then.
-            crops = steady_crops(to_ibug68(result.landmarks), result.frame_sizes_hw, model.crop_rule)
+            crops = model_inputs(clip, model).crops
             write_authors_result(
                 self.out / "params.npz", result.prediction, result.landmarks, crops, result.head_name
             )

@@ -7,6 +7,7 @@ read by `neuface.io.video`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -32,7 +33,8 @@ class Recording:
     """What synchronised cameras saw.
 
     Raises:
-        InputError: the time stamps or the names do not fit the frames, or the time stamps do not increase.
+        InputError: the time stamps, the names or the cameras do not fit the frames, or the time stamps are not finite
+            and increasing.
     """
 
     frames: FrameSource
@@ -45,13 +47,20 @@ class Recording:
 
     def __post_init__(self) -> None:
         times = self.timestamps_s
-        if len(times) != self.frames.time or any(a >= b for a, b in pairwise(times)):
+        increasing = all(a < b for a, b in pairwise(times)) and all(map(math.isfinite, times))
+        if len(times) != self.frames.time or not increasing:
             raise InputError(
-                f"timestamps_s: expected {self.frames.time} increasing times, one per frame, got {len(times)}"
+                f"timestamps_s: expected {self.frames.time} increasing times in finite seconds, one per frame, got "
+                f"{len(times)}{'' if increasing else ', not all of them later than the one before'}"
             )
         if len(self.names) != self.frames.views or len(set(self.names)) != len(self.names):
             raise InputError(
                 f"names: expected {self.frames.views} different name(s), one per view, got {self.names!r}"
+            )
+        if self.cameras is not None and self.cameras.K.shape[:-2] != (self.frames.views,):
+            raise InputError(
+                f"cameras: expected {self.frames.views} camera(s), one per view, got K of shape "
+                f"{tuple(self.cameras.K.shape)}"
             )
 
     @property

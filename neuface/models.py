@@ -80,8 +80,7 @@ def load_model(
 
     Raises:
         InputError: The name is unknown; files are missing (all are named, with where to get them); a file is damaged
-        or
-            hostile; or weights do not fit (they are listed).
+            or hostile; or weights do not fit (they are listed).
         ModelMismatchError: The folder holds only another version of FLAME than the encoder was trained with.
 
     >>> load_model("open").head.name == load_head("open").name

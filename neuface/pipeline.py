@@ -119,13 +119,13 @@ def _fit_clips(
     run = fit_direct if config.parameters == "free" else fit
     # Whoever calls from code that computes without gradients needs them here all the same.
     with torch.inference_mode(False), torch.enable_grad(), _Bar(config.max_passes, enabled=progress) as bar:
-        outcome = run(encoder, head, problem, config, bar.show, calibration=model.calibration)
+        found = run(encoder, head, problem, config, bar.show, calibration=model.calibration)
     seconds = time.perf_counter() - started
     results, start = [], 0
     for seen in fitting:
         span = slice(start, start + seen.recording.time)
         start = span.stop
-        results.append(_result(seen, model, config, outcome, span, seconds))
+        results.append(_result(seen, model, config, found, span, seconds))
     return tuple(results)
 
 
@@ -141,12 +141,11 @@ def _problem_of(seen: ModelInputs, model: FaceModel, config: FitConfig) -> Probl
 
 
 def _result(
-    seen: ModelInputs, model: FaceModel, config: FitConfig, outcome: FitOutcome, span: slice, seconds: float
+    seen: ModelInputs, model: FaceModel, config: FitConfig, found: FitOutcome, span: slice, seconds: float
 ) -> FitResult:
     """The result of one of the clips that were fitted together, whose frames are `span` of all; cameras in frames."""
     prediction, initial = (
-        seen.crops.prediction_in_frame(item[:, span].to("cpu"))
-        for item in (outcome.prediction, outcome.initial)
+        seen.crops.prediction_in_frame(item[:, span].to("cpu")) for item in (found.prediction, found.initial)
     )
     nme = image_nme_percent(model.head, prediction, seen.track)
     status = torch.full_like(seen.usable, Status.FITTED, dtype=torch.int64)
@@ -167,9 +166,9 @@ def _result(
         landmarks=seen.track,
         status=status,
         image_nme_percent=nme,
-        outcome=outcome.stop_reason,
-        history=outcome.history,
-        identity_spread=outcome.identity_spread,
+        outcome=found.outcome,
+        history=found.history,
+        identity_spread=found.identity_spread,
         config=config,
         model=model.name,
         head_name=model.head.name,

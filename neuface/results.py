@@ -6,6 +6,7 @@ head model. Only vertices, figures and pictures need the head.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -151,7 +152,7 @@ class FitResult:
         tensors, meta = read_result_arrays(path)
         try:
             return _result(tensors, meta)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise InputError(f"{path} is not a complete neuface result: {error}") from error
 
     def __repr__(self) -> str:
@@ -185,7 +186,13 @@ def head_of(result: FitResult, head: HeadModel | None = None) -> HeadModel:
         # On use: a result is data, and reading models is for those who need a head.
         from neuface.models import load_head
 
-        head = load_head(result.model)
+        try:
+            head = load_head(result.model)
+        except InputError as error:
+            raise InputError(
+                f"the head of model {result.model!r} is needed for this and cannot be read by its name: give it, "
+                f"as in result.vertices(model.head) or result.report(head=model.head). {error}"
+            ) from error
     if head.parameter_hash() != result.head_hash:
         raise ModelMismatchError(
             f"these parameters belong to head model {result.head_name!r} with hash {result.head_hash[:12]}, but "
@@ -344,7 +351,11 @@ def _result(tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> FitResult
     """The result that a file's arrays describe; ValueError, KeyError or TypeError if they do not."""
     views, _ = tensors["status"].shape
     names = tuple(str(name) for name in meta["names"])
-    sizes_hw = tuple((int(height), int(width)) for height, width in meta["frame_sizes_hw"])
+    sizes_hw = tuple((height, width) for height, width in meta["frame_sizes_hw"])
+    if not all(type(side) is int and side > 0 for size in sizes_hw for side in size):
+        raise InputError(f"its frame sizes are no positive whole numbers: {sizes_hw}")
+    if not (math.isfinite(meta["fps"]) and meta["fps"] > 0):
+        raise InputError(f"its frames per second are no positive number: {meta['fps']}")
     if len(names) != views or len(sizes_hw) != views:
         raise InputError(
             f"it has {views} view(s), but {len(names)} name(s) and {len(sizes_hw)} frame size(s)"

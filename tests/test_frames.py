@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 
 from neuface.errors import InputError
 from neuface.frames import ArraySource, FirstFrames, MultiSource, Recording, SomeViews, evenly_timed
+from neuface.geometry.perspective import PerspectiveCamera
 from neuface.io.video import VideoSource, write_video
 
 
@@ -119,6 +121,9 @@ def test_some_views_of_a_recording_keep_their_names_and_times() -> None:
     [
         ((0.0,), ("a",), "expected 2 increasing times"),
         ((0.1, 0.1), ("a",), "expected 2 increasing times"),
+        ((0.0, math.nan), ("a",), "expected 2 increasing times"),
+        ((math.nan, 0.1), ("a",), "expected 2 increasing times"),
+        ((0.0, math.inf), ("a",), "expected 2 increasing times"),
         ((0.0, 0.1), ("a", "b"), r"expected 1 different name\(s\)"),
     ],
 )
@@ -127,3 +132,18 @@ def test_times_and_names_must_fit_the_frames(
 ) -> None:
     with pytest.raises(InputError, match=message):
         Recording(frames=ArraySource(moving_frames(2)), timestamps_s=times, names=names)
+
+
+def test_there_is_one_camera_for_every_view() -> None:
+    camera = PerspectiveCamera(
+        K=torch.eye(3).expand(2, 3, 3),
+        distortion=torch.zeros(2, 5),
+        rotation=torch.eye(3).expand(2, 3, 3),
+        translation=torch.zeros(2, 3),
+    )
+    frames = ArraySource(moving_frames(2))
+    with pytest.raises(InputError, match=r"cameras: expected 1 camera\(s\), one per view"):
+        Recording(frames=frames, timestamps_s=(0.0, 0.1), names=("a",), cameras=camera)
+    calibrated = Recording(frames=frames, timestamps_s=(0.0, 0.1), names=("a",), cameras=camera[:1])
+    assert calibrated.cameras is not None
+    assert calibrated.cameras.K.shape == (1, 3, 3)

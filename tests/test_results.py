@@ -16,11 +16,17 @@ import neuface
 from neuface import FitConfig, FitResult, Outcome, Status
 from neuface.frames import ArraySource
 from neuface.io.npz import read_arrays, write_arrays
+from neuface.io.results.plain_values import as_plain
 from neuface.landmarks.schemes import IBUG68
 from neuface.results import failed_frames, overlay_pictures
 from neuface.structs import Prediction, TensorStruct, Track, WeakPerspective
 
 VIEWS, TIME = 2, 4
+
+
+def nested_lists(depth: int) -> Any:
+    """A list in a list, `depth` times."""
+    return [nested_lists(depth - 1)] if depth else 0
 
 
 @pytest.fixture(scope="module")
@@ -149,12 +155,21 @@ def changed_meta(arrays: dict[str, np.ndarray], **changes: Any) -> dict[str, np.
         ({"fps": "25"}, "'meta' lacks fps"),
         ({"names": ["left"]}, "2 view\\(s\\), but 1 name"),
         ({"frame_sizes_hw": [[1, 2], [3]]}, "not a complete"),
+        ({"frame_sizes_hw": [[1, 2], [float("inf"), 3]]}, "frame sizes are no positive whole numbers"),
+        ({"frame_sizes_hw": [[1, 2], [0, 3]]}, "frame sizes are no positive whole numbers"),
+        ({"frame_sizes_hw": [[1, 2], ["a", "b"]]}, "frame sizes are no positive whole numbers"),
+        ({"fps": float("nan")}, "frames per second are no positive number"),
         ({"outcome": "LOST"}, "LOST"),
         ({"scheme": "ibug51"}, "unknown landmark scheme 'ibug51'"),
         ({"camera": "Fisheye"}, "camera is of the kind 'Fisheye'"),
         ({"config": {}}, "FitConfig is of the kind None"),
         ({"config": {"kind": "Popen", "args": "true"}}, "FitConfig is of the kind 'Popen'"),
         ({"config": {"kind": "FitConfig"}}, "FitConfig has other fields"),
+        (
+            {"config": {**as_plain(FitConfig()), "seed": nested_lists(400)}},
+            "not a (complete )?neuface result",
+        ),
+        ({"config": {**as_plain(FitConfig()), "seed": nested_lists(50)}}, "seed"),
     ],
 )
 def test_a_damaged_description_is_refused(
@@ -165,6 +180,16 @@ def test_a_damaged_description_is_refused(
     write_arrays(path, changed_meta(read_arrays(path), **changes))
     with pytest.raises(neuface.InputError, match=message):
         FitResult.load(path)
+
+
+def test_a_head_that_cannot_be_found_by_name_is_asked_for(
+    result: FitResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model may have been loaded from another folder than the default one."""
+    monkeypatch.setenv("NEUFACE_ASSETS", str(tmp_path))
+    with pytest.raises(neuface.InputError, match=r"give it, as in result\.vertices\(model\.head\)"):
+        replace(result, model="deca").vertices()
+    assert replace(result, model="deca").vertices(neuface.load_head("open")).shape[:2] == (VIEWS, TIME)
 
 
 @pytest.mark.parametrize(

@@ -27,8 +27,6 @@ from neuface.fitting.terms import clip_parts
 from neuface.head.model import HeadModel
 from neuface.structs import Outcome, Prediction
 
-CONVERGED, PASS_LIMIT, DIVERGED = Outcome.CONVERGED, Outcome.PASS_LIMIT, Outcome.DIVERGED
-
 Report = Callable[[int, dict[str, float]], None]
 
 
@@ -45,7 +43,7 @@ class FitOutcome:
     identity_spread: list[float]
     """Per pass: standard deviation over the valid images of the identity codes as the encoder predicts them, before
     they are shared, mean over coefficients (Table S3b)."""
-    stop_reason: Outcome
+    outcome: Outcome
     """Why the loop ended; after `DIVERGED` the best pass is returned."""
 
 
@@ -91,20 +89,20 @@ def fit(
         if report is not None:
             report(number, {name: values[-1] for name, values in progress.history.items()})
         if not progress.finite:
-            stop_reason = DIVERGED
+            outcome = Outcome.DIVERGED
             break
         if progress.improved:
             best_state = copy.deepcopy(tuned.state_dict())
         if number == config.max_passes:
-            stop_reason = PASS_LIMIT
+            outcome = Outcome.PASS_LIMIT
             break
         if progress.stalled and not progress.starts_again(descent.step_size):
-            stop_reason = CONVERGED
+            outcome = Outcome.CONVERGED
             break
         descent.one_pass(tuned, head, problem, person, targets, prediction.params.identity)
         prediction = predict_clip(tuned, problem.inputs, config.batch_size)
         number += 1
-    if config.keep == "best" or stop_reason == DIVERGED:
+    if config.keep == "best" or outcome is Outcome.DIVERGED:
         tuned.load_state_dict(best_state)
         prediction = predict_clip(tuned, problem.inputs, config.batch_size)
     return FitOutcome(
@@ -112,7 +110,7 @@ def fit(
         prediction=person.of_clip(prediction),
         history=progress.history,
         identity_spread=spread,
-        stop_reason=stop_reason,
+        outcome=outcome,
     )
 
 

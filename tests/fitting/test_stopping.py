@@ -13,11 +13,11 @@ from torch import Tensor
 from neuface.errors import InputError
 from neuface.fitting.config import FitConfig
 from neuface.fitting.direct import FreeParameters
-from neuface.fitting.loop import CONVERGED, DIVERGED, PASS_LIMIT, fit
+from neuface.fitting.loop import fit
 from neuface.fitting.targets import estimate_targets
 from neuface.fitting.terms import clip_parts, loss_parts
 from neuface.geometry.rotations import rotation_angle_rad
-from neuface.structs import Prediction
+from neuface.structs import Outcome, Prediction
 
 # --- History and reasons to stop
 
@@ -53,7 +53,7 @@ def test_it_stops_when_nothing_improves(tiny_head) -> None:
     truth = turning_heads(head, 1, 4)
     config = FitConfig(max_passes=50, patience=2, step_size_drops=1, learning_rate=1e-6)
     outcome = fit(FreeParameters(truth), head, problem_of(head, truth), config)
-    assert outcome.stop_reason == CONVERGED
+    assert outcome.outcome is Outcome.CONVERGED
     # The first pass sets the mark, two without progress lower the step size, two more end it.
     assert len(outcome.history["total"]) == 5
     torch.testing.assert_close(
@@ -65,7 +65,7 @@ def test_it_stops_at_the_pass_limit(tiny_head) -> None:
     head = tiny_head()
     truth = turning_heads(head, 1, 4)
     outcome = fit(FreeParameters(disturbed(truth)), head, problem_of(head, truth), FitConfig(max_passes=3))
-    assert outcome.stop_reason == PASS_LIMIT
+    assert outcome.outcome is Outcome.PASS_LIMIT
     assert len(outcome.history["total"]) == 4
 
 
@@ -93,7 +93,7 @@ def test_it_stops_when_the_loss_is_infinite(tiny_head, reach: float, max_passes:
     predictor = Exploding(disturbed(truth))
     predictor.reach = reach
     outcome = fit(predictor, head, problem_of(head, truth), replace(AS_ANSWERED, max_passes=max_passes))
-    assert outcome.stop_reason == DIVERGED
+    assert outcome.outcome is Outcome.DIVERGED
     assert not math.isfinite(outcome.history["total"][-1])
     assert all(math.isfinite(value) for value in outcome.history["total"][:-1])
     assert bool(outcome.prediction.camera.magnification.isfinite().all())
@@ -107,7 +107,7 @@ def test_an_answer_that_is_infinite_from_the_start_is_given_back(tiny_head) -> N
     predictor = Exploding(truth)
     predictor.reach = -1.0
     outcome = fit(predictor, head, problem_of(head, truth), FitConfig(max_passes=5))
-    assert outcome.stop_reason == DIVERGED
+    assert outcome.outcome is Outcome.DIVERGED
     assert len(outcome.history["total"]) == 1
 
 

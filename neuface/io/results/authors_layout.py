@@ -55,9 +55,8 @@ def write_authors_result(
     Args:
         path: the file, named `params.npz` by the authors.
         prediction, landmarks: of the same views and frames; cameras and landmarks in frame pixels.
-        crops: the squares in whose coordinates the file has its numbers. Those of a result follow from its
-            landmarks by the model's rule: `steady_crops(to_ibug68(result.landmarks), result.frame_sizes_hw,
-            model.crop_rule)`.
+        crops: the squares in whose coordinates the file has its numbers. Those of a fit are
+            `neuface.model_inputs.model_inputs(clip, model).crops`.
         head_name: of the head model that the parameters belong to.
 
     Raises:
