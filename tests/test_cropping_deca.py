@@ -92,7 +92,7 @@ def test_smirk_looks_at_all_points_of_mediapipe() -> None:
     assert torch.equal(steady_crops(landmarks_of(points), [SIZE_HW], DECA_CROP).T_crop_frame, of_68)
 
 
-def test_a_clip_is_smoothed_unless_told_otherwise(stored: dict[str, np.ndarray]) -> None:
+def test_a_clip_is_smoothed_by_default(stored: dict[str, np.ndarray]) -> None:
     steps = np.array([0.0, 9.0, 0.0, 9.0, 0.0])[:, None, None]
     points = (stored["keypoints_inside"] + steps).astype(np.float32)
     track = as_track(points, 1, 5, sizes_hw=[SIZE_HW])

@@ -71,9 +71,9 @@ def test_nothing_is_smoothed_across_joined_clips(tiny_head, random_params) -> No
         },
     )
     config = FitConfig(expression_smoothness_weight=1.0, jaw_smoothness_weight=1.0)
-    answer = Prediction(params=joined, camera=camera_of(joined.root_rotvec))
-    problem = replace(problem_of(head, answer), starts=(0, 6))
-    found = estimate_targets(head, answer, problem, config)
+    prediction = Prediction(params=joined, camera=camera_of(joined.root_rotvec))
+    problem = replace(problem_of(head, prediction), starts=(0, 6))
+    found = estimate_targets(head, prediction, problem, config)
     alone = [targets_of(head, params, config=config) for params in (first, second)]
     for name in ("quaternion", "expression", "jaw_quaternion"):
         expected = torch.cat([getattr(item, name) for item in alone], dim=1)
@@ -120,7 +120,7 @@ def test_the_camera_is_smoothed_in_the_frame_and_not_in_the_crop() -> None:
 
 
 @pytest.mark.parametrize("bridge", [True, False])
-def test_frames_without_landmarks_have_no_say_in_the_course(tiny_head, bridge: bool) -> None:
+def test_frames_without_landmarks_have_no_weight_in_the_trajectory(tiny_head, bridge: bool) -> None:
     """Of a head that turns steadily: its targets are on the way even where the encoder saw nothing."""
     head = tiny_head()
     truth = turning_heads(head, 1, 15)
@@ -128,9 +128,9 @@ def test_frames_without_landmarks_have_no_say_in_the_course(tiny_head, bridge: b
     rotvec, expression = truth.params.root_rotvec.clone(), truth.params.expression + 0.3
     rotvec[0, 6:8] += 0.8
     expression[0, 6:8] -= 0.5
-    answer = replace(truth, params=replace(truth.params, root_rotvec=rotvec, expression=expression))
+    prediction = replace(truth, params=replace(truth.params, root_rotvec=rotvec, expression=expression))
     config = FitConfig(bridge_gaps=bridge, expression_smoothness_weight=1.0, smoother="mean")
-    targets = estimate_targets(head, answer, problem, config)
+    targets = estimate_targets(head, prediction, problem, config)
     right = rotvec_to_quaternion(truth.params.root_rotvec)
     assert targets.expression is not None
     away = float((targets.quaternion - right).abs().max()), float((targets.expression - 0.3).abs().max())
@@ -270,7 +270,7 @@ def test_the_first_image_decides_the_identity(tiny_head, chunk_frames: int) -> N
     torch.testing.assert_close(found.prediction.params.identity, expected)
 
 
-def test_the_spread_of_identity_codes_is_told_for_every_pass(tiny_head) -> None:
+def test_the_spread_of_identity_codes_is_recorded_for_every_pass(tiny_head) -> None:
     head = tiny_head()
     start = disturbed(turning_heads(head, 2, 6))
     identity = start.params.identity + torch.linspace(0, 1, 12, dtype=torch.float64).view(2, 6, 1)
@@ -348,8 +348,8 @@ def test_targets_of_the_whole_clip_carry_no_gradient(tiny_head) -> None:
     """Whatever the loop hands to the objective: the predictions of the whole clip are made without gradient."""
     head = tiny_head()
     truth = turning_heads(head, 2, 4)
-    answer = loop.predict_clip(FreeParameters(truth), problem_of(head, truth).inputs, 3)
-    targets = estimate_targets(head, answer, problem_of(head, truth), FitConfig())
+    prediction = loop.predict_clip(FreeParameters(truth), problem_of(head, truth).inputs, 3)
+    targets = estimate_targets(head, prediction, problem_of(head, truth), FitConfig())
     assert not targets.quaternion.requires_grad
     assert targets.vertices is not None
     assert not targets.vertices.requires_grad

@@ -19,7 +19,7 @@ from neuface.geometry.rotations import rotation_angle_rad
 
 
 def test_coarse_comes_before_fine(tiny_head) -> None:
-    """Orientation and camera first, then all but the camera; the encoder's answer is where both start."""
+    """Orientation and camera first, then all but the camera; the encoder's prediction is where both start."""
     head = tiny_head()
     truth = turning_heads(head, 1, 6)
     start = disturbed(truth, 0.05)

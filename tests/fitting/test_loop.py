@@ -82,7 +82,7 @@ def test_the_loss_falls_and_the_best_pass_is_returned(tiny_head) -> None:
     assert returned == pytest.approx(min(total), abs=1e-12)
 
 
-def test_two_views_are_drawn_together(tiny_head, random_params) -> None:
+def test_the_meshes_of_two_views_approach_each_other(tiny_head, random_params) -> None:
     """With only the multi-view term, two different faces of one time become alike."""
     head = tiny_head()
     faces = random_params(head, 2, 4, scale=0.5)
@@ -272,7 +272,7 @@ def test_a_step_is_scaled_to_the_clip_and_not_to_the_batch(
 
 
 @pytest.mark.parametrize("batch_size", [3, 64])
-def test_the_same_seed_gives_the_same_answer_to_the_bit(tiny_head, batch_size: int) -> None:
+def test_the_same_seed_gives_the_same_result_to_the_bit(tiny_head, batch_size: int) -> None:
     head = tiny_head()
     problem = replace(problem_of(head, turning_heads(head, 2, 5)), inputs=pictures(2, 5))
     predictor = TinyNetwork(head).double()

@@ -36,15 +36,19 @@ def test_the_objective_of_joined_clips_is_the_mean_of_theirs(tiny_head) -> None:
     """Of clips of the same length."""
     head = tiny_head()
     truths = [turning_heads(head, 1, 6), turning_heads(head, 1, 6)]
-    answers = [disturbed(truth, seed=number) for number, truth in enumerate(truths)]
+    predictions = [disturbed(truth, seed=number) for number, truth in enumerate(truths)]
     config = replace(AS_ANSWERED, expression_smoothness_weight=0.5, camera_smoothness_weight=0.5)
     problems = [problem_of(head, truth) for truth in truths]
 
-    def parts(answer: Prediction, problem) -> dict[str, float]:
-        return clip_parts(head, answer, problem, estimate_targets(head, answer, problem, config), config)
+    def parts(prediction: Prediction, problem) -> dict[str, float]:
+        return clip_parts(
+            head, prediction, problem, estimate_targets(head, prediction, problem, config), config
+        )
 
-    alone = [parts(answer, problem) for answer, problem in zip(answers, problems, strict=True)]
-    flat = Prediction.cat([answer.flatten_batch(2) for answer in answers]).unflatten_batch((1, 12))
+    alone = [parts(prediction, problem) for prediction, problem in zip(predictions, problems, strict=True)]
+    flat = Prediction.cat([prediction.flatten_batch(2) for prediction in predictions]).unflatten_batch(
+        (1, 12)
+    )
     together = parts(flat, join_problems(problems))
     for name, value in together.items():
         assert value == pytest.approx((alone[0][name] + alone[1][name]) / 2, abs=1e-12), name

@@ -24,7 +24,7 @@ HELD = replace(FREE, hold_size=True)
 BOTH = replace(HELD, identity_per="clip")
 
 
-def answers(head: HeadModel, seed: int = 0) -> Prediction:
+def predictions(head: HeadModel, seed: int = 0) -> Prediction:
     generator = torch.Generator().manual_seed(seed)
     params = head.neutral(VIEWS, TIME)
     identity = torch.randn(params.identity.shape, generator=generator, dtype=params.identity.dtype)
@@ -38,17 +38,17 @@ VALID = torch.ones(VIEWS, TIME, dtype=torch.bool).index_put(
 )
 
 
-def test_free_codes_stay_as_answered(tiny_head) -> None:
+def test_free_codes_stay_as_predicted(tiny_head) -> None:
     head = tiny_head()
-    initial, later = answers(head), answers(head, seed=1)
+    initial, later = predictions(head), predictions(head, seed=1)
     shape = shared_identity(head, initial, VALID, FREE)
     assert torch.equal(shape.of_clip(later).params.identity, later.params.identity)
 
 
 def test_a_shared_code_is_the_mean_over_images_with_landmarks(tiny_head) -> None:
     head = tiny_head()
-    later = answers(head, seed=1)
-    found = shared_identity(head, answers(head), VALID, SHARED).of_clip(later)
+    later = predictions(head, seed=1)
+    found = shared_identity(head, predictions(head), VALID, SHARED).of_clip(later)
     rows = [later.params.identity[v, t] for v in range(VIEWS) for t in range(TIME) if VALID[v, t]]
     expected = torch.stack(rows).sum(0) / 7
     torch.testing.assert_close(found.params.identity, expected.expand(VIEWS, TIME, -1))
@@ -56,9 +56,9 @@ def test_a_shared_code_is_the_mean_over_images_with_landmarks(tiny_head) -> None
 
 
 @pytest.mark.parametrize("config", [HELD, BOTH])
-def test_size_is_held_by_the_shortest_way(tiny_head, config: FitConfig) -> None:
+def test_the_size_is_kept_by_the_smallest_change_of_the_code(tiny_head, config: FitConfig) -> None:
     head = tiny_head()
-    initial, later = answers(head), answers(head, seed=1)
+    initial, later = predictions(head), predictions(head, seed=1)
     found = shared_identity(head, initial, VALID, config).of_clip(later).params.identity
     size = head.log_size(initial.params.identity)[VALID].mean()
     torch.testing.assert_close(head.log_size(found), size.expand(VIEWS, TIME))
@@ -73,9 +73,9 @@ def test_size_is_held_by_the_shortest_way(tiny_head, config: FitConfig) -> None:
 
 
 @pytest.mark.parametrize("config", [FREE, BOTH])
-def test_an_expected_head_is_seen_as_large_as_the_answered_one(tiny_head, config: FitConfig) -> None:
+def test_the_camera_compensates_for_the_size_of_the_prior_mean(tiny_head, config: FitConfig) -> None:
     head = tiny_head()
-    initial, later = answers(head), answers(head, seed=1)
+    initial, later = predictions(head), predictions(head, seed=1)
     mean = initial.params.identity[VALID].mean(0)
     expected = mean + torch.linspace(-3, 2, head.num_identity).to(mean)
     growth = float(head.log_size(expected) - head.log_size(mean))
@@ -91,9 +91,9 @@ def test_an_expected_head_is_seen_as_large_as_the_answered_one(tiny_head, config
 
 
 def test_the_population_is_expected_without_a_move_of_the_start(tiny_head) -> None:
-    """As the regularisers of Eq. 5: the fit starts at the encoder's answers, which the prior pulls to the mean."""
+    """As in Eq. 5: the fit starts at the encoder's predictions, and the prior's mean is the population's."""
     head = tiny_head()
-    initial = answers(head)
+    initial = predictions(head)
     shape = shared_identity(head, initial, VALID, replace(FREE, expected_identity="population"))
     assert torch.equal(shape.prior_mean, torch.zeros(head.num_identity, dtype=shape.prior_mean.dtype))
     assert torch.equal(shape.of_clip(initial).params.identity, initial.params.identity)
@@ -106,7 +106,7 @@ def test_the_population_is_expected_without_a_move_of_the_start(tiny_head) -> No
 def test_a_batch_has_the_value_and_the_gradient_of_the_clip(tiny_head) -> None:
     """All images at once: as if the whole clip had been shared with gradient."""
     head = tiny_head()
-    last, later = answers(head), answers(head, seed=1)
+    last, later = predictions(head), predictions(head, seed=1)
     shape = shared_identity(head, last, VALID, BOTH)
     identity = later.params.identity.clone().requires_grad_()
     whole = replace(later, params=replace(later.params, identity=identity))
@@ -122,10 +122,10 @@ def test_a_batch_has_the_value_and_the_gradient_of_the_clip(tiny_head) -> None:
 
 
 @pytest.mark.parametrize("weight", [0.0, 10.0])
-def test_what_landmarks_do_not_tell_stays_as_the_encoder_answered(tiny_head, weight: float) -> None:
-    """Landmarks that pull the identity away: the prior holds it at the mean of the first answers, not at zero."""
+def test_what_landmarks_do_not_observe_stays_as_predicted(tiny_head, weight: float) -> None:
+    """Landmarks pull the identity away: the prior keeps it near the initial predictions, not near zero."""
     head = tiny_head()
-    start = answers(head)
+    start = predictions(head)
     points = start.camera.project(head.landmarks(head.neutral(VIEWS, TIME), "mediapipe478"))
     problem = Problem(
         inputs=torch.zeros(VIEWS, TIME, 1, 1, 1, dtype=points.dtype),
@@ -142,7 +142,7 @@ def test_what_landmarks_do_not_tell_stays_as_the_encoder_answered(tiny_head, wei
 
 def test_part_of_a_clip_moves_the_shared_code_by_what_it_moved(tiny_head) -> None:
     head = tiny_head()
-    last = answers(head)
+    last = predictions(head)
     shape = shared_identity(head, last, VALID, SHARED)
     index = torch.tensor([2, 5, 6])  # the image (1, 2) has no landmarks
     part = last.flatten_batch(2)[index]
@@ -157,10 +157,10 @@ def test_part_of_a_clip_moves_the_shared_code_by_what_it_moved(tiny_head) -> Non
 
 
 @pytest.mark.parametrize("batch_size", [64, 3])
-def test_a_fit_answers_with_one_person_of_the_size_it_began_with(tiny_head, batch_size: int) -> None:
+def test_a_fit_returns_one_identity_of_the_initial_size(tiny_head, batch_size: int) -> None:
     """A truth of the size that is held is recovered, from codes that differ from image to image."""
     head = tiny_head()
-    start = answers(head)
+    start = predictions(head)
     wanted = replace(
         start, params=replace(start.params, identity=torch.full_like(start.params.identity, 0.6))
     )
@@ -194,9 +194,9 @@ def test_a_fit_answers_with_one_person_of_the_size_it_began_with(tiny_head, batc
 
 @pytest.mark.parametrize("identity_per", ["clip", "first", "image"])
 def test_the_fit_starts_at_the_expected_code(tiny_head, identity_per: str) -> None:
-    """All answers are shifted alike: what is shared becomes the expected code, differences between images stay."""
+    """All codes are shifted alike: the shared one becomes the prior's mean, differences between images stay."""
     head = tiny_head()
-    initial = answers(head)
+    initial = predictions(head)
     expected = torch.linspace(-1, 1, head.num_identity).double()
     shape = shared_identity(head, initial, VALID, replace(FREE, identity_per=identity_per), expected)
     found = shape.of_clip(initial).params.identity

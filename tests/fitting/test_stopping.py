@@ -70,19 +70,21 @@ def test_it_stops_at_the_pass_limit(tiny_head) -> None:
 
 
 class Exploding(FreeParameters):
-    """Answers infinity as soon as its parameters have moved further than `reach`."""
+    """Predictions infinity as soon as its parameters have moved further than `reach`."""
 
     reach = 0.0
 
     def forward(self, inputs: Tensor, index: Tensor | None = None) -> Prediction:
-        answer = super().forward(inputs, index)
+        prediction = super().forward(inputs, index)
         start = self._start.camera.position
         moved = (self.tensors["offset"] - start).abs().max().item()
         if moved <= self.reach:
-            return answer
+            return prediction
         return replace(
-            answer,
-            camera=answer.camera.placed(answer.camera.position, answer.camera.magnification * math.inf),
+            prediction,
+            camera=prediction.camera.placed(
+                prediction.camera.position, prediction.camera.magnification * math.inf
+            ),
         )
 
 
@@ -101,7 +103,7 @@ def test_it_stops_when_the_loss_is_infinite(tiny_head, reach: float, max_passes:
     assert same(outcome.prediction, outcome.initial) == (reach == 0)
 
 
-def test_an_answer_that_is_infinite_from_the_start_is_given_back(tiny_head) -> None:
+def test_a_prediction_that_is_infinite_from_the_start_is_returned(tiny_head) -> None:
     head = tiny_head()
     truth = turning_heads(head, 1, 4)
     predictor = Exploding(truth)
@@ -114,7 +116,7 @@ def test_an_answer_that_is_infinite_from_the_start_is_given_back(tiny_head) -> N
 # --- Frames without landmarks
 
 
-def test_frames_without_landmarks_are_drawn_by_the_other_terms_only(tiny_head) -> None:
+def test_frames_without_landmarks_follow_the_other_terms_only(tiny_head) -> None:
     head = tiny_head()
     truth = turning_heads(head, 1, 6)
     problem = silenced(problem_of(head, truth), [(0, 3)])
@@ -131,7 +133,7 @@ def test_frames_without_landmarks_are_drawn_by_the_other_terms_only(tiny_head) -
     assert float(from_time[3].abs().max()) > 0
 
 
-def test_a_silent_frame_follows_its_neighbours(tiny_head) -> None:
+def test_a_frame_without_landmarks_follows_its_neighbours(tiny_head) -> None:
     head = tiny_head()
     truth = turning_heads(head, 1, 7)
     problem = silenced(problem_of(head, truth), [(0, 3)])

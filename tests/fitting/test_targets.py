@@ -148,7 +148,7 @@ def test_the_better_seen_view_decides(tiny_head, random_params) -> None:
             np.testing.assert_allclose(found[time, vertex].numpy(), expected, atol=1e-12)
 
 
-def test_a_frame_without_landmarks_has_no_say(tiny_head, random_params) -> None:
+def test_a_frame_without_landmarks_has_no_weight(tiny_head, random_params) -> None:
     head = tiny_head()
     params = random_params(head, 3, 4)
     valid = torch.ones(3, 4, dtype=torch.bool)
