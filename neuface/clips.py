@@ -1,21 +1,28 @@
-"""`read_clip`: frames and landmarks brought together and checked, ready to be fitted."""
+"""`read_clip` and `read_people`: frames and landmarks brought together and checked, ready to be fitted."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from jaxtyping import Bool
+from torch import Tensor
 from tqdm import tqdm
 
 from neuface.errors import InputError
 from neuface.frames import DEFAULT_FPS, ArraySource, Clip, FirstFrames, MultiSource, Recording, evenly_timed
-from neuface.io.landmarks import read_landmarks
+from neuface.io.landmarks import read_faces
 from neuface.io.video import VideoSource
-from neuface.landmarks.arrays import as_track
+from neuface.landmarks.arrays import as_faces
 from neuface.landmarks.detectors import Detector, FaceAlignmentDetector
-from neuface.structs import FrameSource, Track
+from neuface.landmarks.tracking.choice import Everyone, as_choice
+from neuface.landmarks.tracking.cuts import find_cuts, shows_nothing, small_copies
+from neuface.landmarks.tracking.found_faces import FoundFaces, join_views
+from neuface.landmarks.tracking.selection import people_in
+from neuface.structs import FrameSource, Scheme, Status, Track
 
 FRAMES_PER_DETECTION = 16
 
@@ -24,6 +31,7 @@ def read_clip(
     inputs: Any,
     landmarks: Any = None,
     *,
+    faces: Any = "most present",
     detector: Detector | None = None,
     max_frames: int | None = None,
     fps: int | float | None = None,
@@ -36,8 +44,11 @@ def read_clip(
         inputs: The path of a video or picture, a list of them (synchronised views), uint8 RGB frames
             `(time, h, w, 3)` or `(views, time, h, w, 3)`, a list of such arrays (views), a `FrameSource`,
             or a `Clip`, which is returned as it is.
-        landmarks: Frame pixels: arrays as `as_track` takes them, `Track`, the path of a landmark file
+        landmarks: Frame pixels: arrays as `as_faces` takes them, `Track`, the path of a landmark file
             (all views) or a list of paths (one per view). None: the detector finds them.
+        faces: Who is meant if there are several people: "most present", "largest", a number (0 is who is
+            present in most frames), `(x, y, time)` with a point in the face in frame pixels and the time in
+            seconds, or a `neuface.landmarks.tracking.choice.Choice`. For "all" see `read_people`.
         detector: Finds the landmarks if none are given; the default is `FaceAlignmentDetector`.
         max_frames: Use only the first so many frames (of landmarks, too).
         fps: Frames per second; the default is the first video's, or 25 for arrays.
@@ -45,15 +56,51 @@ def read_clip(
         progress: Show a progress bar while landmarks are detected.
 
     Returns:
-        The clip. `clip.track.usable` marks the frames with at least 6 landmarks.
+        The clip. `clip.track.usable` marks the frames with at least 6 landmarks, and `clip.track.status` says why
+        others have none; a clip without any face has no usable frame.
 
     Raises:
-        InputError: Frames or landmarks that cannot be used or do not fit each other, or no face at all.
+        InputError: Frames or landmarks that cannot be used or do not fit each other, or nobody is where `faces` says.
         MissingDependencyError: Landmarks must be detected and the detector's package or weights are missing.
     """
     if isinstance(inputs, Clip):
-        _refuse_more(landmarks=landmarks, detector=detector, max_frames=max_frames, fps=fps, names=names)
+        given = None if faces == "most present" else faces
+        _refuse_more(
+            landmarks=landmarks, faces=given, detector=detector, max_frames=max_frames, fps=fps, names=names
+        )
         return inputs
+    choice = as_choice(faces)
+    if isinstance(choice, Everyone):
+        raise InputError("faces: 'all' gives a clip for every person: use neuface.read_people")
+    clip, *_ = read_people(
+        inputs,
+        landmarks,
+        faces=choice,
+        detector=detector,
+        max_frames=max_frames,
+        fps=fps,
+        names=names,
+        progress=progress,
+    )
+    return clip
+
+
+def read_people(
+    inputs: Any,
+    landmarks: Any = None,
+    *,
+    faces: Any = "all",
+    detector: Detector | None = None,
+    max_frames: int | None = None,
+    fps: int | float | None = None,
+    names: Sequence[str] | None = None,
+    progress: bool = False,
+) -> list[Clip]:
+    """The clip of every person in a face video, the most present first; arguments and errors are `read_clip`'s.
+
+    Nobody is recognised: who is seen again after a cut of shot counts as another person.
+    """
+    choice = as_choice(faces)
     whole, default_names, default_fps = _open_frames(inputs)
     view_names = _checked_names(names, default_names)
     rate = default_fps if fps is None else fps
@@ -62,20 +109,34 @@ def read_clip(
     if max_frames is not None and max_frames < 1:
         raise InputError(f"max_frames: expected at least 1, got {max_frames}")
     frames = whole if max_frames is None else FirstFrames(whole, max_frames)
-    recording = Recording(
-        frames=frames, timestamps_s=evenly_timed(frames.time, float(rate)), names=view_names
-    )
-    if landmarks is None:
-        track = _detect(frames, detector or FaceAlignmentDetector(), progress)
-    else:
+    sizes_hw = [frames.size_hw(view) for view in range(frames.views)]
+    found = None
+    if landmarks is not None:
         given = _load_if_path(landmarks, whole.views)
-        track = as_track(given, whole.views, whole.time, sizes_hw=recording.sizes_hw)[:, : frames.time]
-    if not bool(track.found.any()):
-        raise InputError(
-            f"no face in any of the {frames.time} frame(s) of {', '.join(view_names)}; "
-            "expected a face in at least one. Check the video, or give landmarks= yourself"
-        )
-    return Clip(recording=recording, track=track)
+        found = as_faces(given, whole.views, whole.time, sizes_hw=sizes_hw)[:, : frames.time]
+    elif detector is None:
+        detector = FaceAlignmentDetector()
+    seen = _look_at_frames(frames, detector if found is None else None, progress)
+    recording = Recording(
+        frames=frames,
+        timestamps_s=evenly_timed(frames.time, float(rate)),
+        names=view_names,
+        shot_starts=seen.shot_starts,
+    )
+    faces_found = seen.faces if found is None else found
+    assert faces_found is not None, "they are given or a detector has looked for them"
+    people = people_in(faces_found, recording.shot_starts)
+    return [
+        Clip(recording=recording, track=_readable(person.track, seen.empty), selection=person.selection)
+        for person in people.choose(choice, recording.timestamps_s)
+    ]
+
+
+def _readable(track: Track, empty: Bool[Tensor, "views time"]) -> Track:
+    """The track with the status of the frames that show nothing and therefore have no landmarks."""
+    if track.status is None:
+        return track
+    return replace(track, status=track.status.masked_fill(empty & ~track.found, int(Status.UNREADABLE)))
 
 
 def _refuse_more(**given: Any) -> None:
@@ -125,7 +186,7 @@ def _checked_names(names: Sequence[str] | None, default: list[str]) -> tuple[str
 def _load_if_path(landmarks: Any, views: int) -> Any:
     """The landmarks of files; anything else as it is."""
     if _is_path(landmarks):
-        found = read_landmarks(landmarks)
+        found = read_faces(landmarks)
         if len(found.points_px) != views:
             raise InputError(
                 f"{os.fspath(landmarks)}: has landmarks of {len(found.points_px)} view(s), the clip has {views}; "
@@ -135,11 +196,11 @@ def _load_if_path(landmarks: Any, views: int) -> Any:
     if isinstance(landmarks, list | tuple) and any(_is_path(item) for item in landmarks):
         if not all(_is_path(item) for item in landmarks):
             raise InputError("landmarks: a list must hold paths only or arrays only, one per view")
-        return _joined_views(landmarks, [read_landmarks(path) for path in landmarks], views)
+        return _joined_views(landmarks, [read_faces(path) for path in landmarks], views)
     return landmarks
 
 
-def _joined_views(paths: Sequence[Any], files: Sequence[Track], views: int) -> Track:
+def _joined_views(paths: Sequence[Any], files: Sequence[FoundFaces], views: int) -> FoundFaces:
     """The landmarks of several files as the views of one clip."""
     found = sum(len(item.points_px) for item in files)
     if len(files) != views or found != views:
@@ -154,23 +215,48 @@ def _joined_views(paths: Sequence[Any], files: Sequence[Track], views: int) -> T
             for path, item in zip(paths, files, strict=True)
         )
         raise InputError(f"landmarks: the files differ in length or scheme ({listed}); expected one for all")
-    return Track.cat(files)
+    return join_views(files)
 
 
-def _detect(frames: FrameSource, detector: Detector, progress: bool) -> Track:
-    points, confidence = [], []
+@dataclass(frozen=True, kw_only=True)
+class _Seen:
+    """What one look at all frames tells."""
+
+    faces: FoundFaces | None
+    """None without a detector."""
+    shot_starts: tuple[int, ...]
+    empty: Bool[Tensor, "views time"]
+    """Frames that show nothing."""
+
+
+def _look_at_frames(frames: FrameSource, detector: Detector | None, progress: bool) -> _Seen:
+    """Read every frame once, in bounded pieces: find faces, cuts and empty frames."""
+    found, empty, starts = [], [], {0}
     total = frames.views * frames.time
-    with tqdm(total=total, desc="landmarks", unit="frame", disable=not progress) as bar:
+    what = "cuts" if detector is None else "landmarks"
+    with tqdm(total=total, desc=what, unit="frame", disable=not progress) as bar:
         for view in range(frames.views):
+            pieces, copies = [], []
             for start in range(0, frames.time, FRAMES_PER_DETECTION):
                 stop = min(start + FRAMES_PER_DETECTION, frames.time)
-                found_px, found_confidence = detector.detect(frames.read(view, start, stop))
-                points.append(found_px)
-                confidence.append(found_confidence)
+                pictures = frames.read(view, start, stop)
+                copies.append(small_copies(pictures))
+                if detector is not None:
+                    pieces.append(detector.detect(pictures))
                 bar.update(stop - start)
-    sizes = (frames.views, frames.time)
-    return Track(
-        points_px=torch.cat(points).unflatten(0, sizes),
-        confidence=torch.cat(confidence).unflatten(0, sizes),
-        scheme=detector.scheme,
+            seen = torch.cat(copies)
+            empty.append(shows_nothing(seen))
+            # The views are synchronised: where one of them is cut, so is the recording.
+            starts |= set(find_cuts(seen))
+            if detector is not None:
+                found.append(_faces_of_view(pieces, detector.scheme))
+    return _Seen(
+        faces=join_views(found) if found else None,
+        shot_starts=tuple(sorted(starts)),
+        empty=torch.stack(empty),
     )
+
+
+def _faces_of_view(pieces: Sequence[tuple[Tensor, Tensor]], scheme: Scheme) -> FoundFaces:
+    points, confidence = (torch.cat(parts) for parts in zip(*pieces, strict=True))
+    return FoundFaces(points_px=points[None, :, None], confidence=confidence[None, :, None], scheme=scheme)

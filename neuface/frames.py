@@ -20,7 +20,7 @@ from torch import Tensor
 
 from neuface.errors import InputError
 from neuface.geometry.perspective import PerspectiveCamera
-from neuface.structs import FrameSource, Track
+from neuface.structs import FrameSource, Selection, Track
 
 DEFAULT_FPS = 25.0
 """Frames per second of arrays and pictures, for which no rate is known."""
@@ -44,6 +44,8 @@ class Recording:
     """One name per view."""
     cameras: PerspectiveCamera | None = None
     """The calibration, one camera per view, if it is known."""
+    shot_starts: tuple[int, ...] = (0,)
+    """The first frames of the shots: 0, and each frame after a cut. Nothing is smoothed across a cut."""
 
     def __post_init__(self) -> None:
         times = self.timestamps_s
@@ -61,6 +63,12 @@ class Recording:
             raise InputError(
                 f"cameras: expected {self.frames.views} camera(s), one per view, got K of shape "
                 f"{tuple(self.cameras.K.shape)}"
+            )
+        rising = all(a < b for a, b in pairwise((*self.shot_starts, self.frames.time)))
+        if self.shot_starts[:1] != (0,) or not rising:
+            raise InputError(
+                f"shot_starts: expected 0 and then rising numbers of the {self.frames.time} frames, got "
+                f"{self.shot_starts}"
             )
 
     @property
@@ -90,6 +98,7 @@ class Recording:
             timestamps_s=self.timestamps_s,
             names=tuple(self.names[view] for view in kept),
             cameras=None if self.cameras is None else self.cameras[list(kept)],
+            shot_starts=self.shot_starts,
         )
 
 
@@ -99,6 +108,8 @@ class Clip:
 
     recording: Recording
     track: Track
+    selection: Selection | None = None
+    """How many people there were and who was taken; None if nobody had to be chosen."""
 
     @property
     def views(self) -> int:

@@ -24,7 +24,7 @@ from neuface.models import FaceModel, load_model
 from neuface.results import FitResult
 from neuface.structs import Status
 
-# Bounds the landmark error of an image, in percent of the outer-eye distance; above it the status is POOR_FIT.
+# Bounds the landmark error of an image, in percent of the outer-eye distance; above it the status is POOR.
 POOR_FIT_NME_PERCENT = 10.0
 
 
@@ -151,8 +151,8 @@ def _result(
     status = torch.full_like(seen.usable, Status.FITTED, dtype=torch.int64)
     # NME needs both outer eye corners; where one is missing, the size of the landmarks' box normalises the error.
     of_box = image_nme_percent(model.head, prediction, seen.track, of_box=True)
-    status[torch.where(nme.isnan(), of_box, nme) > POOR_FIT_NME_PERCENT] = Status.POOR_FIT
-    status[~seen.usable] = Status.NO_LANDMARKS
+    status[torch.where(nme.isnan(), of_box, nme) > POOR_FIT_NME_PERCENT] = Status.POOR
+    status[~seen.usable] = Status.NO_FACE
     params = prediction.params
     return FitResult(
         identity=params.identity if config.identity_per == "image" else params.identity[0, 0].clone(),

@@ -42,7 +42,7 @@ prepare(FitConfig)
 class FitResult:
     """Optimised parameters of a clip, with everything that is needed to use and to judge them.
 
-    Images that need a look: `(result.status == neuface.Status.POOR_FIT).nonzero()` gives their views and frames.
+    Images that need a look: `(result.status == neuface.Status.POOR).nonzero()` gives their views and frames.
     """
 
     identity: Float[Tensor, " identity"] | Float[Tensor, "views time identity"]
@@ -112,7 +112,7 @@ class FitResult:
     @property
     def valid(self) -> Bool[Tensor, "views time"]:
         """Images that had landmarks."""
-        return self.status != Status.NO_LANDMARKS
+        return self.landmarks.usable
 
     def vertices(
         self, head: HeadModel | None = None, *, posed: bool = True
@@ -161,7 +161,8 @@ class FitResult:
             f"{name} {width}x{height}"
             for name, (height, width) in zip(self.names, self.frame_sizes_hw, strict=True)
         )
-        counts = ", ".join(f"{int((self.status == item).sum())} {item.label}" for item in Status)
+        numbers = {item: int((self.status == item).sum()) for item in Status}
+        counts = ", ".join(f"{number} {item.label}" for item, number in numbers.items() if number)
         shared = "one identity" if self.identity.dim() == 1 else "an identity per image"
         return (
             f"FitResult: {self.status.shape[1]} frames of {sizes}; model {self.model}, {shared}\n"

@@ -16,7 +16,7 @@ from enum import Enum, IntEnum
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 StructT = TypeVar("StructT", bound="TensorStruct")
@@ -261,12 +261,32 @@ class Status(IntEnum):
         return member
 
     FITTED = 0, "The head was fitted to the landmarks of this frame."
-    NO_LANDMARKS = 1, "The frame has fewer than six landmarks; the head follows from the neighbouring frames."
-    POOR_FIT = 2, "The head misses the landmarks by more than the limit; look at this frame before using it."
+    INTERPOLATED = (
+        1,
+        "The face was missed for a moment; the head follows from the frames just before and after.",
+    )
+    OCCLUDED = (
+        2,
+        "A part of the face is hidden or uncertain; the hidden part of the head follows from other frames.",
+    )
+    NO_FACE = 3, "No face was found in this frame; the head is a guess from the nearest frames."
+    ANOTHER_PERSON = (
+        4,
+        "The faces in this frame belong to other people; the head is a guess from the nearest frames.",
+    )
+    CUT_OFF = (
+        5,
+        "A part of the face lies outside the picture; that part of the head follows from other frames.",
+    )
+    UNREADABLE = (
+        6,
+        "The picture shows nothing or could not be read; the head is a guess from the nearest frames.",
+    )
+    POOR = 7, "The head misses the landmarks, or they jump; look at this frame before using it."
 
     @property
     def label(self) -> str:
-        """The member's name in words, for titles and tables: `poor fit`."""
+        """The member's name in words, for titles and tables: `no face`."""
         return self.name.lower().replace("_", " ")
 
 
@@ -334,7 +354,12 @@ class Track(TensorStruct):
     points_px: Float[Tensor, "views time points 2"]
     confidence: Float[Tensor, "views time points"]
     """0 (missing) to 1."""
+    uncertainty_px: Float[Tensor, "views time points"] | None = None
+    """Standard deviation of the points per axis, frame pixels, where the detector estimates it."""
     scheme: Scheme
+    status: Int[Tensor, "views time"] | None = None
+    """A `Status` for every image as far as it is known before a fit: why there are no landmarks, or FITTED where
+    there are some; None if nothing is known."""
 
     @property
     def found(self) -> Bool[Tensor, "views time"]:
@@ -345,6 +370,18 @@ class Track(TensorStruct):
     def usable(self) -> Bool[Tensor, "views time"]:
         """Frames with enough landmarks to determine the head's pose; the others have no landmark term."""
         return (self.confidence > 0).sum(-1) >= FEWEST_USABLE_POINTS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """How many people there were and who was taken."""
+
+    people: int
+    """The number of people; of several cameras', that of the camera that sees most."""
+    number: int
+    """Who was taken, counted from 0 by the number of frames in which they are present."""
+    rule: str
+    """Why, as the end of a sentence."""
 
 
 @dataclass(frozen=True, kw_only=True)

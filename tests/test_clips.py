@@ -15,6 +15,7 @@ from neuface.io.landmarks import write_landmarks
 from neuface.io.video import write_video
 from neuface.landmarks.arrays import as_track
 from neuface.landmarks.schemes import IBUG68
+from neuface.structs import Selection, Status
 
 TIME = 6
 FRAMES = np.random.default_rng(0).integers(0, 256, (TIME, 60, 80, 3), np.uint8)
@@ -95,18 +96,20 @@ def test_detector_is_used_when_no_landmarks_are_given() -> None:
     clip = read_clip(frames, detector=CentreDetector(), max_frames=30)
     assert clip.time == 30
     assert (~clip.track.usable[0]).nonzero()[:, 0].tolist() == [20]
-    with pytest.raises(InputError, match="no face in any of the 6 frame"):
-        read_clip(np.zeros_like(FRAMES), detector=CentreDetector())
+    assert clip.track.status is not None
+    assert clip.track.status[0, 20] == Status.UNREADABLE
+
+
+def test_a_clip_without_any_face_has_no_usable_frame() -> None:
+    black = read_clip(np.zeros_like(FRAMES), detector=CentreDetector())
+    assert not black.track.usable.any()
+    assert black.selection == Selection(people=0, number=0, rule="the person who is present in most frames")
+    late = POINTS.copy()
+    late[:3] = np.nan
+    assert not read_clip(FRAMES, late, max_frames=3).track.usable.any()
 
 
 def test_unusable_options_and_landmarks() -> None:
-    nan = np.full_like(POINTS, np.nan)
-    late = POINTS.copy()
-    late[:3] = np.nan
-    with pytest.raises(InputError, match="no frame of any view"):
-        read_clip(FRAMES, nan)
-    with pytest.raises(InputError, match="no face in any of the 3"):
-        read_clip(FRAMES, late, max_frames=3)
     with pytest.raises(InputError, match="max_frames"):
         read_clip(FRAMES, POINTS, max_frames=0)
     with pytest.raises(InputError, match="fps"):

@@ -49,14 +49,14 @@ def test_landmarks_are_met_better_than_by_the_encoder(result: neuface.FitResult)
 
 
 def test_a_frame_without_landmarks_is_carried_through_and_marked(result: neuface.FitResult) -> None:
-    assert (result.status == neuface.Status.NO_LANDMARKS).nonzero().tolist() == [[0, 2]]
+    assert (result.status == neuface.Status.NO_FACE).nonzero().tolist() == [[0, 2]]
     assert result.report()["failed"] == [
         {
             "view": "view0",
             "frame": 2,
             "seconds": 0.08,
-            "status": "NO_LANDMARKS",
-            "sentence": neuface.Status.NO_LANDMARKS.sentence,
+            "status": "NO_FACE",
+            "sentence": neuface.Status.NO_FACE.sentence,
         }
     ]
     assert bool(torch.isfinite(result.vertices()).all())
@@ -146,8 +146,8 @@ def test_poor_fits_are_marked(clip: SyntheticClip) -> None:
     landmarks = clip.landmarks_px.numpy().copy()
     landmarks[0, 1] = landmarks[0, 1][::-1]
     found = neuface.optimize(clip.frames.numpy(), landmarks=landmarks, config=SHORTEST, progress=False)
-    assert found.status[0, 1] == neuface.Status.POOR_FIT
-    poor = found.status == neuface.Status.POOR_FIT
+    assert found.status[0, 1] == neuface.Status.POOR
+    poor = found.status == neuface.Status.POOR
     assert torch.equal(poor, found.image_nme_percent > POOR_FIT_NME_PERCENT)
 
 
@@ -235,8 +235,8 @@ def test_a_face_without_eye_corners_can_be_missed(short_clip: neuface.Clip) -> N
     wrong = replace(short_clip, track=replace(landmarks, points_px=points, confidence=confidence))
     result = neuface.optimize(wrong, config=neuface.FitConfig(max_passes=2), progress=False)
     assert bool(result.image_nme_percent[1].isnan().all())
-    assert (result.status[1] == neuface.Status.POOR_FIT).all()
-    assert not (result.status[0] == neuface.Status.POOR_FIT).any()
+    assert (result.status[1] == neuface.Status.POOR).all()
+    assert not (result.status[0] == neuface.Status.POOR).any()
 
 
 def test_the_curves_that_are_drawn_add_up(result: neuface.FitResult) -> None:

@@ -50,9 +50,11 @@ def result() -> FitResult:
         camera=camera,
         initial=Prediction(params=replace(neutral, identity=random(VIEWS, TIME, 100)), camera=camera),
         landmarks=Track(
-            points_px=60 * random(VIEWS, TIME, 68, 2), confidence=random(VIEWS, TIME, 68), scheme=IBUG68
+            points_px=60 * random(VIEWS, TIME, 68, 2),
+            confidence=random(VIEWS, TIME, 68) * torch.tensor([[1, 1, 0, 1], [1, 1, 1, 1]])[..., None],
+            scheme=IBUG68,
         ),
-        status=torch.tensor([[0, 0, 1, 0], [0, 2, 0, 0]]),
+        status=torch.tensor([[0, 0, Status.NO_FACE, 0], [0, Status.POOR, 0, 0]]),
         image_nme_percent=torch.tensor([[1.0, 2.0, torch.nan, 3.0], [1.0, 20.0, 2.0, 2.0]]),
         outcome=Outcome.CONVERGED,
         history={"total": [1.0, 0.5], "landmark": [0.9, 0.3]},
@@ -100,11 +102,11 @@ def test_a_result_is_read_and_filtered_without_any_model(
     replace(result, model="deca", head_name="flame2020", head_hash="0" * 64).save(tmp_path / "talk.npz")
     monkeypatch.setattr("neuface.models.load_head", lambda *_: pytest.fail("a head was read"))
     again = FitResult.load(tmp_path / "talk.npz")
-    assert (again.status == Status.POOR_FIT).nonzero().tolist() == [[1, 1]]
+    assert (again.status == Status.POOR).nonzero().tolist() == [[1, 1]]
     assert again.valid.sum() == 7
     assert [(item["view"], item["frame"], item["status"]) for item in failed_frames(again)] == [
-        ("left", 2, "NO_LANDMARKS"),
-        ("right", 1, "POOR_FIT"),
+        ("left", 2, "NO_FACE"),
+        ("right", 1, "POOR"),
     ]
     assert "model deca" in repr(again)
 
@@ -112,7 +114,7 @@ def test_a_result_is_read_and_filtered_without_any_model(
 def test_three_lines_of_text(result: FitResult) -> None:
     first, second, third = repr(result).splitlines()
     assert first == "FitResult: 4 frames of left 64x48, right 40x32; model open, one identity"
-    assert second == "  6 fitted, 1 no landmarks, 1 poor fit; NME 4.43 %"
+    assert second == "  6 fitted, 1 no face, 1 poor; NME 4.43 %"
     assert third == f"  1 passes in 1.5 s. {Outcome.CONVERGED.value}"
 
 
@@ -205,7 +207,7 @@ def test_a_head_that_cannot_be_found_by_name_is_asked_for(
         ("identity", np.zeros(90, "f4"), r"identity has the shape \(90,\) instead of \(100\)"),
         ("timestamps_s", np.zeros(3), r"timestamps_s has the shape \(3,\) instead of \(4\)"),
         ("root_rotvec", np.zeros((VIEWS, TIME, 3), "i4"), "root_rotvec has the type int32"),
-        ("status", np.full((VIEWS, TIME), 7, "i1"), "status holds numbers"),
+        ("status", np.full((VIEWS, TIME), 8, "i1"), "status holds numbers"),
         ("history.total", np.zeros(5), "history"),
         ("history.total", None, "history"),
     ],

@@ -11,8 +11,10 @@ import torch
 from neuface.errors import InputError
 from neuface.io.atomic import atomic_path
 from neuface.io.npz import read_arrays
-from neuface.landmarks.arrays import track_of_views
+from neuface.landmarks.arrays import faces_of_views
 from neuface.landmarks.schemes import MEDIAPIPE_MESH_POINTS, SCHEMES, scheme_named, scheme_with
+from neuface.landmarks.tracking.found_faces import FoundFaces
+from neuface.landmarks.tracking.selection import most_present
 from neuface.structs import Scheme, Track
 
 ONE_VIEW_KEY = "points_px"
@@ -24,12 +26,17 @@ EXPECTED_KEYS = (
 
 
 def read_landmarks(path: str | os.PathLike[str]) -> Track:
+    """The landmarks of the most present person in a landmark file; see `read_faces`."""
+    return most_present(read_faces(path))
+
+
+def read_faces(path: str | os.PathLike[str]) -> FoundFaces:
     """Read a landmark file: one view or several, in frame pixels.
 
     The file holds `points_px` `(frames, points, 2)` or `(frames, faces, points, 2)` for one view, or
     `landmarks` `(views, frames, points, 2)` for all; a third column is the confidence. Frame pixels, NaN
     where nothing was found. `scheme` may name the scheme, and is believed; without it, the number of points
-    determines the scheme. Of several faces one is followed, by the rules of `neuface.landmarks.arrays`.
+    determines the scheme.
 
     Raises:
         InputError: The file is missing, is no readable archive, or does not hold such arrays.
@@ -53,7 +60,7 @@ def read_landmarks(path: str | os.PathLike[str]) -> Track:
             f"Expected numbers, {EXPECTED_KEYS}; its keys: {keys}"
         )
     scheme = _scheme_of(file, arrays, stacked.shape[-2])
-    return track_of_views(views, len(views[0]), scheme, what=f"{file}: landmarks")
+    return faces_of_views(views, len(views[0]), scheme, what=f"{file}: landmarks")
 
 
 def _load_archive(file: Path) -> dict[str, np.ndarray]:

@@ -5,9 +5,7 @@ Rules, once for all layouts:
     * A frame whose found points all coincide (an array filled with zeros, say) has no face.
     * Points outside the frame are kept (a face may be cut off), but points further outside than the frame
       is large are missing.
-    * With several faces per frame, one is followed: the largest of the first frame that has any, then in each
-      frame the one whose centre is nearest to where it was last seen. If even that one is further away than
-      the followed face was large, the face is missing in that frame.
+    * An axis of several faces may stand before the points; `neuface.landmarks.tracking` follows them.
 """
 
 from __future__ import annotations
@@ -23,6 +21,8 @@ from torch import Tensor
 
 from neuface.errors import InputError
 from neuface.landmarks.schemes import MEDIAPIPE478, MEDIAPIPE_MESH_POINTS, scheme_with
+from neuface.landmarks.tracking.found_faces import FoundFaces, join_views
+from neuface.landmarks.tracking.selection import most_present
 from neuface.structs import Scheme, Track
 
 LAYOUTS = "(frames, points, 2) or (views, frames, points, 2)"
@@ -37,13 +37,21 @@ SMALLEST_COORDINATE_RANGE_PX = 2.0
 def as_track(
     value: Any, views: int, time: int, *, sizes_hw: Sequence[tuple[int, int]] | None = None
 ) -> Track:
+    """The landmarks of the most present person; arguments and errors are those of `as_faces`."""
+    return most_present(as_faces(value, views, time, sizes_hw=sizes_hw))
+
+
+def as_faces(
+    value: Any, views: int, time: int, *, sizes_hw: Sequence[tuple[int, int]] | None = None
+) -> FoundFaces:
     """Landmarks in frame pixels from numpy or torch arrays, for a clip of `views` x `time`.
 
     Args:
-        value: `(time, n, 2)`, `(views, time, n, 2)`, a list of one such `(time, n, 2)` array per view, or
-            `Track`. A third column is the confidence, 0 to 1; without it every finite point has 1.
+        value: `(time, n, 2)`, `(views, time, n, 2)`, a list of one such `(time, n, 2)` array per view,
+            `Track`, or `FoundFaces`. A third column is the confidence, 0 to 1; without it every finite point has 1.
             `n` is 68 (`ibug68`), 478 (`mediapipe478`) or 468 (MediaPipe without the irises, which become
-            missing points). An axis of several faces may stand before the points: one face is followed.
+            missing points). An axis of several faces may stand before the points, in any order from frame to frame;
+            an array without it holds one person's landmarks throughout.
         views: Number of cameras of the clip.
         time: Number of frames of the clip.
         sizes_hw: Frame height and width of every view, to recognise points that cannot belong to the frame.
@@ -53,60 +61,63 @@ def as_track(
 
     Raises:
         InputError: The layout, length or number of points does not fit; the third column is no confidence;
-            coordinates are not in pixels; or no view has a landmark in any frame.
+            or coordinates are not in pixels.
     """
-    if isinstance(value, Track):
-        landmarks = _checked_track(value, views, time, sizes_hw)
+    if isinstance(value, Track | FoundFaces):
+        given = FoundFaces.of_track(value) if isinstance(value, Track) else value
+        faces = _checked_faces(given, views, time, sizes_hw)
     else:
-        landmarks = track_of_views(_split_views(value, views, time), time, sizes_hw=sizes_hw)
-    if not bool(landmarks.found.any()):
-        raise InputError(
-            "landmarks: no frame of any view has a landmark (all are NaN or have confidence 0); expected a "
-            "face in at least one frame. Check the detector's output, or the video"
-        )
-    _check_are_pixels(landmarks.points_px, sizes_hw)
-    return landmarks
+        faces = faces_of_views(_split_views(value, views, time), time, sizes_hw=sizes_hw)
+    if bool((faces.confidence > 0).any()):
+        _check_are_pixels(faces.points_px, sizes_hw)
+    return faces
 
 
-def track_of_views(
+def faces_of_views(
     arrays: Sequence[Any],
     time: int,
     scheme: Scheme | None = None,
     *,
     sizes_hw: Sequence[tuple[int, int]] | None = None,
     what: str = "landmarks",
-) -> Track:
-    """Landmarks by the rules of this module, whether or not there is a face.
+) -> FoundFaces:
+    """The faces of several views by the rules of this module.
 
     Args:
         arrays: One `(time, n, d)` or `(time, faces, n, d)` array per view.
         time: The number of frames that each must have.
         scheme: The numbering of the points. None: their number determines it.
-        sizes_hw: As for `as_track`.
+        sizes_hw: As for `as_faces`.
         what: The beginning of error messages.
 
     Raises:
-        InputError: As for `as_track`.
+        InputError: As for `as_faces`.
     """
     labels = [what] if len(arrays) == 1 else [f"{what} of view {view}" for view in range(len(arrays))]
     tensors = [_to_float_tensor(array, label) for array, label in zip(arrays, labels, strict=True)]
     per_view = [_one_view(tensor, label, time) for tensor, label in zip(tensors, labels, strict=True)]
-    points_per_view = sorted({array.shape[1] for array in per_view})
+    points_per_view = sorted({array.shape[2] for array in per_view})
     if len(points_per_view) > 1:
         raise InputError(
             f"{what}: the views have different numbers of points, {points_per_view}; "
             "expected one scheme for all views"
         )
-    raw = torch.stack(per_view)
-    points_px, confidence = _mark_missing(raw[..., :2], raw[..., 2], sizes_hw)
-    known = scheme or scheme_with(raw.shape[-2])
+    known = scheme or scheme_with(points_per_view[0])
     assert known is not None, "_one_view refuses numbers of points that no scheme has"
-    return Track(points_px=points_px, confidence=confidence, scheme=known)
+    views = []
+    for view, (array, given) in enumerate(zip(per_view, tensors, strict=True)):
+        size = None if sizes_hw is None else sizes_hw[view : view + 1]
+        points_px, confidence = _mark_missing(array[None, ..., :2], array[None, ..., 2], size)
+        one = given.ndim == 3
+        views.append(FoundFaces(points_px=points_px, confidence=confidence, scheme=known, one_person=one))
+    return join_views(views)
 
 
-def _checked_track(value: Track, views: int, time: int, sizes_hw: Sequence[tuple[int, int]] | None) -> Track:
+def _checked_faces(
+    value: FoundFaces, views: int, time: int, sizes_hw: Sequence[tuple[int, int]] | None
+) -> FoundFaces:
     expected = (views, time, value.scheme.count)
-    got = tuple(value.confidence.shape)
+    got = (*value.confidence.shape[:2], value.confidence.shape[-1])
     if got != expected:
         raise InputError(
             f"landmarks: expected {value.scheme.name} for {views} view(s) x {time} frame(s) x {expected[2]} "
@@ -167,7 +178,7 @@ def _check_one_view_not_many(array: Tensor, time: int) -> None:
         )
 
 
-def _one_view(array: Tensor, what: str, time: int) -> Float[Tensor, "time n 3"]:
+def _one_view(array: Tensor, what: str, time: int) -> Float[Tensor, "time faces n 3"]:
     """Checked points and confidence of one view; missing points are still NaN."""
     if array.ndim not in (3, 4) or array.shape[-1] not in (2, 3):
         raise InputError(
@@ -198,47 +209,19 @@ def _one_view(array: Tensor, what: str, time: int) -> Float[Tensor, "time n 3"]:
     if array.shape[-2] == MEDIAPIPE_MESH_POINTS:
         irises = MEDIAPIPE478.count - MEDIAPIPE_MESH_POINTS
         array = torch.cat([array, array.new_zeros(*array.shape[:-2], irises, 3)], dim=-2)
-    return follow_one_face(array) if array.ndim == 4 else array
-
-
-def follow_one_face(faces: Float[Tensor, "time faces n 3"]) -> Float[Tensor, "time n 3"]:
-    """The track of one face (x, y, confidence) by the rule of this module; NaN where it is not seen."""
-    found = faces.isfinite().all(-1) & (faces[..., 2] > 0)
-    x_y = faces[..., :2]
-    lowest = x_y.masked_fill(~found[..., None], float("inf")).amin(-2)
-    highest = x_y.masked_fill(~found[..., None], float("-inf")).amax(-2)
-    centres, sizes = (lowest + highest) / 2, (highest - lowest).amax(-1)
-    has_face = found.any(-1)
-
-    track = torch.full_like(faces[:, 0], float("nan"))
-    last_centre: Tensor | None = None
-    last_size = faces.new_zeros(())
-    for frame in range(len(faces)):
-        present = has_face[frame].nonzero()[:, 0]
-        if len(present) == 0:
-            continue
-        if last_centre is None:
-            chosen = present[sizes[frame, present].argmax()]
-        else:
-            distances = torch.linalg.vector_norm(centres[frame, present] - last_centre, dim=-1)
-            if distances.min() > last_size:
-                continue
-            chosen = present[distances.argmin()]
-        track[frame] = faces[frame, chosen]
-        last_centre, last_size = centres[frame, chosen], sizes[frame, chosen]
-    return track
+    return array[:, None] if array.ndim == 3 else array
 
 
 def _mark_missing(
-    points: Float[Tensor, "views time n 2"],
-    confidence: Float[Tensor, "views time n"],
+    points: Float[Tensor, "views time faces n 2"],
+    confidence: Float[Tensor, "views time faces n"],
     sizes_hw: Sequence[tuple[int, int]] | None,
-) -> tuple[Float[Tensor, "views time n 2"], Float[Tensor, "views time n"]]:
+) -> tuple[Float[Tensor, "views time faces n 2"], Float[Tensor, "views time faces n"]]:
     """Position and confidence 0 wherever the module's rules call a point missing."""
     found = points.isfinite().all(-1) & confidence.isfinite() & (confidence > 0)
     found &= ~(points == -1).all(-1)
     if sizes_hw is not None:
-        size_xy = points.new_tensor([(width, height) for height, width in sizes_hw])[:, None, None]
+        size_xy = points.new_tensor([(width, height) for height, width in sizes_hw])[:, None, None, None]
         found &= ((points > -size_xy) & (points < 2 * size_xy)).all(-1)
     lowest = points.masked_fill(~found[..., None], float("inf")).amin(-2)
     highest = points.masked_fill(~found[..., None], float("-inf")).amax(-2)
@@ -247,7 +230,7 @@ def _mark_missing(
 
 
 def _check_are_pixels(
-    points: Float[Tensor, "views time n 2"], sizes_hw: Sequence[tuple[int, int]] | None
+    points: Float[Tensor, "views time faces n 2"], sizes_hw: Sequence[tuple[int, int]] | None
 ) -> None:
     if sizes_hw is not None and max(max(size) for size in sizes_hw) <= SMALLEST_COORDINATE_RANGE_PX:
         return
