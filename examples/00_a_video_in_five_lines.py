@@ -25,7 +25,9 @@ def main(
     passes: int = 10,
 ) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    result = neuface.optimize(video, landmarks=landmarks, config=neuface.FitConfig(max_passes=passes))
+    result = neuface.optimize(
+        video, landmarks=landmarks, config=neuface.FitConfig.best({"m_step.stop.max_passes": passes})
+    )
     result.save(out / "talk.npz")  # neuface.FitResult.load reads it again
     result.overlay(out / "talk_overlay.mp4")
     print(result)

@@ -21,7 +21,7 @@ VIDEO = DATA / "front.mp4"
 
 def main(out: Path = Path("out"), passes: int = 5) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    config = neuface.FitConfig(max_passes=passes)
+    config = neuface.FitConfig.best({"m_step.stop.max_passes": passes})
 
     # MediaPipe gives shares of the frame's width and height; multiply them by both to get pixels.
     mediapipe = np.load(DATA / "front.mediapipe.npz")["points_px"]  # (frames, 478, 2)

@@ -22,7 +22,7 @@ def main(out: Path = Path("out"), passes: int = 5) -> None:
     result = neuface.optimize(
         [DATA / f"{camera}.mp4" for camera in CAMERAS],
         landmarks=[DATA / f"{camera}.landmarks.npz" for camera in CAMERAS],
-        config=neuface.FitConfig(max_passes=passes),
+        config=neuface.FitConfig.best({"m_step.stop.max_passes": passes}),
     )
     result.save(out / "three_cameras.npz")
     report = result.report()

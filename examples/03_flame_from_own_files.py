@@ -37,7 +37,7 @@ def main(
         DATA / "front.mp4",
         landmarks=DATA / "front.landmarks.npz",
         model=loaded,
-        config=neuface.FitConfig(max_passes=passes),
+        config=neuface.FitConfig.best({"m_step.stop.max_passes": passes}),
     )
     result.save(out / f"{model}.npz")
     print(result)

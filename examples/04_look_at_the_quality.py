@@ -22,7 +22,9 @@ def main(out: Path = Path("out"), passes: int = 10) -> None:
     points = np.load(DATA / "front.landmarks.npz")["points_px"]
     points[40] += 30.0  # The detector found something else in this frame.
     result = neuface.optimize(
-        DATA / "front.mp4", landmarks=points, config=neuface.FitConfig(max_passes=passes)
+        DATA / "front.mp4",
+        landmarks=points,
+        config=neuface.FitConfig.best({"m_step.stop.max_passes": passes}),
     )
 
     print(result)

@@ -24,7 +24,7 @@ def main(out: Path = Path("out"), passes: int = 5) -> None:
     result = neuface.optimize(
         DATA / "front.mp4",
         landmarks=DATA / "front.landmarks.npz",
-        config=neuface.FitConfig(max_passes=passes),
+        config=neuface.FitConfig.best({"m_step.stop.max_passes": passes}),
     )
     head = neuface.load_head("open")
 

@@ -21,7 +21,9 @@ def main(out: Path = Path("out"), passes: int = 5) -> None:
     clips = [
         neuface.read_clip(DATA / f"{name}.mp4", DATA / f"{name}.landmarks.npz") for name in ("front", "later")
     ]
-    first, second = neuface.optimize_person(clips, config=neuface.FitConfig(max_passes=passes))
+    first, second = neuface.optimize_person(
+        clips, config=neuface.FitConfig.best({"m_step.stop.max_passes": passes})
+    )
     first.save(out / "front.npz")
     second.save(out / "later.npz")
     print(first, second, sep="\n")

@@ -2,8 +2,8 @@
 
     python examples/07_another_configuration.py
 
-docs/presets.md explains every field and what the presets are. The command line takes the same names:
-neuface optimize talk.mp4 --out out --preset paper --config.temporal-weight 1.0
+docs/presets.md explains every field and what the presets are. The command line takes the same paths:
+neuface optimize talk.mp4 --out out --preset paper --config.objective.temporal.weight 1.0
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ DATA = Path(__file__).parent / "data"
 
 def main(out: Path = Path("out"), passes: int = 5) -> None:
     out.mkdir(parents=True, exist_ok=True)
+    limit = {"m_step.stop.max_passes": passes}
     configurations = {
-        "best": FitConfig.best(max_passes=passes),
-        "best, five times the temporal weight": FitConfig.best(max_passes=passes, temporal_weight=1.0),
-        "paper": FitConfig.paper(max_passes=passes),
+        "best": FitConfig.best(limit),
+        "best, five times the temporal weight": FitConfig.best({**limit, "objective.temporal.weight": 1.0}),
+        "paper": FitConfig.paper(limit),
     }
     clip = neuface.read_clip(DATA / "front.mp4", DATA / "front.landmarks.npz", max_frames=20)
     for number, (title, config) in enumerate(configurations.items()):

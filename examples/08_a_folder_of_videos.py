@@ -26,7 +26,9 @@ def main(videos: Path = DATA, out: Path = Path("out"), passes: int = 5, max_fram
         given = video.with_suffix(".landmarks.npz")
         try:
             clip = neuface.read_clip(video, given if given.exists() else None, max_frames=max_frames)
-            result = neuface.optimize(clip, config=neuface.FitConfig(max_passes=passes), progress=False)
+            result = neuface.optimize(
+                clip, config=neuface.FitConfig.best({"m_step.stop.max_passes": passes}), progress=False
+            )
         except neuface.NeufaceError as error:  # one unusable video must not stop the others
             print(f"{video.name}: {error}")
             continue

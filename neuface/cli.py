@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-from argparse import ArgumentParser
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from json import dumps
 from pathlib import Path
@@ -17,7 +15,7 @@ from neuface.assets_text import report_text
 from neuface.clips import read_clip
 from neuface.demo import run_demo
 from neuface.errors import InputError, NeufaceError
-from neuface.fitting.config import PRESETS, FitConfig, Preset
+from neuface.fitting.config import PRESETS, Preset
 from neuface.io.results.authors_layout import write_authors_result
 from neuface.model_inputs import model_inputs
 from neuface.models import load_model
@@ -26,11 +24,9 @@ from neuface.run_folder import make_folder, write_outputs
 from neuface.training.options import TrainingOptions
 from neuface.training.run import train_encoder
 
-_preset: ContextVar[Preset] = ContextVar("preset", default="best")
-
-
-def _preset_config() -> FitConfig:
-    return PRESETS[_preset.get()]()
+Changes = Annotated[dict[str, str], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="PATH VALUE")]
+"""Values of settings by dotted paths; `--config.PATH VALUE` is short for `--config PATH VALUE`."""
+CONFIG_FLAG = "--config"
 
 
 @dataclass(frozen=True)
@@ -56,10 +52,12 @@ class Optimize:
     progress: bool = True
     """Show progress bars."""
     preset: Preset = "best"
-    """The configuration to begin with (docs/presets.md); what --config names is changed in it."""
-    config: FitConfig = field(default_factory=_preset_config)
+    """The configuration to begin with (docs/presets.md)."""
+    config: Changes = field(default_factory=dict)
+    """What is changed in it, such as --config.objective.temporal.weight 0.3 (docs/presets.md has every path)."""
 
     def run(self) -> None:
+        config = PRESETS[self.preset].changed_by_text(self.config)
         if self.authors_layout and self.model == "open":
             raise InputError("--authors-layout is for models with FLAME, such as --model deca")
         model = load_model(self.model, assets=self.assets)
@@ -70,7 +68,7 @@ class Optimize:
             progress=self.progress,
         )
         make_folder(self.out)
-        result = optimize(clip, model=model, config=self.config, device=self.device, progress=self.progress)
+        result = optimize(clip, model=model, config=config, device=self.device, progress=self.progress)
         report = write_outputs(result, self.out, head=model.head, progress=self.progress)
         print(table(report))
         print(f"written to {self.out}: result.npz, overlay.mp4, report.json, loss.png")
@@ -126,12 +124,14 @@ class Demo:
     progress: bool = True
     """Show progress bars."""
     preset: Preset = "best"
-    """The configuration to begin with (docs/presets.md); what --config names is changed in it."""
-    config: FitConfig = field(default_factory=_preset_config)
+    """The configuration to begin with (docs/presets.md)."""
+    config: Changes = field(default_factory=dict)
+    """What is changed in it, such as --config.objective.temporal.weight 0.3 (docs/presets.md has every path)."""
 
     def run(self) -> None:
+        config = PRESETS[self.preset].changed_by_text(self.config)
         make_folder(self.out)
-        result, truth = run_demo(config=self.config, progress=self.progress)
+        result, truth = run_demo(config=config, progress=self.progress)
         report = write_outputs(result, self.out, truth=truth, progress=self.progress)
         print(table(report))
         print(f"written to {self.out}: result.npz, overlay.mp4, report.json, loss.png")
@@ -196,7 +196,6 @@ class Assets:
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of the `neuface` command. Errors meant for the user are one line and exit status 2."""
     given = sys.argv[1:] if arguments is None else arguments
-    token = _preset.set(_preset_in(given))
     try:
         command = tyro.cli(
             Annotated[Optimize, tyro.conf.subcommand("optimize")]
@@ -205,7 +204,7 @@ def main(arguments: list[str] | None = None) -> None:
             | Annotated[TrainEncoder, tyro.conf.subcommand("train-encoder")],
             prog="neuface",
             description=__doc__,
-            args=given,
+            args=with_config_paths(given),
         )
         command.run()
     except NeufaceError as error:
@@ -214,17 +213,23 @@ def main(arguments: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("neuface: stopped", file=sys.stderr)
         sys.exit(130)
-    finally:
-        _preset.reset(token)
 
 
-def _preset_in(arguments: list[str]) -> Preset:
-    """The preset that is asked for, found before the rest is parsed: it decides the defaults of --config."""
-    parser = ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--preset", nargs="?")
-    name = parser.parse_known_args(arguments)[0].preset
-    # A name that is not known is refused by the parser of everything, which says what there is.
-    return name if name in PRESETS else "best"
+def with_config_paths(arguments: list[str]) -> list[str]:
+    """The arguments with every `--config.PATH VALUE` or `--config.PATH=VALUE` as `--config PATH VALUE`.
+
+    Example:
+        >>> with_config_paths(["--config.m-step.stop.max-passes=30", "--out", "o"])
+        ['--config', 'm-step.stop.max-passes', '30', '--out', 'o']
+    """
+    written: list[str] = []
+    for argument in arguments:
+        if argument.startswith(f"{CONFIG_FLAG}."):
+            path, separator, value = argument.removeprefix(f"{CONFIG_FLAG}.").partition("=")
+            written += [CONFIG_FLAG, path, *([value] if separator else [])]
+        else:
+            written.append(argument)
+    return written
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -14,15 +14,19 @@ from neuface.clips import read_clip
 from neuface.devices import checked_device
 from neuface.errors import InputError
 from neuface.evaluation.figures import image_nme_percent
-from neuface.fitting.config import FitConfig
+from neuface.fitting.config import DirectFit, FitConfig
 from neuface.fitting.direct import fit_direct
 from neuface.fitting.loop import FitOutcome, fit
+from neuface.fitting.parameterisation import FineTunedEncoder, Parameterisation
 from neuface.fitting.problem import Problem, join_problems, make_problem
 from neuface.frames import Clip
 from neuface.model_inputs import ModelInputs, model_inputs
 from neuface.models import FaceModel, load_model
 from neuface.results import FitResult
 from neuface.structs import Status
+
+Parameterise = Callable[[FineTunedEncoder, Problem], Parameterisation]
+"""What is optimised in the place of an encoder, made from the encoder and the observations of a clip."""
 
 # Bounds the landmark error of an image, in percent of the outer-eye distance; above it the status is POOR.
 POOR_FIT_NME_PERCENT = 10.0
@@ -63,7 +67,7 @@ def optimize(
     loaded = load_model(model) if isinstance(model, str) else model
     place = checked_device(device)
     clip = read_clip(frames, landmarks, progress=progress)
-    return _fit_clips([clip], loaded, settings, place, progress=progress)[0]
+    return fit_clips([clip], loaded, settings, place, progress=progress)[0]
 
 
 def optimize_person(
@@ -79,7 +83,7 @@ def optimize_person(
     Args:
         clips: each as `optimize` takes its frames; clips with landmarks of their own come as `Clip` from
             `neuface.read_clip`. All must have the same number of cameras and landmarks of one scheme.
-        model, config, device, progress: as for `optimize`. With `identity_per="image"` nothing ties the clips
+        model, config, device, progress: as for `optimize`. With `Identity(shared="image")` nothing ties the clips
             together but the encoder.
 
     Returns:
@@ -100,26 +104,48 @@ def optimize_person(
         raise InputError(
             f"clips that are fitted together must have landmarks of one scheme, got {' and '.join(schemes)}"
         )
-    return _fit_clips(read, loaded, settings, place, progress=progress)
+    return fit_clips(read, loaded, settings, place, progress=progress)
 
 
-def _fit_clips(
-    clips: Sequence[Clip], model: FaceModel, config: FitConfig, place: torch.device, *, progress: bool
+def fit_clips(
+    clips: Sequence[Clip],
+    model: FaceModel,
+    config: FitConfig,
+    device: torch.device,
+    *,
+    progress: bool,
+    parameterise: Parameterise | None = None,
 ) -> tuple[FitResult, ...]:
+    """Fit clips of one person that are read already; one result per clip.
+
+    Args:
+        parameterise: makes what is optimised in the place of the encoder; None optimises what `config.m_step` names.
+
+    Raises:
+        InputError: the configuration or the model is none, or the clips cannot be fitted together.
+    """
     if not isinstance(config, FitConfig):
         raise InputError(f"config: expected a FitConfig, got {type(config).__name__}")
     if not isinstance(model, FaceModel):
         raise InputError(f"model: expected a name or what load_model gives, got {type(model).__name__}")
     fitting = [model_inputs(clip, model) for clip in clips]
     started = time.perf_counter()
-    head = model.head.to(place)
+    head = model.head.to(device)
     # `Module.to` moves a module in place, and the caller's own must not move.
-    encoder = copy.deepcopy(model.encoder).to(place)
-    problem = join_problems([_problem_of(seen, model, config) for seen in fitting]).to(place)
-    run = fit_direct if config.parameters == "free" else fit
+    encoder = copy.deepcopy(model.encoder).to(device)
+    problem = join_problems([_problem_of(seen, config) for seen in fitting]).to(device)
+    images = torch.cat([seen.encoded(model.encoder) for seen in fitting], dim=1).to(device).flatten(0, 1)
+    run = fit_direct if isinstance(config.m_step, DirectFit) else fit
     # Whoever calls from code that computes without gradients needs them here all the same.
-    with torch.inference_mode(False), torch.enable_grad(), _Bar(config.max_passes, enabled=progress) as bar:
-        found = run(encoder, head, problem, config, bar.show, calibration=model.calibration)
+    with (
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        _Bar(config.m_step.stop.max_passes, enabled=progress) as bar,
+    ):
+        optimised: Parameterisation = FineTunedEncoder(encoder, images)
+        if parameterise is not None:
+            optimised = parameterise(optimised, problem)
+        found = run(optimised, head, problem, config, bar.show, calibration=model.calibration)
     seconds = time.perf_counter() - started
     results, start = [], 0
     for seen in fitting:
@@ -129,14 +155,14 @@ def _fit_clips(
     return tuple(results)
 
 
-def _problem_of(seen: ModelInputs, model: FaceModel, config: FitConfig) -> Problem:
+def _problem_of(seen: ModelInputs, config: FitConfig) -> Problem:
+    landmark = config.objective.landmark
     return make_problem(
-        seen.encoded(model.encoder),
         seen.track,
         seen.crops,
         seen.usable,
-        use_confidence=config.use_confidence,
-        pictures=seen.pictures() if config.photometric_weight > 0 else None,
+        use_confidence=landmark is None or landmark.use_confidence,
+        pictures=None if config.objective.photometric is None else seen.pictures(),
     )
 
 
@@ -155,7 +181,7 @@ def _result(
     status[~seen.usable] = Status.NO_FACE
     params = prediction.params
     return FitResult(
-        identity=params.identity if config.identity_per == "image" else params.identity[0, 0].clone(),
+        identity=params.identity if config.identity.shared == "image" else params.identity[0, 0].clone(),
         expression=params.expression,
         root_rotvec=params.root_rotvec,
         neck_rotvec=params.neck_rotvec,

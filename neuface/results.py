@@ -21,7 +21,7 @@ from neuface.evaluation.figures import Figures, measure, vertices_in_chunks
 from neuface.fitting.config import FitConfig
 from neuface.head.model import HeadModel
 from neuface.io.results.npz_layout import HISTORY, read_result_arrays, write_result_arrays
-from neuface.io.results.plain_values import as_plain, from_plain, prepare
+from neuface.io.results.plain_values import as_plain, from_plain
 from neuface.landmarks.schemes import scheme_named
 from neuface.structs import (
     Camera,
@@ -33,9 +33,6 @@ from neuface.structs import (
     Track,
     WeakPerspective,
 )
-
-# Reading a result must evaluate nothing, annotations included.
-prepare(FitConfig)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)

@@ -61,5 +61,5 @@ def write_outputs(
 
 def weighted_history(result: FitResult) -> dict[str, list[float]]:
     """The parts of the loss times their weights, which add up to `total`; the bare parts have different units."""
-    weights = {"total": 1.0, **result.config.term_weights()}
+    weights = {"total": 1.0, **result.config.objective.weights()}
     return {name: [weights[name] * value for value in values] for name, values in result.history.items()}

@@ -7,16 +7,33 @@ from dataclasses import fields, replace
 import torch
 from torch import Tensor
 
-from neuface.fitting.config import FitConfig
+from neuface.fitting.config import FitConfig, Identity
+from neuface.fitting.objective import FromEncoder, Objective, Term
 from neuface.fitting.problem import Problem
-from neuface.fitting.targets import Targets, estimate_targets
+from neuface.fitting.targets import Priors, Targets
+from neuface.fitting.terms import estimate_targets
 from neuface.head.model import HeadModel
 from neuface.landmarks.schemes import SCHEMES
 from neuface.structs import HeadParams, Prediction, WeakPerspective
 
 SCHEME = "mediapipe478"
-AS_ANSWERED = FitConfig(identity_per="image", expected_identity="encoder", hold_size=False)
+AS_PREDICTED = FitConfig(
+    objective=Objective(identity_prior=FromEncoder()), identity=Identity(shared="image", fix_scale=False)
+)
 """Identity codes are left as they are, to the bit."""
+PASSES, RATE, WARM_UP, BATCH = (
+    "m_step.stop.max_passes", "m_step.adam.learning_rate", "m_step.adam.warm_up_steps", "m_step.batches.size",
+)  # fmt: skip
+
+
+def only(**terms: Term) -> Objective:
+    """An objective of these terms alone."""
+    return Objective(**{**dict.fromkeys((item.name for item in fields(Objective)), None), **terms})
+
+
+def limited(passes: int, rate: float = 1e-3) -> FitConfig:
+    """The default with another limit of passes and another learning rate."""
+    return FitConfig.best({PASSES: passes, RATE: rate})
 
 
 def camera_for(params: HeadParams, scale: float = 5.0) -> WeakPerspective:
@@ -40,7 +57,6 @@ def problem_of(head: HeadModel, truth: Prediction, scheme: str = SCHEME) -> Prob
     points = truth.camera.project(head.landmarks(truth.params, scheme))
     views, time = points.shape[:2]
     return Problem(
-        inputs=torch.zeros(views, time, 1, 1, 1, dtype=points.dtype),
         observed_ndc=points,
         confidence=torch.ones_like(points[..., 0]),
         valid=torch.ones(views, time, dtype=torch.bool),
@@ -84,17 +100,16 @@ def targets_of(
     expected_identity: Tensor | None = None,
 ) -> Targets:
     """The E-step for heads that stand before some camera, batch axes `views time`."""
-    answer = Prediction(params=params, camera=camera_for(params))
-    problem = problem_of(head, answer)
+    prediction = Prediction(params=params, camera=camera_for(params))
+    problem = problem_of(head, prediction)
     if valid is not None:
         problem = replace(problem, valid=valid)
-    return estimate_targets(head, answer, problem, config or FitConfig(), expected_identity)
+    priors = None if expected_identity is None else Priors(identity=expected_identity)
+    return estimate_targets(head, prediction, problem, config or FitConfig(), priors)
 
 
 def merged_mesh(
     head: HeadModel, params: HeadParams, valid: Tensor | None = None, config: FitConfig | None = None
 ) -> Tensor:
     """The mesh that the E-step merges from all views."""
-    merged = targets_of(head, params, valid, config).vertices
-    assert merged is not None, "there is nothing to merge"
-    return merged
+    return targets_of(head, params, valid, config)["multiview"].value

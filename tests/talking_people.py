@@ -50,7 +50,6 @@ def landmarks_of(head: HeadModel, truth: Prediction, noise_mm: Tensor | None = N
         points = points + noise_mm.to(points) * (NDC_PER_METRE / 1000)
     views, time = points.shape[:2]
     return Problem(
-        inputs=points.new_zeros(views, time, 1, 1, 1),
         observed_ndc=points,
         confidence=torch.ones_like(points[..., 0]),
         valid=torch.ones(views, time, dtype=torch.bool),

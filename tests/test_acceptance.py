@@ -7,7 +7,6 @@ with the best pose, which without any shape or expression already misses the lan
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,8 +17,9 @@ import neuface
 from neuface.cropping import steady_crops
 from neuface.demo import run_demo
 from neuface.evaluation.figures import Figures, measure
-from neuface.fitting.direct import POSE, FreeParameters
 from neuface.fitting.loop import fit
+from neuface.fitting.objective import FromEncoder
+from neuface.fitting.parameterisation import POSE, FreeParameters
 from neuface.fitting.problem import make_problem
 
 pytestmark = pytest.mark.slow
@@ -35,14 +35,16 @@ def mean_face_with_best_pose(clip: neuface.Clip, head: neuface.HeadModel) -> Fig
             scale=torch.full((views, time), 9.0), offset=torch.zeros(views, time, 2)
         ),
     )
-    problem = make_problem(torch.zeros(views, time, 1, 1, 1), track, crops, track.usable)
-    config = neuface.FitConfig(
-        expected_identity="encoder",
-        learning_rate=0.03,
-        batch_size=512,
-        max_passes=400,
-        temporal_weight=0.0,
-        multiview_weight=0.0,
+    problem = make_problem(track, crops, track.usable)
+    config = neuface.FitConfig.best(
+        {
+            "objective.identity_prior": FromEncoder(),
+            "objective.temporal": None,
+            "objective.multiview": None,
+            "m_step.adam.learning_rate": 0.03,
+            "m_step.batches.size": 512,
+            "m_step.stop.max_passes": 400,
+        }
     )
     outcome = fit(FreeParameters(start, POSE), head, problem, config)
     return measure(head, crops.prediction_in_frame(outcome.prediction), track, track.usable)
@@ -83,7 +85,7 @@ def test_four_uncalibrated_cameras() -> None:
     clip = neuface.read_clip(videos, folder / "mediapipe_landmarks.npz", max_frames=times)
     assert (clip.views, clip.time) == (4, times)
     report = figures(clip)
-    alone = figures(clip, replace(neuface.FitConfig(), multiview_weight=0.0))
+    alone = figures(clip, neuface.FitConfig.best({"objective.multiview": None}))
     after = report["after"]
     assert after["cvd_mm"] <= 0.5 * report["before"]["cvd_mm"]
     assert after["cvd_mm"] <= 0.5 * alone["after"]["cvd_mm"]

@@ -17,7 +17,7 @@ PACKAGE = Path(str(neuface.__file__)).parent
 # already. `synthetic` films scans and therefore stands above `io`.
 FLOORS = (
     ("errors",),
-    ("structs", "hashing", "devices"),
+    ("structs", "hashing", "devices", "settings"),
     ("geometry",),
     ("head", "landmarks", "cropping", "frames"),
     ("render", "encoders", "losses", "metrics"),

@@ -33,7 +33,7 @@ def test_optimize(files: tuple[Path, Path], tmp_path: Path, capsys: pytest.Captu
     out = tmp_path / "out"
     main(
         ["optimize", str(video), "--out", str(out), "--landmarks", str(landmarks), "--max-frames", "4",
-         "--config.max-passes", "2", "--no-progress"]
+         "--config.m-step.stop.max-passes", "2", "--no-progress"]
     )  # fmt: skip
     report = json.loads((out / "report.json").read_text())
     assert (report["frames"], report["views"], report["passes"]) == (4, 1, 2)
@@ -80,10 +80,19 @@ def test_an_unusable_output_folder_is_refused_before_the_fit(
     ("chosen", "expected"),
     [
         ([], FitConfig()),
-        (["--preset", "official", "--config.max-passes", "7"], FitConfig.official(max_passes=7)),
+        (
+            ["--preset", "official", "--config.m-step.stop.max-passes", "7"],
+            FitConfig.official({"m_step.stop.max_passes": 7}),
+        ),
         # A value that is best()'s own, and not the preset's.
-        (["--preset=paper", "--config.identity-per", "clip"], FitConfig.paper(identity_per="clip")),
-        (["--config.hold-size", "--preset", "paper"], FitConfig.paper(hold_size=True)),
+        (
+            ["--preset=paper", "--config.identity.shared=clip", "--config.objective.temporal", "none"],
+            FitConfig.paper({"identity.shared": "clip", "objective.temporal": None}),
+        ),
+        (
+            ["--config.identity.fix-scale", "true", "--preset", "paper"],
+            FitConfig.paper({"identity.fix_scale": True}),
+        ),
     ],
 )
 def test_a_preset_is_changed_by_what_config_names(
@@ -112,10 +121,19 @@ def test_a_bad_configuration_is_said_before_anything_is_read(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as stopped:
-        main(["optimize", "talk.mp4", "--out", str(tmp_path / "out"), "--config.learning-rate", "0"])
+        main(
+            [
+                "optimize",
+                "talk.mp4",
+                "--out",
+                str(tmp_path / "out"),
+                "--config.m-step.adam.learning-rate",
+                "0",
+            ]
+        )
     assert stopped.value.code == 2
     said = " ".join(capsys.readouterr().err.replace("│", " ").split())
-    assert "FitConfig.learning_rate must be positive, got 0" in said
+    assert "Adam.learning_rate must be greater than 0, got 0" in said
     assert "Traceback" not in said
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from small_problems import PASSES, limited, only
 
 import neuface
 from neuface import Clip, HeadModel, InputError
+from neuface.fitting.config import Adam, DirectFit, FineTune, Stop
+from neuface.fitting.objective import PhotometricTerm
 from neuface.results import head_of
 from neuface.synthetic.clips import make_talking_clip
 
@@ -23,35 +26,37 @@ def short_clip(open_head: HeadModel) -> Clip:
 def test_the_photometric_term_is_part_of_the_objective(short_clip: Clip) -> None:
     """Alone, it is what the steps lower."""
     config = neuface.FitConfig(
-        photometric_weight=1.0,
-        expression_smoothness_weight=0.0,
-        camera_smoothness_weight=0.0, landmark_weight=0.0, temporal_weight=0.0, multiview_weight=0.0,
-        identity_prior_weight=0.0, expected_expression_weight=0.0, expression_prior_weight=0.0, learning_rate=3e-4,
-        warm_up_steps=3, max_passes=12,
-    )  # fmt: skip
+        objective=only(photometric=PhotometricTerm(weight=1.0)),
+        m_step=FineTune(adam=Adam(learning_rate=3e-4, warm_up_steps=3), stop=Stop(max_passes=12)),
+    )
     history = neuface.optimize(short_clip, config=config, progress=False).history
     assert history["photometric"] == pytest.approx(history["total"])
     assert min(history["photometric"]) < 0.97 * history["photometric"][0]
-    without = neuface.optimize(short_clip, config=neuface.FitConfig(max_passes=1), progress=False)
+    without = neuface.optimize(
+        short_clip, config=neuface.FitConfig.best({"m_step.stop.max_passes": 1}), progress=False
+    )
     assert "photometric" not in without.history
 
 
 def test_direct_fitting_is_a_configuration(short_clip: Clip) -> None:
     """It begins with the encoder's answer, moves every image for itself, and says so in the result."""
     direct = neuface.optimize(
-        short_clip, config=neuface.FitConfig.direct(max_passes=30, coarse_passes=10), progress=False
+        short_clip,
+        config=neuface.FitConfig.direct({PASSES: 30, "m_step.coarse_passes": 10}),
+        progress=False,
     )
-    neural = neuface.optimize(short_clip, config=neuface.FitConfig.paper(max_passes=1), progress=False)
+    neural = neuface.optimize(short_clip, config=neuface.FitConfig.paper({PASSES: 1}), progress=False)
     assert torch.equal(direct.initial.params.identity, neural.initial.params.identity)
     report = direct.report()
     assert report["after"]["nme_percent"] < 0.8 * report["before"]["nme_percent"]
-    assert direct.config.parameters == "free"
+    assert isinstance(direct.config.m_step, DirectFit)
     assert len(direct.history["total"]) == len(direct.identity_spread) == 1 + 30
 
 
 @pytest.mark.parametrize("preset", ["paper", "official", "best", "direct"])
 def test_every_preset_fits_every_frame(short_clip: Clip, preset: str) -> None:
-    config = getattr(neuface.FitConfig, preset)(max_passes=3, coarse_passes=1 if preset == "direct" else 0)
+    coarse = {"m_step.coarse_passes": 1} if preset == "direct" else {}
+    config = getattr(neuface.FitConfig, preset)({"m_step.stop.max_passes": 3, **coarse})
     result = neuface.optimize(short_clip, config=config, progress=False)
     assert bool(result.vertices().isfinite().all())
     assert tuple(result.params.identity.shape[:2]) == (2, 5)
@@ -63,7 +68,7 @@ def test_every_preset_fits_every_frame(short_clip: Clip, preset: str) -> None:
 def test_a_fit_on_cuda_equals_one_on_the_cpu(short_clip: Clip, monkeypatch: pytest.MonkeyPatch) -> None:
     """But for single precision: Adam's first steps depend on the signs of gradients, which can be close to zero."""
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
-    config = neuface.FitConfig(max_passes=3)
+    config = limited(3)
     on_cpu, on_cuda = (
         neuface.optimize(short_clip, config=config, device=device, progress=False)
         for device in ("cpu", "cuda")
@@ -83,7 +88,7 @@ def test_clips_of_one_person_share_their_identity(short_clip: Clip, open_head: H
         open_head, torch.zeros(open_head.num_identity), view_yaw_deg=(-10.0, 30.0), time=3, size_px=96, seed=4
     )
     second = neuface.read_clip(other.frames, other.landmarks_px)
-    config = neuface.FitConfig(max_passes=3)
+    config = limited(3)
     first, last = neuface.optimize_person([short_clip, second], config=config, progress=False)
     assert (first.params.identity.shape[:2], last.params.identity.shape[:2]) == ((2, 5), (2, 3))
     torch.testing.assert_close(first.params.identity[0, 0], last.params.identity[1, 2])

@@ -18,8 +18,8 @@ from neuface.run_folder import weighted_history, write_outputs
 from neuface.synthetic.clips import SyntheticClip, make_talking_clip
 from neuface.synthetic.people import demo_identity
 
-SHORT = neuface.FitConfig(max_passes=30)
-SHORTEST = neuface.FitConfig(max_passes=3)
+SHORT = neuface.FitConfig.best({"m_step.stop.max_passes": 30})
+SHORTEST = neuface.FitConfig.best({"m_step.stop.max_passes": 3})
 """For what holds after any number of passes."""
 
 
@@ -69,7 +69,7 @@ def test_a_frame_without_landmarks_is_carried_through_and_marked(result: neuface
 
 def test_same_seed_same_result(clip: SyntheticClip) -> None:
     def fit(seed: int) -> torch.Tensor:
-        config = replace(SHORTEST, seed=seed, batch_size=5)
+        config = SHORTEST.changed({"seed": seed, "m_step.batches.size": 5})
         found = neuface.optimize(
             clip.frames.numpy(), landmarks=clip.landmarks_px.numpy(), config=config, progress=False
         )
@@ -108,7 +108,7 @@ def test_identity_is_stored_once_where_the_fit_shares_it(
 ) -> None:
     assert result.identity.shape == (100,)
     assert torch.equal(result.params.identity, result.identity.expand(2, 6, 100))
-    config = neuface.FitConfig.paper(max_passes=1)
+    config = neuface.FitConfig.paper({"m_step.stop.max_passes": 1})
     per_image = neuface.optimize(
         clip.frames[:, :2].numpy(), landmarks=clip.landmarks_px[:, :2].numpy(), config=config, progress=False
     )
@@ -218,7 +218,7 @@ def test_a_clip_has_its_landmarks_already(short_clip: neuface.Clip) -> None:
 
 
 def test_fits_where_gradients_are_switched_off(short_clip: neuface.Clip) -> None:
-    config = neuface.FitConfig(max_passes=2)
+    config = neuface.FitConfig.best({"m_step.stop.max_passes": 2})
     expected = neuface.optimize(short_clip, config=config, progress=False)
     for context in (torch.no_grad, torch.inference_mode):
         with context():
@@ -233,7 +233,9 @@ def test_a_face_without_eye_corners_can_be_missed(short_clip: neuface.Clip) -> N
     points[1], confidence[1] = points[1].flip(1), confidence[1].flip(1)
     confidence[1, :, 36] = 0
     wrong = replace(short_clip, track=replace(landmarks, points_px=points, confidence=confidence))
-    result = neuface.optimize(wrong, config=neuface.FitConfig(max_passes=2), progress=False)
+    result = neuface.optimize(
+        wrong, config=neuface.FitConfig.best({"m_step.stop.max_passes": 2}), progress=False
+    )
     assert bool(result.image_nme_percent[1].isnan().all())
     assert (result.status[1] == neuface.Status.POOR).all()
     assert not (result.status[0] == neuface.Status.POOR).any()

@@ -59,7 +59,7 @@ def result() -> FitResult:
         outcome=Outcome.CONVERGED,
         history={"total": [1.0, 0.5], "landmark": [0.9, 0.3]},
         identity_spread=[0.1, 0.2],
-        config=FitConfig.paper(max_passes=1),
+        config=FitConfig.paper({"m_step.stop.max_passes": 1}),
         model="open",
         head_name=head.name,
         head_hash=head.parameter_hash(),

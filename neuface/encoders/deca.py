@@ -5,7 +5,7 @@ The network's texture and light codes are not used here, nor is its detail branc
 
 from __future__ import annotations
 
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from neuface.encoders.flame_encoder import CodeLayout, FlameEncoder, camera_from_code, flame_params
@@ -26,8 +26,8 @@ class DecaEncoder(FlameEncoder):
         super().__init__()
         self.E_flame = CodeNetwork(sum(CODE_SIZES))
 
-    def forward(self, inputs: Float[Tensor, "n 3 h w"], index: Int[Tensor, " n"] | None = None) -> Prediction:
-        """Heads and cameras for prepared crops; `index` is not used."""
+    def forward(self, inputs: Float[Tensor, "n 3 h w"]) -> Prediction:
+        """Heads and cameras for prepared crops."""
         params, camera = decode_flame_code(self.E_flame(self.as_weights(inputs)))
         return Prediction(params=params, camera=camera)
 

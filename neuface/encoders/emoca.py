@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from neuface.encoders.deca import CODE_SIZES, DecaEncoder, decode_flame_code
@@ -41,8 +41,8 @@ class EmocaEncoder(FlameEncoder):
         self.E_flame.requires_grad_(trainable != "expression")
         self.E_expression.requires_grad_(trainable != "coarse")
 
-    def forward(self, inputs: Float[Tensor, "n 3 h w"], index: Int[Tensor, " n"] | None = None) -> Prediction:
-        """Heads and cameras for prepared crops; `index` is not used."""
+    def forward(self, inputs: Float[Tensor, "n 3 h w"]) -> Prediction:
+        """Heads and cameras for prepared crops."""
         images = self.as_weights(inputs)
         coarse, camera = decode_flame_code(self.E_flame(images))
         return Prediction(params=self._merged(coarse, self.E_expression(images)), camera=camera)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from einops import einsum
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
 
@@ -82,8 +82,8 @@ class OpenEncoder(Predictor):
             )
         return shrunk(crops)
 
-    def forward(self, inputs: Float[Tensor, "n 3 h w"], index: Int[Tensor, " n"] | None = None) -> Prediction:
-        """Heads and cameras for prepared crops; `index` is not used."""
+    def forward(self, inputs: Float[Tensor, "n 3 h w"]) -> Prediction:
+        """Heads and cameras for prepared crops."""
         pixels = ((inputs - PIXEL_MEAN) / PIXEL_SPREAD).contiguous(memory_format=torch.channels_last)
         features = leaky_relu(self.norm(self.reduce(self.backbone(pixels))), LEAK)
         outputs = self.readout(leaky_relu(self.hidden(features.flatten(1)), LEAK))

@@ -1,17 +1,17 @@
-"""What the fitting loop optimises: anything that predicts heads and cameras from crops."""
+"""Face encoders: networks that predict heads and cameras from crops."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from neuface.structs import Prediction
 
 
 class Predictor(nn.Module):
-    """Crops in, a head and a camera for each out; the loop optimises its parameters."""
+    """Crops in, a head and a camera for each out."""
 
     input_px: int
     """Side in pixels of the crops that `prepare` takes."""
@@ -21,9 +21,5 @@ class Predictor(nn.Module):
         """The form of RGB crops (0 to 1) that is kept through the fit; one row per crop, no gradient needed."""
 
     @abstractmethod
-    def forward(self, inputs: Tensor, index: Int[Tensor, " n"] | None = None) -> Prediction:
-        """One head and camera per row of prepared inputs.
-
-        `index` says which images of the clip the rows are, for predictors that remember images rather than look
-        at them; networks ignore it.
-        """
+    def forward(self, inputs: Tensor) -> Prediction:
+        """One head and camera per row of prepared inputs."""

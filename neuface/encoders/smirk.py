@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from neuface.encoders.deca import FLAME2020
@@ -88,8 +88,8 @@ class SmirkEncoder(FlameEncoder):
         self.check_size(crops)
         return (crops * 255 + TRUNCATION_SLACK).floor().half()
 
-    def forward(self, inputs: Float[Tensor, "n 3 h w"], index: Int[Tensor, " n"] | None = None) -> Prediction:
-        """Heads and cameras for prepared crops; `index` is not used."""
+    def forward(self, inputs: Float[Tensor, "n 3 h w"]) -> Prediction:
+        """Heads and cameras for prepared crops."""
         images = self.as_weights(inputs) / 255
         pose, cam = self.pose_encoder(images).split((3, 3), dim=-1)
         expression, eyelids, jaw = self.expression_encoder(images).split((EXPRESSION, EYELIDS, 3), dim=-1)

@@ -1,21 +1,22 @@
-"""The M-step: gradient steps on the parameters of a predictor, with the targets of the last E-step."""
+"""The M-step: gradient steps on the parameters of a parameterisation, with the targets of the last E-step."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from neuface import losses
-from neuface.encoders.predictor import Predictor
-from neuface.fitting.config import FitConfig
+from neuface.fitting.config import Adam, Chunks, FitConfig
+from neuface.fitting.parameterisation import Parameterisation
 from neuface.fitting.problem import Problem
 from neuface.fitting.shared_identity import SharedIdentity
-from neuface.fitting.targets import ImageTargets, Targets, estimate_targets, smoothing_starts
-from neuface.fitting.terms import loss_parts
+from neuface.fitting.targets import Targets
+from neuface.fitting.terms import estimate_targets, loss_parts, targets_of_images
 from neuface.head.model import HeadModel
 from neuface.structs import Prediction
 
@@ -43,9 +44,9 @@ def freeze_normalisation(model: nn.Module) -> list[nn.Parameter]:
 class StepSize:
     """The step size: it grows linearly over the first steps and falls on demand."""
 
-    def __init__(self, config: FitConfig) -> None:
-        self.warm_up_steps = config.warm_up_steps
-        self.largest = config.learning_rate
+    def __init__(self, adam: Adam) -> None:
+        self.warm_up_steps = adam.warm_up_steps
+        self.largest = adam.learning_rate
         self.taken = 0
 
     def set_next(self, optimiser: torch.optim.Optimizer) -> None:
@@ -66,13 +67,13 @@ class Descent:
     def __init__(self, trainable: list[nn.Parameter], config: FitConfig) -> None:
         self.trainable = trainable
         self.config = config
-        self.optimiser = torch.optim.Adam(trainable, lr=config.learning_rate)
-        self.step_size = StepSize(config)
+        self.optimiser = torch.optim.Adam(trainable, lr=config.m_step.adam.learning_rate)
+        self.step_size = StepSize(config.m_step.adam)
         self.shuffler = torch.Generator().manual_seed(config.seed)
 
     def one_pass(
         self,
-        predictor: Predictor,
+        parameterisation: Parameterisation,
         head: HeadModel,
         problem: Problem,
         person: SharedIdentity,
@@ -86,16 +87,14 @@ class Descent:
             last_identity: the identity codes that were predicted then.
         """
         config = self.config
+        weights = config.objective.weights()
         for index in _steps(problem, config, self.shuffler):
-            prediction = predictor(problem.inputs.flatten(0, 1)[index], index)
-            prediction = person.of_images(prediction, index, last_identity)
-            if config.chunk_frames:
-                rows = _targets_of_chunk(head, prediction, problem, index, config, targets)
-            else:
-                rows = targets.of_images(index)
-            parts = loss_parts(head, prediction, problem, rows, index, config)
-            _sample_multiview(parts, index % problem.time, config, self.shuffler)
-            self._step(losses.weighted_sum(parts, config.term_weights()), problem)
+            prediction = person.of_images(parameterisation.predict(index), index, last_identity)
+            rows = targets_of_images(targets, index, problem.time)
+            if isinstance(config.m_step.batches, Chunks):
+                rows |= _targets_of_chunk(head, prediction, problem, index, config, config.m_step.batches)
+            parts = loss_parts(head, prediction, problem, rows, index, config, self.shuffler)
+            self._step(losses.weighted_sum(parts, weights), problem)
 
     def _step(self, loss: Float[Tensor, " images"], problem: Problem) -> None:
         """One gradient step on some images, scaled to the clip so that it does not depend on their number."""
@@ -109,13 +108,14 @@ class Descent:
 def _steps(problem: Problem, config: FitConfig, shuffler: torch.Generator) -> Iterator[Tensor]:
     """Indices of the images of each step: all once, in random batches of nearly equal size, or chunk by chunk."""
     views, time = problem.views, problem.time
-    device = problem.inputs.device
-    if config.chunk_frames == 0:
+    device = problem.valid.device
+    batches = config.m_step.batches
+    if not isinstance(batches, Chunks):
         order = torch.randperm(views * time, generator=shuffler).to(device)
-        yield from order.tensor_split(math.ceil(views * time / config.batch_size))
+        yield from order.tensor_split(math.ceil(views * time / batches.size))
         return
     image = torch.arange(views * time, device=device).unflatten(0, (views, time))
-    starts = smoothing_starts(problem.starts, time, config.chunk_frames)
+    starts = batches.segments(problem)
     for start, end in zip(starts, (*starts[1:], time), strict=True):
         yield image[:, start:end].flatten()
 
@@ -126,31 +126,15 @@ def _targets_of_chunk(
     problem: Problem,
     index: Tensor,
     config: FitConfig,
-    of_clip: Targets,
-) -> ImageTargets:
-    """Targets from the predictions of this step, through which the gradient flows unless they are detached.
-
-    The prior means of the codes stay those of the clip.
-    """
+    chunks: Chunks,
+) -> dict[str, Any]:
+    """Targets from the predictions of this step, image by image, for the terms whose targets come from the chunk."""
     frames = len(index) // problem.views
     start = int(index[0])
     part = problem.cut(start, start + frames)
-    with torch.set_grad_enabled(not config.detach_targets):
+    with torch.set_grad_enabled(chunks.gradient_through_targets):
         chunk = prediction.unflatten_batch((problem.views, frames))
-        expected = of_clip.expected_expression
-        expected = None if expected is None else expected[start : start + frames]
-        targets = estimate_targets(head, chunk, part, config, of_clip.identity, expected)
-    rows = targets.of_images(torch.arange(len(index), device=index.device))
-    return rows.detach() if config.detach_targets else rows
-
-
-def _sample_multiview(
-    parts: dict[str, Tensor], times: Tensor, config: FitConfig, shuffler: torch.Generator
-) -> None:
-    """Keep the multi-view term of a few random frames of this step, scaled so that its expectation is unchanged."""
-    if config.multiview_sample == 0 or "multiview" not in parts:
-        return
-    present = times.unique()
-    count = min(config.multiview_sample, len(present))
-    chosen = present[torch.randperm(len(present), generator=shuffler)[:count].to(present.device)]
-    parts["multiview"] = parts["multiview"] * torch.isin(times, chosen) * (len(present) / count)
+        targets = estimate_targets(head, chunk, part, config, only_of_chunk=True)
+    if not chunks.gradient_through_targets:
+        targets = {name: target.detach() for name, target in targets.items()}
+    return targets_of_images(targets, torch.arange(len(index), device=index.device), frames)

@@ -1,6 +1,6 @@
-"""The EM loop: estimate targets from the whole clip, then take gradient steps on the encoder's weights.
+"""The EM loop: estimate targets from the whole clip, then take gradient steps on the parameters.
 
-A copy of the encoder is fine-tuned; the one given stays as it is, so that the next clip starts afresh.
+A copy of the parameterisation is optimised; the one given stays as it is, so that the next clip starts afresh.
 """
 
 from __future__ import annotations
@@ -9,21 +9,21 @@ import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from neuface.encoders.calibration import UNCALIBRATED, EncoderCalibration
-from neuface.encoders.predictor import Predictor
 from neuface.errors import InputError
 from neuface.fitting.config import FitConfig
 from neuface.fitting.descent import Descent, freeze_normalisation
-from neuface.fitting.person.estimate import estimate_person
+from neuface.fitting.objective import FromLandmarks
+from neuface.fitting.parameterisation import Parameterisation, predict_clip
+from neuface.fitting.person.estimate import PersonEstimate, estimate_person
 from neuface.fitting.problem import Problem
 from neuface.fitting.shared_identity import shared_identity
 from neuface.fitting.stopping import History, Progress
-from neuface.fitting.targets import estimate_targets, expression_landmarks
-from neuface.fitting.terms import clip_parts
+from neuface.fitting.targets import Priors, expression_landmarks
+from neuface.fitting.terms import clip_parts, estimate_targets
 from neuface.head.model import HeadModel
 from neuface.structs import Outcome, Prediction
 
@@ -48,7 +48,7 @@ class FitOutcome:
 
 
 def fit(
-    predictor: Predictor,
+    parameterisation: Parameterisation,
     head: HeadModel,
     problem: Problem,
     config: FitConfig,
@@ -56,34 +56,48 @@ def fit(
     *,
     calibration: EncoderCalibration = UNCALIBRATED,
 ) -> FitOutcome:
-    """Fine-tune a copy of `predictor` on one clip (paper, Sec. 3.2, "Overall process").
+    """Optimise a copy of `parameterisation` on one clip (paper, Sec. 3.2, "Overall process").
 
     Args:
         report: called after every pass with its number and the loss and parts.
         calibration: how wrong the initial predictions are, for the estimate of the person from the landmarks.
 
     Raises:
-        InputError: no image has a landmark, or the predictor has nothing to optimise.
+        InputError: no image has a landmark, or there is nothing to optimise.
     """
     if not bool(problem.valid.any()):
         raise InputError("no frame of the clip has the six landmarks that a fit needs")
-    tuned = copy.deepcopy(predictor)
+    tuned = parameterisation.copy()
     trainable = freeze_normalisation(tuned)
     if not trainable:
         raise InputError(
-            "the predictor has no parameters to optimise, other than those of normalisation layers"
+            "the parameterisation has no parameters to optimise, other than those of normalisation layers"
         )
+    stop, images_at_once = config.m_step.stop, config.m_step.batches.images_at_once
+
+    def predicted() -> Prediction:
+        return predict_clip(tuned, (problem.views, problem.time), images_at_once, problem.valid.device)
+
     descent = Descent(trainable, config)
-    initial = predict_clip(tuned, problem.inputs, config.batch_size)
-    progress = Progress(config=config)
+    initial = predicted()
+    progress = Progress(stop=stop)
     best_state = copy.deepcopy(tuned.state_dict())
-    identity, expression = _expected(head, initial, problem, config, calibration)
-    person = shared_identity(head, initial, problem.valid, config, identity)
+    prior = config.objective.identity_prior
+    estimate = (
+        estimate_person(head, initial, problem, calibration=calibration)
+        if isinstance(prior, FromLandmarks)
+        else None
+    )
+    expected = None if estimate is None else estimate.identity
+    person = shared_identity(head, initial, problem.valid, config.identity, prior, expected)
+    priors = Priors(
+        identity=person.prior_mean, expression_points=_expression_points(head, initial, problem, estimate)
+    )
     prediction, spread = initial, []
     number = 0
     while True:
         current = person.of_clip(prediction)
-        targets = estimate_targets(head, current, problem, config, person.prior_mean, expression)
+        targets = estimate_targets(head, current, problem, config, priors)
         progress.record(clip_parts(head, current, problem, targets, config))
         spread.append(float(prediction.params.identity[problem.valid].std(0, correction=0).mean()))
         if report is not None:
@@ -93,18 +107,18 @@ def fit(
             break
         if progress.improved:
             best_state = copy.deepcopy(tuned.state_dict())
-        if number == config.max_passes:
+        if number == stop.max_passes:
             outcome = Outcome.PASS_LIMIT
             break
         if progress.stalled and not progress.starts_again(descent.step_size):
             outcome = Outcome.CONVERGED
             break
         descent.one_pass(tuned, head, problem, person, targets, prediction.params.identity)
-        prediction = predict_clip(tuned, problem.inputs, config.batch_size)
+        prediction = predicted()
         number += 1
-    if config.keep == "best" or outcome is Outcome.DIVERGED:
+    if config.m_step.returns == "best" or outcome is Outcome.DIVERGED:
         tuned.load_state_dict(best_state)
-        prediction = predict_clip(tuned, problem.inputs, config.batch_size)
+        prediction = predicted()
     return FitOutcome(
         initial=initial,
         prediction=person.of_clip(prediction),
@@ -114,37 +128,11 @@ def fit(
     )
 
 
-def _expected(
-    head: HeadModel,
-    initial: Prediction,
-    problem: Problem,
-    config: FitConfig,
-    calibration: EncoderCalibration,
-) -> tuple[Float[Tensor, " identity"] | None, Float[Tensor, "time points 3"] | None]:
-    """The most probable identity given the landmarks, and `expression_landmarks` of the most probable expressions.
-
-    Each is None where the configuration does not use it.
-    """
-    if config.expected_identity != "landmarks":
-        return None, None
-    estimate = estimate_person(head, initial, problem, calibration=calibration)
-    if config.expected_expression_weight == 0:
-        return estimate.identity, None
+def _expression_points(
+    head: HeadModel, initial: Prediction, problem: Problem, estimate: PersonEstimate | None
+) -> Float[Tensor, "time points 3"] | None:
+    """`expression_landmarks` of the most probable expressions, if they were estimated."""
+    if estimate is None:
+        return None
     expressive = replace(initial.params[0], expression=estimate.expression, jaw_rotvec=estimate.jaw_rotvec)
-    return estimate.identity, expression_landmarks(head, expressive, problem.scheme.name)
-
-
-@torch.no_grad()
-def predict_clip(
-    predictor: Predictor, inputs: Float[Tensor, "views time c h w"], batch_size: int
-) -> Prediction:
-    """The predictions for every image, batch axes `views time`.
-
-    Args:
-        batch_size: images that are computed at once.
-    """
-    views, time = inputs.shape[:2]
-    flat = inputs.flatten(0, 1)
-    index = torch.arange(views * time, device=inputs.device)
-    pieces = [predictor(flat[part], part) for part in index.split(batch_size)]
-    return Prediction.cat(pieces).unflatten_batch((views, time))
+    return expression_landmarks(head, expressive, problem.scheme.name)

@@ -1,4 +1,4 @@
-"""A clip as the loop sees it: encoder inputs and observations as tensors on one device."""
+"""The observations of a clip as the loop sees them: tensors on one device, in the units of the crops."""
 
 from __future__ import annotations
 
@@ -17,8 +17,6 @@ from neuface.structs import Crop, Scheme, TensorStruct, Track
 class Problem(TensorStruct):
     """What is known about every image of a clip."""
 
-    inputs: Float[Tensor, "views time c h w"]
-    """The crops, as the predictor's `prepare` keeps them."""
     observed_ndc: Float[Tensor, "views time points 2"]
     confidence: Float[Tensor, "views time points"]
     """0 for every point of a frame that is not valid."""
@@ -35,11 +33,11 @@ class Problem(TensorStruct):
 
     @property
     def views(self) -> int:
-        return self.inputs.shape[0]
+        return self.valid.shape[0]
 
     @property
     def time(self) -> int:
-        return self.inputs.shape[1]
+        return self.valid.shape[1]
 
     def cut(self, start: int, end: int) -> Problem:
         """The frames `start` to `end` of all views, as one piece."""
@@ -47,7 +45,6 @@ class Problem(TensorStruct):
 
 
 def make_problem(
-    inputs: Float[Tensor, "views time c h w"],
     landmarks: Track,
     crops: Crop,
     valid: Bool[Tensor, "views time"],
@@ -64,7 +61,6 @@ def make_problem(
         confidence = (confidence > 0).to(confidence.dtype)
     observed = landmarks.points_px
     return Problem(
-        inputs=inputs,
         observed_ndc=crops.frame_to_ndc(observed),
         confidence=confidence * valid[..., None],
         valid=valid,

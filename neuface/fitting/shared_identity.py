@@ -8,22 +8,23 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from neuface.fitting.config import FitConfig
+from neuface.fitting.config import Identity
+from neuface.fitting.objective import FromPopulation, IdentityPrior
 from neuface.head.model import HeadModel
 from neuface.structs import Prediction
 
 
 @dataclass(frozen=True, kw_only=True)
 class SharedIdentity:
-    """Turns the predictions for single images into those for one person, as far as `FitConfig` says.
+    """Turns the predictions for single images into those for one person, as far as `Identity` says.
 
-    With `identity_per="clip"` every image gets the mean identity code of the images with landmarks, with "first" that
-    of the first image with landmarks. With `hold_size`, codes are moved along the direction in which the size of the
+    With `shared="clip"` every image gets the mean identity code of the images with landmarks, with "first" that
+    of the first image with landmarks. With `fix_scale`, codes are moved along the direction in which the size of the
     face changes (the shortest and hence most probable way) until the size is the prior's: a weak-perspective camera
     sees a large head far away and a small one nearby alike, so that the size would drift in a fit.
     """
 
-    identity_per: str
+    shared: str
     valid: Bool[Tensor, "views time"]
     size_direction: Float[Tensor, " identity"]
     """Change of the logarithm of the face's size per unit of every coefficient."""
@@ -39,9 +40,9 @@ class SharedIdentity:
     def of_clip(self, prediction: Prediction) -> Prediction:
         """The predictions for the whole clip, batch axes `views time`, as those for one person."""
         identity = prediction.params.identity
-        if self.identity_per == "clip":
+        if self.shared == "clip":
             identity = identity[self.valid].mean(0).expand_as(identity)
-        elif self.identity_per == "first":
+        elif self.shared == "first":
             identity = identity[self.valid][0].expand_as(identity)
         return self._with_identity(prediction, self._of_person(identity))
 
@@ -63,9 +64,9 @@ class SharedIdentity:
         """
         identity = prediction.params.identity
         counted = self.valid.flatten()[index]
-        if self.identity_per == "image":
+        if self.shared == "image":
             return self._with_identity(prediction, self._of_person(identity))
-        if self.identity_per == "first":
+        if self.shared == "first":
             first = identity[counted][0] if bool(counted.any()) else last[self.valid][0]
             return self._with_identity(prediction, self._of_person(first).expand_as(identity))
         shared = last[self.valid].mean(0)
@@ -91,27 +92,30 @@ def shared_identity(
     head: HeadModel,
     initial: Prediction,
     valid: Bool[Tensor, "views time"],
-    config: FitConfig,
+    identity: Identity,
+    prior: IdentityPrior | None = None,
     expected: Float[Tensor, " identity"] | None = None,
 ) -> SharedIdentity:
     """The shared identity of a clip, from the pretrained encoder's predictions, batch axes `views time`.
 
     Args:
-        expected: the most probable code given the landmarks. Without it the mean of the prior follows from
-            `config.expected_identity`: the mean of the predictions, or that of the population.
+        expected: the most probable code given the landmarks. Without it the mean of the prior is that of the
+            population for `FromPopulation`, else the mean of the predictions.
     """
     mean = initial.params.identity[valid].mean(0)
     size_reference = mean if expected is None else expected
     size_direction = head.log_size(torch.eye(len(mean)).to(mean))
-    first_or_mean = initial.params.identity[valid][0] if config.identity_per == "first" else mean
+    first_or_mean = initial.params.identity[valid][0] if identity.shared == "first" else mean
     shift = torch.zeros_like(mean) if expected is None else expected - first_or_mean
     if expected is None:
-        expected = torch.zeros_like(mean) if config.expected_identity == "population" else mean
+        expected = torch.zeros_like(mean) if isinstance(prior, FromPopulation) else mean
     return SharedIdentity(
-        identity_per=config.identity_per,
+        shared=identity.shared,
         valid=valid,
         size_direction=size_direction,
-        log_size=size_reference @ size_direction if config.hold_size and bool(size_direction.any()) else None,
+        log_size=size_reference @ size_direction
+        if identity.fix_scale and bool(size_direction.any())
+        else None,
         prior_mean=expected,
         shift=shift,
         magnification=torch.exp(-shift @ size_direction),

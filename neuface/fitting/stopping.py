@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from neuface.fitting.config import FitConfig
+from neuface.fitting.config import Stop
 from neuface.fitting.descent import StepSize
 
 History = dict[str, list[float]]
@@ -15,7 +15,7 @@ History = dict[str, list[float]]
 class Progress:
     """The history of the loss: whether the last pass is the best, and whether the loss has stalled."""
 
-    config: FitConfig
+    stop: Stop
     history: History = field(default_factory=dict)
     """Per pass: the loss, `total`, and its unweighted parts."""
     best: float = math.inf
@@ -36,7 +36,7 @@ class Progress:
         total = parts["total"]
         self.improved = total < self.best
         self.best = min(self.best, total)
-        if total < self._reference * (1 - self.config.tolerance):
+        if total < self._reference * (1 - self.stop.tolerance):
             self._reference, self._waited = total, 0
         else:
             self._waited += 1
@@ -49,11 +49,11 @@ class Progress:
     @property
     def stalled(self) -> bool:
         """Whether the loss has not fallen enough for `patience` passes."""
-        return self._waited >= self.config.patience
+        return self._waited >= self.stop.patience
 
     def starts_again(self, step_size: StepSize) -> bool:
         """Lower the step size after a stall; return False once it was lowered as often as allowed."""
-        if self._drops >= self.config.step_size_drops:
+        if self._drops >= self.stop.step_size_drops:
             return False
         self._drops += 1
         self._waited = 0

@@ -1,86 +1,87 @@
-"""Eq. 1 for images of a clip: the named terms, and their sum over the whole clip."""
+"""The objective evaluated: targets of a clip, the terms of some images, and the loss of the whole clip."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from neuface import losses
-from neuface.fitting.appearance import photometric_residuals
 from neuface.fitting.config import FitConfig
+from neuface.fitting.objective import Batch
 from neuface.fitting.problem import Problem
-from neuface.fitting.targets import ConfiguredVisibility, ImageTargets, Targets, expression_landmarks
+from neuface.fitting.targets import ClipState, Priors, Targets
 from neuface.head.model import HeadModel
 from neuface.structs import Prediction
+
+
+def estimate_targets(
+    head: HeadModel,
+    prediction: Prediction,
+    problem: Problem,
+    config: FitConfig,
+    priors: Priors | None = None,
+    *,
+    only_of_chunk: bool = False,
+) -> Targets:
+    """One E-step over the whole clip, or over each of its chunks.
+
+    The targets carry a gradient where `prediction` does.
+
+    Args:
+        prediction: for the clip of `problem`, batch axes `views time`.
+        priors: what is known about the person; None expects the population's mean identity.
+        only_of_chunk: leave out the targets that stay the whole clip's where a chunk is fitted.
+    """
+    expected = torch.zeros_like(prediction.params.identity[0, 0])
+    clip = ClipState(
+        head=head,
+        prediction=prediction,
+        problem=problem,
+        e_step=config.e_step,
+        segments=config.m_step.batches.segments(problem),
+        priors=Priors(identity=expected) if priors is None else priors,
+    )
+    terms = [term for term in config.objective.terms() if term.target_of_chunk or not only_of_chunk]
+    found = {term.name: term.target(clip) for term in terms}
+    return {name: target for name, target in found.items() if target is not None}
+
+
+def targets_of_images(targets: Targets, index: Int[Tensor, " images"], time: int) -> dict[str, Any]:
+    """The values of targets for some images of the flattened (views, time) clip."""
+    return {name: target.of_images(index, time) for name, target in targets.items()}
 
 
 def loss_parts(
     head: HeadModel,
     prediction: Prediction,
     problem: Problem,
-    targets: ImageTargets,
-    index: Tensor,
+    targets: dict[str, Any],
+    index: Int[Tensor, " images"],
     config: FitConfig,
+    sampler: torch.Generator | None = None,
 ) -> dict[str, Float[Tensor, " images"]]:
     """The named terms of Eq. 1 for some images, each unweighted and scaled so that its sum over the clip is its mean.
 
     Args:
         prediction: one batch axis, the images `index` of the flattened (views, time) clip.
-        targets: of the same images.
+        targets: `targets_of_images` of the same images; terms without one do not apply to the clip.
+        sampler: draws the frames of terms that use a sample of them; None evaluates every frame.
     """
-    params, camera = prediction.params, prediction.camera
-    everything = problem.views * problem.time
-    points = camera.project(head.landmarks(params, problem.scheme.name))
-    observed = problem.observed_ndc.flatten(0, 1)[index]
-    confidence = problem.confidence.flatten(0, 1)[index]
-    saturating = config.landmark_penalty == "saturating"
-    squared = config.temporal_penalty == "squared"
-    # Every view constrains a code that all views share, so the prior's weight is divided by their number.
-    sharing_views = problem.views if config.identity_per == "clip" else 1
-    temporal = losses.temporal_loss(params.root_rotvec, targets.quaternion, squared=squared)
-    parts = {
-        "landmark": losses.landmark_loss(points, observed, confidence, saturating=saturating)
-        / problem.valid.sum(),
-        # The released code sums over views what Eq. 3 averages.
-        "temporal": temporal * (problem.views if squared else 1) / everything,
-        "identity_prior": losses.identity_prior(params.identity, targets.identity)
-        / (everything * sharing_views),
-        "expression_prior": losses.expression_prior(params.expression) / everything,
+    batch = Batch(
+        head=head,
+        prediction=prediction,
+        problem=problem,
+        index=index,
+        views_per_identity=problem.views if config.identity.shared == "clip" else 1,
+        sampler=sampler,
+    )
+    return {
+        term.name: term.values(batch, targets[term.name])
+        for term in config.objective.terms()
+        if term.name in targets
     }
-    if targets.expected_expression is not None:
-        shown = expression_landmarks(head, params, problem.scheme.name)
-        parts["expected_expression"] = (
-            losses.expected_expression(shown, targets.expected_expression) / everything
-        )
-    if targets.expression is not None:
-        smoothness = losses.code_smoothness(params.expression, targets.expression)
-        parts["expression_smoothness"] = smoothness / everything
-    if targets.jaw_quaternion is not None:
-        parts["jaw_smoothness"] = losses.temporal_loss(params.jaw_rotvec, targets.jaw_quaternion) / everything
-    if targets.camera is not None:
-        smoothness = losses.camera_smoothness(
-            camera.magnification, camera.position, targets.camera.magnification, targets.camera.position
-        )
-        parts["camera_smoothness"] = smoothness / everything
-    if targets.vertices is not None:
-        parts["multiview"] = (
-            losses.multiview_loss(head.vertices(params.unposed()), targets.vertices) / everything
-        )
-    if targets.appearance is not None and problem.pictures is not None:
-        colours = photometric_residuals(
-            head,
-            prediction,
-            problem.pictures.flatten(0, 1)[index],
-            targets.appearance,
-            index,
-            ConfiguredVisibility(config=config),
-        )
-        parts["photometric"] = losses.photometric_loss(*colours) / problem.valid.sum()
-    if config.pose_prior_weight > 0:
-        rotations = (params.root_rotvec, params.neck_rotvec, params.jaw_rotvec)
-        parts["pose_prior"] = losses.pose_prior(*rotations) / everything
-    return parts
 
 
 @torch.no_grad()
@@ -89,11 +90,11 @@ def clip_parts(
 ) -> dict[str, float]:
     """The loss of the whole clip, `total`, and its unweighted parts; batch axes of `prediction`: `views time`."""
     flat = prediction.flatten_batch(2)
-    images = torch.arange(problem.views * problem.time, device=problem.inputs.device)
+    images = torch.arange(problem.views * problem.time, device=problem.valid.device)
     sums: dict[str, float] = {}
-    for index in images.split(config.batch_size):
-        rows = targets.of_images(index)
+    for index in images.split(config.m_step.batches.images_at_once):
+        rows = targets_of_images(targets, index, problem.time)
         for name, values in loss_parts(head, flat[index], problem, rows, index, config).items():
             sums[name] = sums.get(name, 0.0) + float(values.sum())
-    weights = config.term_weights()
+    weights = config.objective.weights()
     return {"total": sum(weights[name] * value for name, value in sums.items()), **sums}

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from neuface.fitting.config import FitConfig
+from neuface.fitting.objective import PhotometricTerm
+from neuface.fitting.smoothing import MovingMean, MovingMedian
+from neuface.fitting.visibility import AngleAndDepth
 from studies.common.variants import ENCODER, Variant
 
 DIRECT, PAPER, OFFICIAL, BEST = "direct", "paper", "official", "best"
@@ -19,9 +22,7 @@ MAIN = (
     Variant(
         name="official_fast",
         title="official(), our step size",
-        config=FitConfig.official(
-            learning_rate=FitConfig().learning_rate, warm_up_steps=FitConfig().warm_up_steps
-        ),
+        config=FitConfig.official({"m_step.adam": FitConfig().m_step.adam}),
     ),
     Variant(name=BEST, title="best()", config=FitConfig.best()),
 )
@@ -33,23 +34,33 @@ LOSSES = (
     Variant(
         name="only_landmarks",
         title="landmarks",
-        config=FitConfig.paper(temporal_weight=0.0, multiview_weight=0.0),
+        config=FitConfig.paper({"objective.temporal": None, "objective.multiview": None}),
     ),
     Variant(
         name="with_multiview",
         title="landmarks + multi-view",
-        config=FitConfig.paper(temporal_weight=0.0),
+        config=FitConfig.paper({"objective.temporal": None}),
     ),
-    Variant(name="with_temporal", title="landmarks + temporal", config=FitConfig.paper(multiview_weight=0.0)),
+    Variant(
+        name="with_temporal",
+        title="landmarks + temporal",
+        config=FitConfig.paper({"objective.multiview": None}),
+    ),
     Variant(name=PAPER, title="all three", config=FitConfig.paper()),
 )
 """Table S1: the terms of `paper()`. With one view the multi-view term is zero, and two rows would repeat others."""
 
 SMOOTHERS = (
     Variant(name=PAPER, title="paper(), mean", config=FitConfig.paper()),
-    Variant(name="paper_median", title="paper(), median", config=FitConfig.paper(smoother="median")),
     Variant(
-        name="best_mean", title="best(), mean of 5", config=FitConfig.best(smoother="mean", temporal_window=5)
+        name="paper_median",
+        title="paper(), median",
+        config=FitConfig.paper({"e_step.smoothing": MovingMedian(window=5)}),
+    ),
+    Variant(
+        name="best_mean",
+        title="best(), mean of 5",
+        config=FitConfig.best({"e_step.smoothing": MovingMean(window=5)}),
     ),
     Variant(name=BEST, title="best(), as it is", config=FitConfig.best()),
 )
@@ -59,17 +70,23 @@ PHOTOMETRIC_UNIT = 0.1
 """Weight of the photometric term that the titles multiply. The paper gives multiples of a weight that it does not
 state; with this one the term is about as large as the landmark term at the encoder's predictions."""
 
+
+def photometric(multiple: float) -> PhotometricTerm:
+    """The term that the titles name, with the visibility of `paper()`."""
+    return PhotometricTerm(weight=multiple * PHOTOMETRIC_UNIT, visibility=AngleAndDepth())
+
+
 PHOTOMETRIC = (
     Variant(name=PAPER, title="paper()", config=FitConfig.paper()),
     Variant(
         name="paper_photo2",
         title="paper() + 2 x photometric",
-        config=FitConfig.paper(photometric_weight=2 * PHOTOMETRIC_UNIT),
+        config=FitConfig.paper({"objective.photometric": photometric(2)}),
     ),
     Variant(
         name="paper_photo5",
         title="paper() + 5 x photometric",
-        config=FitConfig.paper(photometric_weight=5 * PHOTOMETRIC_UNIT),
+        config=FitConfig.paper({"objective.photometric": photometric(5)}),
     ),
 )
 """Table S3a."""

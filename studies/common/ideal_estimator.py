@@ -41,8 +41,7 @@ def expected_shape_error_mm(case: Case, model: FaceModel, noise_px: float, *, se
         )
     seen = model_inputs(case.clip, model)
     exact = replace(seen.track, points_px=case.true_landmarks_px)
-    inputs = case.true_landmarks_px.new_zeros(*seen.usable.shape, 0, 0, 0)
-    problem = make_problem(inputs, exact, seen.crops, seen.usable)
+    problem = make_problem(exact, seen.crops, seen.usable)
     true = replace(encoder_prediction(case.clip, model, FitConfig()), params=case.truth)
     covariance = identity_covariance(model.head, true, problem, noise_px, calibration=model.calibration)
     code = case.truth.identity[0, 0]

@@ -6,17 +6,22 @@ import copy
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from jaxtyping import Float, Int
+import torch
+from jaxtyping import Int
 from torch import Tensor
 
-from neuface.encoders.predictor import Predictor
 from neuface.fitting.config import FitConfig
-from neuface.fitting.direct import FreeParameters
-from neuface.fitting.loop import predict_clip
+from neuface.fitting.parameterisation import (
+    FineTunedEncoder,
+    FreeParameters,
+    Parameterisation,
+    predict_clip,
+)
+from neuface.fitting.problem import Problem
 from neuface.frames import Clip
 from neuface.model_inputs import model_inputs
 from neuface.models import FaceModel
-from neuface.pipeline import optimize
+from neuface.pipeline import fit_clips
 from neuface.results import FitResult
 from neuface.structs import Prediction
 
@@ -59,9 +64,9 @@ class BoundedParameters(FreeParameters):
             )
         )
 
-    def forward(self, inputs: Float[Tensor, "n c h w"], index: Int[Tensor, " n"] | None = None) -> Prediction:
-        """The rows `index` (all of them when None)."""
-        free = super().forward(inputs, index)
+    def predict(self, index: Int[Tensor, " images"]) -> Prediction:
+        """The rows of these images."""
+        free = super().predict(index)
         return Prediction(
             params=replace(free.params, expression=free.params.expression.sigmoid()),
             camera=free.camera.placed(free.camera.position, free.camera.magnification.exp()),
@@ -74,15 +79,24 @@ def encoder_prediction(clip: Clip, model: FaceModel, config: FitConfig) -> Predi
     Its cameras project to the NDC of the model's crops.
     """
     encoder = copy.deepcopy(model.encoder).eval()
-    return predict_clip(encoder, model_inputs(clip, model).encoded(model.encoder), config.batch_size)
+    images = model_inputs(clip, model).encoded(model.encoder)
+    tuned = FineTunedEncoder(encoder, images.flatten(0, 1))
+    return predict_clip(tuned, (images.shape[0], images.shape[1]), config.m_step.batches.images_at_once)
 
 
 def fit_clip(
     clip: Clip, model: FaceModel, config: FitConfig, parameters: Parameters = "weights"
 ) -> FitResult:
-    """Fit a clip by `neuface.optimize`, with what the gradient moves in the place of the encoder."""
-    moved: Predictor = model.encoder
-    if parameters != "weights":
-        start = encoder_prediction(clip, model, config)
-        moved = FreeParameters(start) if parameters == "free" else BoundedParameters(start)
-    return optimize(clip, model=replace(model, encoder=moved), config=config, progress=False)
+    """Fit a clip as `neuface.optimize` does, with what the gradient moves in the place of the encoder."""
+
+    def parameterised(tuned: FineTunedEncoder, problem: Problem) -> Parameterisation:
+        if parameters == "weights":
+            return tuned
+        shape = (problem.views, problem.time)
+        start = predict_clip(tuned.copy().eval(), shape, config.m_step.batches.images_at_once)
+        return FreeParameters(start) if parameters == "free" else BoundedParameters(start)
+
+    (result,) = fit_clips(
+        [clip], model, config, torch.device("cpu"), progress=False, parameterise=parameterised
+    )
+    return result

@@ -36,10 +36,9 @@ from torch import Tensor, nn
 
 from neuface import losses
 from neuface.cropping import crop_images
-from neuface.encoders.predictor import Predictor
 from neuface.errors import InputError
 from neuface.fitting.descent import freeze_normalisation
-from neuface.fitting.direct import FreeParameters
+from neuface.fitting.parameterisation import FineTunedEncoder, FreeParameters, Parameterisation
 from neuface.frames import Clip
 from neuface.geometry.sampling import evenly_spread_indices
 from neuface.head.model import HeadModel
@@ -149,14 +148,14 @@ def gradient_maps(model: FaceModel, clip: Clip, config: GradientMapConfig | None
     images = _chosen_images(model, clip, settings.images)
     objectives = images.objectives(head)
     inputs = encoder.prepare(images.crops).detach().requires_grad_()
-    prediction = encoder(inputs, torch.arange(len(inputs), device=inputs.device))
+    prediction = encoder(inputs)
     loss = torch.stack([objective(prediction[row : row + 1]) for row, objective in enumerate(objectives)])
     (slopes,) = torch.autograd.grad(loss.sum(), inputs)
     parameters = FreeParameters(prediction, predicted_fields(prediction))
     pull = _common_pull(parameters, objectives)
     free, neural = (
-        step_maps(predictor, head, inputs.detach(), objectives, pull, settings)
-        for predictor in (parameters, encoder)
+        step_maps(parameterisation, head, objectives, pull, settings)
+        for parameterisation in (parameters, FineTunedEncoder(encoder, inputs.detach()))
     )
     return GradientMaps(
         view_time=images.view_time,
@@ -171,24 +170,22 @@ def gradient_maps(model: FaceModel, clip: Clip, config: GradientMapConfig | None
 
 
 def step_maps(
-    predictor: Predictor,
+    parameterisation: Parameterisation,
     head: HeadModel,
-    inputs: Float[Tensor, "images c h w"],
     objectives: list[Objective],
     pull: Objective,
     config: GradientMapConfig,
 ) -> StepMaps:
-    """The displacement of each image's unposed mesh by one step on the predictor's trainable parameters.
+    """The displacement of each image's unposed mesh by one step on the trainable parameters.
 
     Args:
-        inputs: the images as `Predictor.prepare` returns them, one row per image.
         objectives: the loss of each image, from its prediction alone.
         pull: the objective of the common pull, the same for every image.
         config: direction and size of the step; its number of images is ignored.
     """
     moves, shares, pulled = [], [], []
     for row, objective in enumerate(objectives):
-        step = _Step(predictor, head, inputs[row : row + 1], torch.tensor([row], device=inputs.device))
+        step = _Step(parameterisation, head, torch.tensor([row], device=head.template.device))
         loss, slope = step.slope(objective)
         direction = _direction(slope, config)
         decrease = _dot(slope, direction)
@@ -264,18 +261,19 @@ def gradient_picture(maps: GradientMaps, head: HeadModel) -> UInt8[Tensor, "h w 
 
 
 class _Step:
-    """A step on a predictor's trainable parameters, for one image."""
+    """A step on trainable parameters, for one image."""
 
     def __init__(
         self,
-        predictor: Predictor,
+        parameterisation: Parameterisation,
         head: HeadModel,
-        inputs: Float[Tensor, "1 c h w"],
         index: Int[Tensor, 1],
     ) -> None:
-        self.predictor, self.head, self.inputs, self.index = predictor, head, inputs, index
+        self.parameterisation, self.head, self.index = parameterisation, head, index
         self.weights = {
-            name: tensor.detach() for name, tensor in predictor.named_parameters() if tensor.requires_grad
+            name: tensor.detach()
+            for name, tensor in parameterisation.named_parameters()
+            if tensor.requires_grad
         }
 
     def slope(self, objective: Objective) -> tuple[Tensor, dict[str, Tensor]]:
@@ -295,7 +293,7 @@ class _Step:
         return torch.func.jvp(unposed, (self.weights,), (change,))[1]
 
     def _predict(self, weights: dict[str, Tensor]) -> Prediction:
-        return torch.func.functional_call(self.predictor, weights, (self.inputs, self.index))
+        return torch.func.functional_call(self.parameterisation, weights, (self.index,))
 
 
 def _direction(slope: dict[str, Tensor], config: GradientMapConfig) -> dict[str, Tensor]:
@@ -321,7 +319,7 @@ def _named(prediction: Prediction) -> dict[str, Tensor]:
 def _common_pull(parameters: FreeParameters, objectives: list[Objective]) -> Objective:
     """A linear objective whose slope is the mean of the images' gradients with respect to their predictions."""
     rows = len(objectives)
-    prediction = parameters(next(parameters.parameters()).new_zeros(rows, 1, 1, 1))
+    prediction = parameters.predict(torch.arange(rows, device=next(parameters.parameters()).device))
     total = torch.stack([of(prediction[row : row + 1]) for row, of in enumerate(objectives)]).sum()
     slopes = torch.autograd.grad(total, list(parameters.tensors.values()))
     mean = {name: slope.mean(0) for name, slope in zip(parameters.tensors, slopes, strict=True)}

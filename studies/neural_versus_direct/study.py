@@ -64,9 +64,10 @@ class ComparisonSettings(StudySettings):
             if not getattr(self, name):
                 raise InputError(f"ComparisonSettings.{name} must name at least one learning rate")
         images = max(self.frames, 3 * self.frames_of_three)
-        if images > self.config().batch_size:
+        batch = self.config().m_step.batches.images_at_once
+        if images > batch:
             raise InputError(
-                f"a clip of {images} images does not fit the batch of {self.config().batch_size}, with which "
+                f"a clip of {images} images does not fit the batch of {batch}, with which "
                 "every variant takes one step per pass: choose fewer frames"
             )
 

@@ -30,12 +30,15 @@ from dataclasses import dataclass, replace
 
 from neuface.errors import InputError
 from neuface.fitting.config import FitConfig
+from neuface.fitting.objective import FromEncoder
+from neuface.fitting.smoothing import MovingMean
 from neuface.models import FaceModel
 from studies.common.cases import Case
 from studies.common.runs import Run, least, run_variant
 from studies.common.variants import ENCODER, Variant, fit_clip
 
 FREE, BOUNDED, NEURAL = "free", "bounded", "neural"
+LEARNING_RATE = "m_step.adam.learning_rate"
 
 
 def comparison_config(*, max_passes: int, patience: int) -> FitConfig:
@@ -43,17 +46,17 @@ def comparison_config(*, max_passes: int, patience: int) -> FitConfig:
 
     The figures in this folder's README.md were measured with it; FitConfig's defaults have changed since.
     """
-    return FitConfig(
-        max_passes=max_passes,
-        patience=patience,
-        identity_prior_weight=1e-2,
-        expected_identity="encoder",
-        multiview_weight=2.0,
-        smoother="mean",
-        temporal_window=5,
-        bridge_gaps=False,
-        expression_smoothness_weight=0.0,
-        camera_smoothness_weight=0.0,
+    return FitConfig().changed(
+        {
+            "objective.identity_prior": FromEncoder(weight=1e-2),
+            "objective.multiview.weight": 2.0,
+            "objective.expression_smoothness": None,
+            "objective.camera_smoothness": None,
+            "e_step.smoothing": MovingMean(window=5),
+            "e_step.interpolate_missing": False,
+            "m_step.stop.max_passes": max_passes,
+            "m_step.stop.patience": patience,
+        }
     )
 
 
@@ -61,7 +64,7 @@ def with_learning_rate(variant: Variant, rate: float) -> Variant:
     """The variant with another learning rate; the variant without a fit as it is."""
     if variant.config is None:
         return variant
-    return replace(variant, config=replace(variant.config, learning_rate=rate))
+    return replace(variant, config=variant.config.changed({LEARNING_RATE: rate}))
 
 
 def all_variants(config: FitConfig) -> tuple[Variant, ...]:
@@ -137,7 +140,7 @@ def try_rates(
     trials = []
     for name, grid in grids.items():
         for rate in grid:
-            result = fit_clip(case.clip, model, replace(config, learning_rate=rate), known[name].parameters)
+            result = fit_clip(case.clip, model, config.changed({LEARNING_RATE: rate}), known[name].parameters)
             losses = result.history["total"]
             trials.append(
                 Trial(

@@ -39,7 +39,7 @@ def test_a_models_calibration_decides_how_far_the_size_follows_the_landmarks() -
             clip.frames.numpy(),
             landmarks=clip.landmarks_px.numpy(),
             model=replace(model, calibration=calibration),
-            config=FitConfig(max_passes=1),
+            config=FitConfig.best({"m_step.stop.max_passes": 1}),
             progress=False,
         )
         predicted = result.initial.params.identity.flatten(0, 1).mean(0)

@@ -25,7 +25,7 @@ from neuface.io.assets.catalogue import ASSETS_VARIABLE, SMIRK_WEIGHTS, assets_d
 from neuface.landmarks.schemes import MEDIAPIPE478
 from neuface.model_inputs import model_inputs
 
-SHORT = neuface.FitConfig(max_passes=2, learning_rate=1e-4)
+SHORT = neuface.FitConfig.best({"m_step.stop.max_passes": 2, "m_step.adam.learning_rate": 1e-4})
 FLAME_FILES = (
     "generic_model.pkl", "landmark_embedding.npy", "mediapipe_landmark_embedding.npz", "FLAME_masks.pkl",
     "head_template.obj", "l_eyelid.npy", "r_eyelid.npy",
@@ -102,7 +102,7 @@ def test_emoca_changes_only_the_chosen_network(assets: Path, clip: Clip) -> None
     assert isinstance(model.encoder, EmocaEncoder)
     assert model.crop_rule == DECA_CROP
     assert model.calibration == UNCALIBRATED
-    config = neuface.FitConfig(max_passes=1, learning_rate=1e-4)
+    config = SHORT.changed({"m_step.stop.max_passes": 1})
     result = neuface.optimize(clip, model=model, config=config, progress=False)
     before, after = result.initial.params, result.params
     assert torch.equal(before.root_rotvec, after.root_rotvec)

@@ -27,7 +27,7 @@ from neuface.structs import Crop, Prediction, WeakPerspective
 from neuface.synthetic.clips import SyntheticClip, make_talking_clip
 
 VIEWS, TIME = 3, 4
-QUICK = FitConfig(max_passes=1)
+QUICK = FitConfig.best({"m_step.stop.max_passes": 1})
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,8 @@ from dataclasses import replace
 
 import torch
 from small_problems import (
+    PASSES,
+    RATE,
     disturbed,
     problem_of,
     same,
@@ -13,9 +15,12 @@ from small_problems import (
 )
 
 from neuface.fitting.config import FitConfig
-from neuface.fitting.direct import FreeParameters, fit_direct
+from neuface.fitting.direct import fit_direct
 from neuface.fitting.loop import fit
+from neuface.fitting.parameterisation import FreeParameters
 from neuface.geometry.rotations import rotation_angle_rad
+
+COARSE, PATIENCE = "m_step.coarse_passes", "m_step.stop.patience"
 
 
 def test_coarse_comes_before_fine(tiny_head) -> None:
@@ -25,15 +30,15 @@ def test_coarse_comes_before_fine(tiny_head) -> None:
     start = disturbed(truth, 0.05)
     start = replace(start, params=replace(start.params, identity=start.params.identity - 0.4))
     problem = problem_of(head, truth)
-    coarse_only = FitConfig.direct(coarse_passes=30, max_passes=31, learning_rate=1e-2, patience=100)
+    coarse_only = FitConfig.direct({COARSE: 30, PASSES: 31, RATE: 1e-2, PATIENCE: 100})
     # max_passes leaves one pass for the second stage.
     first = fit_direct(FreeParameters(start), head, problem, coarse_only)
-    whole = fit_direct(FreeParameters(start), head, problem, replace(coarse_only, max_passes=90))
+    whole = fit_direct(FreeParameters(start), head, problem, coarse_only.changed({PASSES: 90}))
     torch.testing.assert_close(whole.prediction.camera.magnification, first.prediction.camera.magnification)
     torch.testing.assert_close(whole.prediction.camera.position, first.prediction.camera.position)
     assert not torch.equal(whole.prediction.camera.magnification, start.camera.magnification)
     assert not torch.equal(whole.prediction.params.identity, start.params.identity)
-    assert same(whole.initial, FreeParameters(start)(problem.inputs.flatten(0, 1)).unflatten_batch((1, 6)))
+    assert same(whole.initial, FreeParameters(start).predict(torch.arange(6)).unflatten_batch((1, 6)))
     assert len(whole.history["total"]) == len(whole.identity_spread) == 1 + 30 + 60
     angle = rotation_angle_rad(whole.prediction.params.root_rotvec, truth.params.root_rotvec)
     before = rotation_angle_rad(start.params.root_rotvec, truth.params.root_rotvec)
@@ -45,7 +50,7 @@ def test_direct_fitting_all_at_once_is_the_loop_with_free_parameters(tiny_head) 
     truth = turning_heads(head, 1, 5)
     start = disturbed(truth, 0.05)
     problem = problem_of(head, truth)
-    config = FitConfig.direct(coarse_passes=0, max_passes=5, learning_rate=1e-2)
+    config = FitConfig.direct({COARSE: 0, PASSES: 5, RATE: 1e-2})
     direct = fit_direct(FreeParameters(start), head, problem, config)
     looped = fit(FreeParameters(start), head, problem, config)
     assert same(direct.prediction, looped.prediction)
@@ -54,10 +59,12 @@ def test_direct_fitting_all_at_once_is_the_loop_with_free_parameters(tiny_head) 
 def test_the_progress_of_both_stages_is_one_count(tiny_head) -> None:
     head = tiny_head()
     truth = turning_heads(head, 1, 4)
-    told: list[int] = []
-    config = FitConfig.direct(coarse_passes=3, max_passes=7, learning_rate=1e-2, patience=100)
+    reported: list[int] = []
+    config = FitConfig.direct({COARSE: 3, PASSES: 7, RATE: 1e-2, PATIENCE: 100})
     start = FreeParameters(disturbed(truth, 0.05))
-    found = fit_direct(start, head, problem_of(head, truth), config, lambda number, _: told.append(number))
-    assert told == sorted(told)
-    assert told[-1] == 7
+    found = fit_direct(
+        start, head, problem_of(head, truth), config, lambda number, _: reported.append(number)
+    )
+    assert reported == sorted(reported)
+    assert reported[-1] == 7
     assert len(found.history["total"]) == 1 + 7

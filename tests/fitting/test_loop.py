@@ -8,9 +8,15 @@ from dataclasses import replace
 import pytest
 import torch
 from small_problems import (
+    BATCH,
+    PASSES,
+    RATE,
     SCHEME,
+    WARM_UP,
     camera_for,
     disturbed,
+    limited,
+    only,
     problem_of,
     same,
     silenced,
@@ -23,15 +29,18 @@ from neuface.errors import InputError
 from neuface.fitting import descent
 from neuface.fitting.config import FitConfig
 from neuface.fitting.descent import freeze_normalisation
-from neuface.fitting.direct import POSE, FreeParameters
-from neuface.fitting.loop import FitOutcome, fit, predict_clip
+from neuface.fitting.loop import FitOutcome, fit
+from neuface.fitting.objective import FromEncoder, MultiviewTerm
+from neuface.fitting.parameterisation import POSE, FineTunedEncoder, FreeParameters, predict_clip
 from neuface.fitting.problem import make_problem
-from neuface.fitting.targets import estimate_targets
-from neuface.fitting.terms import clip_parts, loss_parts
+from neuface.fitting.targets import Priors
+from neuface.fitting.terms import clip_parts, estimate_targets, loss_parts, targets_of_images
 from neuface.geometry.rotations import rotation_angle_rad, rotvec_to_quaternion, toward_hemisphere
 from neuface.head.model import HeadModel
 from neuface.landmarks.schemes import IBUG68
 from neuface.structs import Crop, HeadParams, Prediction, Track, WeakPerspective
+
+SHARED_FROM_ENCODER = FitConfig.best({"objective.identity_prior": FromEncoder()})
 
 # --- What it finds
 
@@ -39,7 +48,7 @@ from neuface.structs import Crop, HeadParams, Prediction, Track, WeakPerspective
 def test_a_known_pose_is_recovered(tiny_head) -> None:
     head = tiny_head()
     truth = turning_heads(head, 2, 6)
-    config = FitConfig(expected_identity="encoder", learning_rate=2e-2, max_passes=150)
+    config = SHARED_FROM_ENCODER.changed({RATE: 2e-2, PASSES: 150})
     outcome = fit(FreeParameters(disturbed(truth), POSE), head, problem_of(head, truth), config)
     found = outcome.prediction
     before = rotation_angle_rad(outcome.initial.params.root_rotvec, truth.params.root_rotvec)
@@ -59,9 +68,7 @@ def test_the_first_step_is_as_long_as_the_warm_up_allows(
     """Adam's first step moves every number by the step size, here a share of the largest."""
     head = tiny_head()
     truth = turning_heads(head, 1, 4)
-    config = FitConfig(
-        expected_identity="encoder", learning_rate=1e-3, max_passes=1, warm_up_steps=warm_up_steps
-    )
+    config = SHARED_FROM_ENCODER.changed({RATE: 1e-3, PASSES: 1, WARM_UP: warm_up_steps})
     outcome = fit(FreeParameters(disturbed(truth), POSE), head, problem_of(head, truth), config)
     moved = (outcome.prediction.camera.magnification - outcome.initial.camera.magnification).abs()
     assert float(moved.max()) == pytest.approx(largest_move, rel=1e-3)
@@ -70,14 +77,14 @@ def test_the_first_step_is_as_long_as_the_warm_up_allows(
 def test_the_loss_falls_and_the_best_pass_is_returned(tiny_head) -> None:
     head = tiny_head()
     truth = turning_heads(head, 2, 5)
-    config = FitConfig(expected_identity="encoder", learning_rate=5e-3, max_passes=25)
+    config = SHARED_FROM_ENCODER.changed({RATE: 5e-3, PASSES: 25})
     problem = problem_of(head, truth)
     outcome = fit(FreeParameters(disturbed(truth)), head, problem, config)
     total = outcome.history["total"]
     assert len(total) == 26
     assert total[-1] < 0.5 * total[0]
     expected = outcome.initial.params.identity.mean((0, 1))
-    targets = estimate_targets(head, outcome.prediction, problem, config, expected)
+    targets = estimate_targets(head, outcome.prediction, problem, config, Priors(identity=expected))
     returned = clip_parts(head, outcome.prediction, problem, targets, config)["total"]
     assert returned == pytest.approx(min(total), abs=1e-12)
 
@@ -89,10 +96,7 @@ def test_the_meshes_of_two_views_approach_each_other(tiny_head, random_params) -
     params = replace(head.neutral(2, 4), identity=faces.identity, expression=faces.expression)
     params = replace(params, root_rotvec=faces.root_rotvec)
     start = Prediction(params=params, camera=camera_for(params))
-    config = FitConfig(
-        landmark_weight=0.0, temporal_weight=0.0, identity_prior_weight=0.0, expression_prior_weight=0.0,
-        learning_rate=3e-2, max_passes=60,
-    )  # fmt: skip
+    config = FitConfig.best({"objective": only(multiview=MultiviewTerm()), RATE: 3e-2, PASSES: 60})
     outcome = fit(FreeParameters(start, ("identity", "expression")), head, problem_of(head, start), config)
 
     def distance(prediction: Prediction) -> float:
@@ -104,7 +108,7 @@ def test_the_meshes_of_two_views_approach_each_other(tiny_head, random_params) -
 
 def test_the_open_head_follows_landmarks(open_head: HeadModel) -> None:
     truth = turning_heads(open_head, 1, 3)
-    config = FitConfig(learning_rate=1e-2, max_passes=40, warm_up_steps=0)
+    config = FitConfig.best({RATE: 1e-2, PASSES: 40, WARM_UP: 0})
     problem = problem_of(open_head, truth, "ibug68")
     outcome = fit(FreeParameters(disturbed(truth, 0.1)), open_head, problem, config)
     assert outcome.history["landmark"][-1] < 0.1 * outcome.history["landmark"][0]
@@ -113,14 +117,14 @@ def test_the_open_head_follows_landmarks(open_head: HeadModel) -> None:
 # --- What it leaves alone
 
 
-def test_the_given_predictor_stays_as_it_is(tiny_head) -> None:
+def test_the_given_encoder_stays_as_it_is(tiny_head) -> None:
     head = tiny_head()
     truth = turning_heads(head, 1, 4)
     predictor = TinyNetwork(head).double()
     predictor.train()
     before = {name: tensor.clone() for name, tensor in predictor.state_dict().items()}
-    problem = replace(problem_of(head, truth), inputs=pictures(1, 4))
-    outcome = fit(predictor, head, problem, FitConfig(max_passes=4, learning_rate=1e-2))
+    tuned = FineTunedEncoder(predictor, pictures(1, 4))
+    outcome = fit(tuned, head, problem_of(head, truth), limited(4, 1e-2))
     assert all(torch.equal(tensor, before[name]) for name, tensor in predictor.state_dict().items())
     assert predictor.training
     assert all(parameter.requires_grad for parameter in predictor.parameters())
@@ -147,7 +151,7 @@ class TinyNetwork(Predictor):
     def prepare(self, crops: Tensor) -> Tensor:
         return crops
 
-    def forward(self, inputs: Tensor, index: Tensor | None = None) -> Prediction:
+    def forward(self, inputs: Tensor) -> Prediction:
         features = self.group_norm(self.batch_norm(self.convolution(inputs))).relu().mean((-2, -1))
         raw = 0.1 * self.linear(self.dropout(self.layer_norm(features)))
         identity, expression, root, neck, jaw, eyes, scale, offset = raw.split(self.sizes, dim=-1)
@@ -164,7 +168,7 @@ class TinyNetwork(Predictor):
 
 def pictures(views: int, time: int) -> Tensor:
     generator = torch.Generator().manual_seed(3)
-    return torch.rand(views, time, 3, 8, 8, generator=generator, dtype=torch.float64)
+    return torch.rand(views * time, 3, 8, 8, generator=generator, dtype=torch.float64)
 
 
 class Spy(TinyNetwork):
@@ -172,10 +176,10 @@ class Spy(TinyNetwork):
 
     seen: list[tuple[bool, dict[str, Tensor]]]
 
-    def forward(self, inputs: Tensor, index: Tensor | None = None) -> Prediction:
+    def forward(self, inputs: Tensor) -> Prediction:
         state = {name: tensor.clone() for name, tensor in self.state_dict().items()}
         type(self).seen.append((self.training, state))
-        return super().forward(inputs, index)
+        return super().forward(inputs)
 
 
 def test_normalisation_is_frozen_and_dropout_is_off(tiny_head) -> None:
@@ -183,8 +187,9 @@ def test_normalisation_is_frozen_and_dropout_is_off(tiny_head) -> None:
     Spy.seen = []
     predictor = Spy(head).double()
     predictor.train()
-    problem = replace(problem_of(head, turning_heads(head, 1, 6)), inputs=pictures(1, 6))
-    fit(predictor, head, problem, FitConfig(max_passes=3, learning_rate=1e-2, batch_size=2))
+    tuned = FineTunedEncoder(predictor, pictures(1, 6))
+    problem = problem_of(head, turning_heads(head, 1, 6))
+    fit(tuned, head, problem, limited(3, 1e-2).changed({BATCH: 2}))
     assert not any(training for training, _ in Spy.seen)
     first, last = Spy.seen[0][1], Spy.seen[-1][1]
     for name, tensor in first.items():
@@ -208,7 +213,7 @@ def test_every_image_is_optimised(tiny_head, batch_size: int) -> None:
     head = tiny_head()
     truth = turning_heads(head, 2, 35)
     start = disturbed(truth)
-    config = FitConfig(batch_size=batch_size, max_passes=1)
+    config = FitConfig.best({BATCH: batch_size, PASSES: 1})
     outcome = fit(FreeParameters(start), head, problem_of(head, truth), config)
     moved = (outcome.prediction.camera.position - start.camera.position).abs().amax(-1)
     assert float(moved.min()) > 0
@@ -223,9 +228,12 @@ def test_parts_do_not_depend_on_the_batch_size(tiny_head, random_params) -> None
     problem = silenced(problem_of(head, truth), [(0, 2), (1, 5)])
     current = disturbed(truth)
     targets = estimate_targets(head, current, problem, FitConfig())
-    whole = clip_parts(head, current, problem, targets, FitConfig(batch_size=1000))
-    for size in (1, 3, 14):
-        assert clip_parts(head, current, problem, targets, FitConfig(batch_size=size)) == pytest.approx(whole)
+    whole, *others = (
+        clip_parts(head, current, problem, targets, FitConfig.best({BATCH: size}))
+        for size in (1000, 1, 3, 14)
+    )
+    for parts in others:
+        assert parts == pytest.approx(whole)
 
 
 def test_parts_of_each_image_are_those_of_its_place(tiny_head, random_params) -> None:
@@ -235,19 +243,17 @@ def test_parts_of_each_image_are_those_of_its_place(tiny_head, random_params) ->
     problem = problem_of(head, turning_heads(head, 2, 5))
     targets = estimate_targets(head, current, problem, FitConfig())
     index = torch.tensor([7, 3, 0, 9])
-    parts = loss_parts(
-        head, current.flatten_batch(2)[index], problem, targets.of_images(index), index, FitConfig()
-    )
+    rows = targets_of_images(targets, index, 5)
+    parts = loss_parts(head, current.flatten_batch(2)[index], problem, rows, index, FitConfig())
     for row, (view, time) in enumerate([(1, 2), (0, 3), (0, 0), (1, 4)]):
         mesh = head.vertices(params[view, time].unposed())
-        assert targets.vertices is not None
-        apart = (mesh - targets.vertices[time]).abs().sum(-1).mean()
+        apart = (mesh - targets["multiview"].value[time]).abs().sum(-1).mean()
         torch.testing.assert_close(parts["multiview"][row], apart / 10)
         points = current.camera[view, time].project(head.landmarks(params[view, time], SCHEME))
         missed = (points - problem.observed_ndc[view, time]).abs().sum(-1).mean()
         torch.testing.assert_close(parts["landmark"][row], missed / 10)
         turn = rotvec_to_quaternion(params.root_rotvec[view, time])
-        apart = (toward_hemisphere(targets.quaternion[view, time], turn) - turn).norm()
+        apart = (toward_hemisphere(targets["temporal"].value[view, time], turn) - turn).norm()
         torch.testing.assert_close(parts["temporal"][row], apart / 10, atol=1e-6, rtol=0)
 
 
@@ -262,7 +268,7 @@ def test_a_step_is_scaled_to_the_clip_and_not_to_the_batch(
     monkeypatch.setattr(descent, "GRADIENT_NORM_LIMIT", math.inf)
 
     def moved(batch_size: int) -> Tensor:
-        config = FitConfig(batch_size=batch_size, max_passes=1, learning_rate=1e-5, warm_up_steps=0)
+        config = FitConfig.best({BATCH: batch_size, PASSES: 1, RATE: 1e-5, WARM_UP: 0})
         outcome = fit(FreeParameters(start), head, problem_of(head, truth), config)
         return outcome.prediction.camera.position - start.camera.position
 
@@ -274,13 +280,13 @@ def test_a_step_is_scaled_to_the_clip_and_not_to_the_batch(
 @pytest.mark.parametrize("batch_size", [3, 64])
 def test_the_same_seed_gives_the_same_result_to_the_bit(tiny_head, batch_size: int) -> None:
     head = tiny_head()
-    problem = replace(problem_of(head, turning_heads(head, 2, 5)), inputs=pictures(2, 5))
-    predictor = TinyNetwork(head).double()
+    problem = problem_of(head, turning_heads(head, 2, 5))
+    tuned = FineTunedEncoder(TinyNetwork(head).double(), pictures(2, 5))
 
     def run(seed: int) -> FitOutcome:
         torch.rand(5)  # The global generator must not matter.
-        config = FitConfig(max_passes=4, learning_rate=1e-2, batch_size=batch_size, seed=seed)
-        return fit(predictor, head, problem, config)
+        config = limited(4, 1e-2).changed({BATCH: batch_size, "seed": seed})
+        return fit(tuned, head, problem, config)
 
     first, second, other = run(1), run(1), run(2)
     assert same(first.prediction, second.prediction)
@@ -298,7 +304,7 @@ def test_problems_are_in_crop_units_and_silence_bad_frames() -> None:
     landmarks = Track(points_px=points, confidence=torch.full((1, 2, 2), 0.5), scheme=IBUG68)
     crops = Crop(T_crop_frame=torch.eye(3).expand(1, 2, 3, 3), size_px=100)
     valid = torch.tensor([[True, False]])
-    problem = make_problem(torch.zeros(1, 2, 1, 1, 1), landmarks, crops, valid)
+    problem = make_problem(landmarks, crops, valid)
     torch.testing.assert_close(problem.observed_ndc[0, 0], torch.tensor([[0.0, 0.0], [1.0, -1.0]]))
     torch.testing.assert_close(problem.confidence, torch.tensor([[[0.5, 0.5], [0.0, 0.0]]]))
     assert (problem.views, problem.time) == (1, 2)
@@ -310,7 +316,7 @@ def test_predictions_are_put_together_in_order(tiny_head, random_params) -> None
     pieces = [whole[:3], whole[3:5], whole[5:]]
     assert same(Prediction.cat(pieces), whole)
     clip = turning_heads(tiny_head(), 2, 5)
-    asked = predict_clip(FreeParameters(clip), torch.zeros(2, 5, 1, 1, 1), batch_size=3)
+    asked = predict_clip(FreeParameters(clip), (2, 5), 3)
     assert same(asked, clip)
 
 
@@ -318,7 +324,7 @@ def test_free_parameters_move_only_what_is_named(tiny_head) -> None:
     truth = turning_heads(tiny_head(), 2, 3)
     free = FreeParameters(truth, ("jaw_rotvec", "scale"))
     assert {name for name, _ in free.named_parameters()} == {"tensors.jaw_rotvec", "tensors.scale"}
-    picked = free(torch.zeros(2, 1, 1, 1), torch.tensor([4, 1]))
+    picked = free.predict(torch.tensor([4, 1]))
     torch.testing.assert_close(picked.params.root_rotvec, truth.params.root_rotvec.flatten(0, 1)[[4, 1]])
     with pytest.raises(InputError, match=r"unknown parameters \['nose'\]"):
         FreeParameters(truth, ("nose",))

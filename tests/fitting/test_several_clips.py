@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 from small_problems import (
-    AS_ANSWERED,
+    AS_PREDICTED,
     disturbed,
     problem_of,
     turning_heads,
@@ -16,8 +14,7 @@ from small_problems import (
 from neuface.errors import InputError
 from neuface.fitting.config import FitConfig
 from neuface.fitting.problem import join_problems
-from neuface.fitting.targets import estimate_targets
-from neuface.fitting.terms import clip_parts
+from neuface.fitting.terms import clip_parts, estimate_targets
 from neuface.structs import Prediction
 
 
@@ -37,7 +34,9 @@ def test_the_objective_of_joined_clips_is_the_mean_of_theirs(tiny_head) -> None:
     head = tiny_head()
     truths = [turning_heads(head, 1, 6), turning_heads(head, 1, 6)]
     predictions = [disturbed(truth, seed=number) for number, truth in enumerate(truths)]
-    config = replace(AS_ANSWERED, expression_smoothness_weight=0.5, camera_smoothness_weight=0.5)
+    config = AS_PREDICTED.changed(
+        {"objective.expression_smoothness.weight": 0.5, "objective.camera_smoothness.weight": 0.5}
+    )
     problems = [problem_of(head, truth) for truth in truths]
 
     def parts(prediction: Prediction, problem) -> dict[str, float]:
@@ -54,14 +53,14 @@ def test_the_objective_of_joined_clips_is_the_mean_of_theirs(tiny_head) -> None:
         assert value == pytest.approx((alone[0][name] + alone[1][name]) / 2, abs=1e-12), name
 
 
-def test_every_camera_is_a_witness_of_a_shared_identity(tiny_head) -> None:
-    """What is expected of a code that two views share weighs half; codes of single images have one witness each."""
+def test_the_prior_of_a_shared_identity_is_divided_by_the_views(tiny_head) -> None:
+    """Each of two views constrains a code that they share; a code of its own is constrained by one."""
     head = tiny_head()
     truth = turning_heads(head, 2, 3)
     problem = problem_of(head, truth)
     found = {}
     for per in ("clip", "image"):
-        config = FitConfig(identity_per=per)
+        config = FitConfig.best({"identity.shared": per})
         found[per] = clip_parts(head, truth, problem, estimate_targets(head, truth, problem, config), config)
     deviation = float(truth.params.identity.square().mean())
     assert found["image"]["identity_prior"] == pytest.approx(deviation)

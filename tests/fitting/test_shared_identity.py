@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 import torch
+from small_problems import BATCH, PASSES, RATE
 
-from neuface.fitting.config import FitConfig
-from neuface.fitting.direct import FreeParameters
+from neuface.fitting.config import FitConfig, Identity
 from neuface.fitting.loop import fit
+from neuface.fitting.objective import FromEncoder, FromPopulation
+from neuface.fitting.parameterisation import FreeParameters
 from neuface.fitting.problem import Problem
 from neuface.fitting.shared_identity import shared_identity
 from neuface.head.model import HeadModel
@@ -18,10 +21,10 @@ from neuface.landmarks.schemes import MEDIAPIPE478
 from neuface.structs import Prediction, WeakPerspective
 
 VIEWS, TIME = 2, 4
-FREE = FitConfig(identity_per="image", hold_size=False, expected_identity="encoder")
-SHARED = replace(FREE, identity_per="clip")
-HELD = replace(FREE, hold_size=True)
-BOTH = replace(HELD, identity_per="clip")
+FREE = Identity(shared="image", fix_scale=False)
+SHARED = Identity(shared="clip", fix_scale=False)
+FIXED = Identity(shared="image", fix_scale=True)
+BOTH = Identity(shared="clip", fix_scale=True)
 
 
 def predictions(head: HeadModel, seed: int = 0) -> Prediction:
@@ -55,16 +58,18 @@ def test_a_shared_code_is_the_mean_over_images_with_landmarks(tiny_head) -> None
     assert torch.equal(found.params.root_rotvec, later.params.root_rotvec)
 
 
-@pytest.mark.parametrize("config", [HELD, BOTH])
-def test_the_size_is_kept_by_the_smallest_change_of_the_code(tiny_head, config: FitConfig) -> None:
+@pytest.mark.parametrize("identity", [FIXED, BOTH])
+def test_the_size_is_kept_by_the_smallest_change_of_the_code(tiny_head, identity: Identity) -> None:
     head = tiny_head()
     initial, later = predictions(head), predictions(head, seed=1)
-    found = shared_identity(head, initial, VALID, config).of_clip(later).params.identity
+    found = shared_identity(head, initial, VALID, identity).of_clip(later).params.identity
     size = head.log_size(initial.params.identity)[VALID].mean()
     torch.testing.assert_close(head.log_size(found), size.expand(VIEWS, TIME))
     # No other code of that size is nearer: the difference is along the gradient of the size.
     free = (
-        shared_identity(head, initial, VALID, replace(config, hold_size=False)).of_clip(later).params.identity
+        shared_identity(head, initial, VALID, replace(identity, fix_scale=False))
+        .of_clip(later)
+        .params.identity
     )
     growth = head.log_size(torch.eye(head.num_identity, dtype=free.dtype))
     moved = (found - free).flatten(0, 1)
@@ -72,20 +77,20 @@ def test_the_size_is_kept_by_the_smallest_change_of_the_code(tiny_head, config: 
     torch.testing.assert_close(moved, along)
 
 
-@pytest.mark.parametrize("config", [FREE, BOTH])
-def test_the_camera_compensates_for_the_size_of_the_prior_mean(tiny_head, config: FitConfig) -> None:
+@pytest.mark.parametrize("identity", [FREE, BOTH])
+def test_the_camera_compensates_for_the_size_of_the_prior_mean(tiny_head, identity: Identity) -> None:
     head = tiny_head()
     initial, later = predictions(head), predictions(head, seed=1)
     mean = initial.params.identity[VALID].mean(0)
     expected = mean + torch.linspace(-3, 2, head.num_identity).to(mean)
     growth = float(head.log_size(expected) - head.log_size(mean))
     assert abs(growth) > 0.01
-    shape = shared_identity(head, initial, VALID, config, expected)
+    shape = shared_identity(head, initial, VALID, identity, None, expected)
     start = shape.of_clip(initial)
     torch.testing.assert_close(start.params.identity[VALID].mean(0), expected)
     torch.testing.assert_close(start.camera.magnification, initial.camera.magnification * math.exp(-growth))
     assert torch.equal(start.camera.position, initial.camera.position)
-    if config.hold_size:
+    if identity.fix_scale:
         size = head.log_size(shape.of_clip(later).params.identity)
         torch.testing.assert_close(size, head.log_size(expected).expand(VIEWS, TIME))
 
@@ -94,10 +99,10 @@ def test_the_population_is_expected_without_a_move_of_the_start(tiny_head) -> No
     """As in Eq. 5: the fit starts at the encoder's predictions, and the prior's mean is the population's."""
     head = tiny_head()
     initial = predictions(head)
-    shape = shared_identity(head, initial, VALID, replace(FREE, expected_identity="population"))
+    shape = shared_identity(head, initial, VALID, FREE, FromPopulation())
     assert torch.equal(shape.prior_mean, torch.zeros(head.num_identity, dtype=shape.prior_mean.dtype))
     assert torch.equal(shape.of_clip(initial).params.identity, initial.params.identity)
-    held = shared_identity(head, initial, VALID, replace(HELD, expected_identity="population"))
+    held = shared_identity(head, initial, VALID, FIXED, FromPopulation())
     size = head.log_size(initial.params.identity)[VALID].mean()
     found = head.log_size(held.of_clip(initial).params.identity)
     torch.testing.assert_close(found, size.expand(VIEWS, TIME))
@@ -121,23 +126,22 @@ def test_a_batch_has_the_value_and_the_gradient_of_the_clip(tiny_head) -> None:
     assert float(found[1, 2].abs().max()) == 0
 
 
-@pytest.mark.parametrize("weight", [0.0, 10.0])
-def test_what_landmarks_do_not_observe_stays_as_predicted(tiny_head, weight: float) -> None:
+@pytest.mark.parametrize("prior", [None, FromEncoder(weight=10.0)])
+def test_what_landmarks_do_not_observe_stays_as_predicted(tiny_head, prior: FromEncoder | None) -> None:
     """Landmarks pull the identity away: the prior keeps it near the initial predictions, not near zero."""
     head = tiny_head()
     start = predictions(head)
     points = start.camera.project(head.landmarks(head.neutral(VIEWS, TIME), "mediapipe478"))
     problem = Problem(
-        inputs=torch.zeros(VIEWS, TIME, 1, 1, 1, dtype=points.dtype),
         observed_ndc=points,
         confidence=torch.ones(points.shape[:-1], dtype=points.dtype),
         valid=VALID,
         scheme=MEDIAPIPE478,
     )
-    config = replace(SHARED, learning_rate=0.02, max_passes=60, identity_prior_weight=weight)
+    config = FitConfig(identity=SHARED).changed({"objective.identity_prior": prior, RATE: 0.02, PASSES: 60})
     found = fit(FreeParameters(start, ("identity",)), head, problem, config).prediction.params.identity[0, 0]
     moved = float((found - start.params.identity[VALID].mean(0)).abs().max())
-    assert moved < 0.01 if weight else moved > 0.1
+    assert moved < 0.01 if prior else moved > 0.1
 
 
 def test_part_of_a_clip_moves_the_shared_code_by_what_it_moved(tiny_head) -> None:
@@ -165,23 +169,23 @@ def test_a_fit_returns_one_identity_of_the_initial_size(tiny_head, batch_size: i
         start, params=replace(start.params, identity=torch.full_like(start.params.identity, 0.6))
     )
     valid = torch.ones(VIEWS, TIME, dtype=torch.bool)
-    truth = shared_identity(head, start, valid, HELD).of_clip(wanted)
+    truth = shared_identity(head, start, valid, FIXED).of_clip(wanted)
     points = truth.camera.project(head.landmarks(truth.params, "mediapipe478"))
     problem = Problem(
-        inputs=torch.zeros(VIEWS, TIME, 1, 1, 1, dtype=points.dtype),
         observed_ndc=points,
         confidence=torch.ones(points.shape[:-1], dtype=points.dtype),
         valid=valid,
         scheme=MEDIAPIPE478,
     )
-    config = replace(
-        BOTH,
-        learning_rate=0.02,
-        max_passes=150,
-        batch_size=batch_size,
-        temporal_weight=0.0,
-        multiview_weight=0.0,
-        identity_prior_weight=0.0,
+    config = FitConfig(identity=BOTH).changed(
+        {
+            "objective.temporal": None,
+            "objective.multiview": None,
+            "objective.identity_prior": None,
+            RATE: 0.02,
+            PASSES: 150,
+            BATCH: batch_size,
+        }
     )
     outcome = fit(FreeParameters(start), head, problem, config)
     identity = outcome.prediction.params.identity
@@ -192,15 +196,15 @@ def test_a_fit_returns_one_identity_of_the_initial_size(tiny_head, batch_size: i
     assert torch.equal(outcome.initial.params.identity, start.params.identity)
 
 
-@pytest.mark.parametrize("identity_per", ["clip", "first", "image"])
-def test_the_fit_starts_at_the_expected_code(tiny_head, identity_per: str) -> None:
+@pytest.mark.parametrize("shared", ["clip", "first", "image"])
+def test_the_fit_starts_at_the_expected_code(tiny_head, shared: Literal["clip", "first", "image"]) -> None:
     """All codes are shifted alike: the shared one becomes the prior's mean, differences between images stay."""
     head = tiny_head()
     initial = predictions(head)
     expected = torch.linspace(-1, 1, head.num_identity).double()
-    shape = shared_identity(head, initial, VALID, replace(FREE, identity_per=identity_per), expected)
+    shape = shared_identity(head, initial, VALID, replace(FREE, shared=shared), None, expected)
     found = shape.of_clip(initial).params.identity
-    if identity_per == "image":
+    if shared == "image":
         torch.testing.assert_close(found[VALID].mean(0), expected)
         torch.testing.assert_close(found.diff(dim=1), initial.params.identity.diff(dim=1))
     else:

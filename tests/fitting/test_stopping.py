@@ -7,15 +7,24 @@ from dataclasses import replace
 
 import pytest
 import torch
-from small_problems import AS_ANSWERED, disturbed, problem_of, same, silenced, turning_heads
+from small_problems import (
+    AS_PREDICTED,
+    BATCH,
+    PASSES,
+    RATE,
+    disturbed,
+    problem_of,
+    same,
+    silenced,
+    turning_heads,
+)
 from torch import Tensor
 
 from neuface.errors import InputError
-from neuface.fitting.config import FitConfig
-from neuface.fitting.direct import FreeParameters
+from neuface.fitting.config import FitConfig, Stop
 from neuface.fitting.loop import fit
-from neuface.fitting.targets import estimate_targets
-from neuface.fitting.terms import clip_parts, loss_parts
+from neuface.fitting.parameterisation import FreeParameters
+from neuface.fitting.terms import clip_parts, estimate_targets, loss_parts, targets_of_images
 from neuface.geometry.rotations import rotation_angle_rad
 from neuface.structs import Outcome, Prediction
 
@@ -26,10 +35,16 @@ from neuface.structs import Outcome, Prediction
 def test_the_history_adds_up(tiny_head, views: int) -> None:
     head = tiny_head()
     truth = turning_heads(head, views, 5)
-    config = FitConfig(
-        max_passes=5, landmark_weight=1.5, temporal_weight=0.7, multiview_weight=3.0,
-        identity_prior_weight=0.2, expression_prior_weight=0.1,
-    )  # fmt: skip
+    config = FitConfig.best(
+        {
+            "objective.landmark.weight": 1.5,
+            "objective.temporal.weight": 0.7,
+            "objective.multiview.weight": 3.0,
+            "objective.identity_prior.weight": 0.2,
+            "objective.expression_prior.weight": 0.1,
+            PASSES: 5,
+        }
+    )
     reported: list[tuple[int, dict[str, float]]] = []
     outcome = fit(
         FreeParameters(disturbed(truth)),
@@ -40,7 +55,7 @@ def test_the_history_adds_up(tiny_head, views: int) -> None:
     )
     history = outcome.history
     assert ("multiview" in history) == (views == 2)
-    weights = config.term_weights()
+    weights = config.objective.weights()
     for number, total in enumerate(history["total"]):
         parts = sum(weights[name] * values[number] for name, values in history.items() if name != "total")
         assert parts == pytest.approx(total, abs=1e-12)
@@ -51,7 +66,7 @@ def test_the_history_adds_up(tiny_head, views: int) -> None:
 def test_it_stops_when_nothing_improves(tiny_head) -> None:
     head = tiny_head()
     truth = turning_heads(head, 1, 4)
-    config = FitConfig(max_passes=50, patience=2, step_size_drops=1, learning_rate=1e-6)
+    config = FitConfig.best({"m_step.stop": Stop(max_passes=50, patience=2, step_size_drops=1), RATE: 1e-6})
     outcome = fit(FreeParameters(truth), head, problem_of(head, truth), config)
     assert outcome.outcome is Outcome.CONVERGED
     # The first pass sets the mark, two without progress lower the step size, two more end it.
@@ -64,7 +79,12 @@ def test_it_stops_when_nothing_improves(tiny_head) -> None:
 def test_it_stops_at_the_pass_limit(tiny_head) -> None:
     head = tiny_head()
     truth = turning_heads(head, 1, 4)
-    outcome = fit(FreeParameters(disturbed(truth)), head, problem_of(head, truth), FitConfig(max_passes=3))
+    outcome = fit(
+        FreeParameters(disturbed(truth)),
+        head,
+        problem_of(head, truth),
+        FitConfig.best({"m_step.stop.max_passes": 3}),
+    )
     assert outcome.outcome is Outcome.PASS_LIMIT
     assert len(outcome.history["total"]) == 4
 
@@ -74,8 +94,8 @@ class Exploding(FreeParameters):
 
     reach = 0.0
 
-    def forward(self, inputs: Tensor, index: Tensor | None = None) -> Prediction:
-        prediction = super().forward(inputs, index)
+    def predict(self, index: Tensor) -> Prediction:
+        prediction = super().predict(index)
         start = self._start.camera.position
         moved = (self.tensors["offset"] - start).abs().max().item()
         if moved <= self.reach:
@@ -94,7 +114,7 @@ def test_it_stops_when_the_loss_is_infinite(tiny_head, reach: float, max_passes:
     truth = turning_heads(head, 1, 4)
     predictor = Exploding(disturbed(truth))
     predictor.reach = reach
-    outcome = fit(predictor, head, problem_of(head, truth), replace(AS_ANSWERED, max_passes=max_passes))
+    outcome = fit(predictor, head, problem_of(head, truth), AS_PREDICTED.changed({PASSES: max_passes}))
     assert outcome.outcome is Outcome.DIVERGED
     assert not math.isfinite(outcome.history["total"][-1])
     assert all(math.isfinite(value) for value in outcome.history["total"][:-1])
@@ -108,7 +128,7 @@ def test_a_prediction_that_is_infinite_from_the_start_is_returned(tiny_head) -> 
     truth = turning_heads(head, 1, 4)
     predictor = Exploding(truth)
     predictor.reach = -1.0
-    outcome = fit(predictor, head, problem_of(head, truth), FitConfig(max_passes=5))
+    outcome = fit(predictor, head, problem_of(head, truth), FitConfig.best({"m_step.stop.max_passes": 5}))
     assert outcome.outcome is Outcome.DIVERGED
     assert len(outcome.history["total"]) == 1
 
@@ -125,7 +145,8 @@ def test_frames_without_landmarks_follow_the_other_terms_only(tiny_head) -> None
     root = start.params.root_rotvec.flatten(0, 1).requires_grad_()
     flat = start.flatten_batch(2)
     flat = replace(flat, params=replace(flat.params, root_rotvec=root))
-    parts = loss_parts(head, flat, problem, targets.of_images(torch.arange(6)), torch.arange(6), FitConfig())
+    index = torch.arange(6)
+    parts = loss_parts(head, flat, problem, targets_of_images(targets, index, 6), index, FitConfig())
     (from_landmarks,) = torch.autograd.grad(parts["landmark"].sum(), root, retain_graph=True)
     (from_time,) = torch.autograd.grad(parts["temporal"].sum(), root)
     has_gradient = from_landmarks.abs().amax(-1) > 0
@@ -140,7 +161,7 @@ def test_a_frame_without_landmarks_follows_its_neighbours(tiny_head) -> None:
     turn = truth.params.root_rotvec.clone()
     turn[0, 3, 1] += 0.4
     start = replace(truth, params=replace(truth.params, root_rotvec=turn))
-    config = FitConfig(learning_rate=1e-2, max_passes=120)
+    config = FitConfig.best({RATE: 1e-2, PASSES: 120})
     outcome = fit(FreeParameters(start, ("root_rotvec",)), head, problem, config)
     angle = rotation_angle_rad(outcome.prediction.params.root_rotvec, truth.params.root_rotvec)
     assert float(angle[0, 3]) < 0.1
@@ -152,7 +173,7 @@ def test_the_landmark_term_is_the_mean_over_valid_images(tiny_head) -> None:
     problem = silenced(problem_of(head, truth), [(0, 0), (0, 4)])
     problem = replace(problem, observed_ndc=problem.observed_ndc + torch.tensor([0.25, -0.5]))
     targets = estimate_targets(head, truth, problem, FitConfig())
-    parts = clip_parts(head, truth, problem, targets, FitConfig(batch_size=2))
+    parts = clip_parts(head, truth, problem, targets, FitConfig.best({BATCH: 2}))
     assert parts["landmark"] == pytest.approx(0.75)
 
 

@@ -13,13 +13,15 @@ from scipy.spatial.transform import Rotation
 from small_problems import merged_mesh, targets_of
 from torch import Tensor
 
-from neuface.fitting import targets as targets_module
+from neuface.fitting import objective as objective_module
 from neuface.fitting.config import FitConfig
-from neuface.fitting.targets import merge_views, vertex_confidence
+from neuface.fitting.merging import merge_views
+from neuface.fitting.smoothing import LocalQuadratic
+from neuface.fitting.visibility import AngleOrDepth
 from neuface.geometry.rotations import rotvec_to_quaternion
 from neuface.geometry.smoothing import smooth_quaternions
 
-CONFIG = FitConfig()
+VISIBILITY = AngleOrDepth()
 
 
 def slow_confidence(
@@ -47,8 +49,7 @@ def slow_confidence(
 def test_confidence_on_a_ball_equals_its_slow_twin(ball, angle_deg: float, depth_m: float) -> None:
     points, faces = ball(11, 14)
     turned = 0.1 * points @ torch.from_numpy(Rotation.from_rotvec([0.3, 0.2, 0.1]).as_matrix()).mT + 0.5
-    config = FitConfig(visible_angle_deg=angle_deg, visible_depth_m=depth_m)
-    found = vertex_confidence(turned, faces, config).numpy()
+    found = AngleOrDepth(angle_deg=angle_deg, depth_m=depth_m).weights(turned, faces).numpy()
     expected = slow_confidence(turned.numpy(), faces.numpy(), angle_deg, depth_m)
     np.testing.assert_allclose(found, expected, atol=1e-12)
     assert 0 < (found > 0).sum() < len(found) / 1.5
@@ -56,11 +57,11 @@ def test_confidence_on_a_ball_equals_its_slow_twin(ball, angle_deg: float, depth
 
 def test_both_tests_hide_a_vertex(ball) -> None:
     points, faces = ball(15, 20)
-    found = vertex_confidence(0.1 * points, faces, CONFIG)
+    found = VISIBILITY.weights(0.1 * points, faces)
     height = points[:, 2]
     assert bool((found[height > 0.36] > 0).all())
     assert bool((found[height < 0.25] == 0).all())
-    deep = vertex_confidence(0.1 * points, faces, FitConfig(visible_depth_m=0.05))
+    deep = AngleOrDepth(depth_m=0.05).weights(0.1 * points, faces)
     assert bool((deep[height < 0.49] == 0).all())
     assert bool((deep[height > 0.51] > 0).all())
 
@@ -68,10 +69,10 @@ def test_both_tests_hide_a_vertex(ball) -> None:
 def test_confidence_of_a_batch_is_that_of_its_meshes(tiny_head, random_params) -> None:
     head = tiny_head()
     meshes = head.vertices(random_params(head, 2, 3))
-    together = vertex_confidence(meshes, head.faces, CONFIG)
+    together = VISIBILITY.weights(meshes, head.faces)
     for view in range(2):
         for time in range(3):
-            alone = vertex_confidence(meshes[view, time], head.faces, CONFIG)
+            alone = VISIBILITY.weights(meshes[view, time], head.faces)
             torch.testing.assert_close(together[view, time], alone)
 
 
@@ -113,7 +114,7 @@ def test_a_hidden_vertex_does_not_move_the_merged_mesh(ball) -> None:
     front = 0.1 * points
     aside = front @ torch.from_numpy(Rotation.from_rotvec([0.0, 1.2, 0.0]).as_matrix()).mT
     posed = torch.stack((front, aside))[:, None]
-    confidence = vertex_confidence(posed, faces, CONFIG)
+    confidence = VISIBILITY.weights(posed, faces)
     hidden = (confidence[1, 0] == 0) & (confidence[0, 0] > 0)
     seen = (confidence > 0).all(0)[0]
     assert bool(hidden.any())
@@ -174,9 +175,11 @@ def test_frames_that_no_view_knows_are_merged_from_all(tiny_head, random_params)
 def test_a_single_view_has_nothing_to_agree_with(tiny_head, random_params) -> None:
     head = tiny_head()
     one = targets_of(head, random_params(head, 1, 4))
-    assert one.vertices is None
-    unweighted = targets_of(head, random_params(head, 2, 4), config=FitConfig(multiview_weight=0.0))
-    assert unweighted.vertices is None
+    assert "multiview" not in one
+    without = targets_of(
+        head, random_params(head, 2, 4), config=FitConfig.best({"objective.multiview": None})
+    )
+    assert "multiview" not in without
 
 
 @pytest.mark.parametrize("meshes", [1, 2, 5, 14])
@@ -184,18 +187,20 @@ def test_chunks_do_not_matter(tiny_head, random_params, monkeypatch: pytest.Monk
     head = tiny_head()
     params, valid = random_params(head, 2, 7), torch.rand(2, 7) < 0.8
     whole = targets_of(head, params, valid)
-    monkeypatch.setattr(targets_module, "MESHES_PER_CHUNK", meshes)
+    monkeypatch.setattr(objective_module, "MESHES_PER_CHUNK", meshes)
     pieces = targets_of(head, params, valid)
-    torch.testing.assert_close(pieces.vertices, whole.vertices)
-    torch.testing.assert_close(pieces.quaternion, whole.quaternion)
+    for name in ("multiview", "temporal"):
+        torch.testing.assert_close(pieces[name].value, whole[name].value)
 
 
 def test_orientations_are_smoothed_per_view_over_the_whole_clip(tiny_head, random_params) -> None:
     head = tiny_head()
     params = random_params(head, 2, 100, scale=0.5)
-    found = targets_of(head, params).quaternion
+    found = targets_of(head, params)["temporal"].value
+    smoothing = FitConfig().e_step.smoothing
+    assert isinstance(smoothing, LocalQuadratic)
     for view in range(2):
         alone: Tensor = smooth_quaternions(
-            rotvec_to_quaternion(params.root_rotvec[view]), CONFIG.temporal_window, CONFIG.smoother
+            rotvec_to_quaternion(params.root_rotvec[view]), smoothing.window, smoothing.kind
         )
         torch.testing.assert_close(found[view], alone)

@@ -6,13 +6,11 @@ field's type allows, so a file cannot choose what is constructed.
 
 from __future__ import annotations
 
-import types
-from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
-from functools import cache
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin
 
 from neuface.errors import InputError
+from neuface.settings import dataclasses_of, field_types, options_of
 
 ValueT = TypeVar("ValueT")
 KIND = "kind"
@@ -33,16 +31,6 @@ def as_plain(value: Any) -> Any:
     return value
 
 
-def prepare(kind: type) -> None:
-    """Resolve the annotations of a dataclass and of those that its fields may hold.
-
-    Resolving them evaluates code of this package: done on import, nothing is evaluated while a file is read.
-    """
-    for hint in _field_types(kind).values():
-        for held in _dataclasses_of(hint):
-            prepare(held)
-
-
 def from_plain(kind: type[ValueT], plain: Any) -> ValueT:
     """The value of class `kind` that `as_plain` made this of.
 
@@ -55,12 +43,12 @@ def from_plain(kind: type[ValueT], plain: Any) -> ValueT:
 def _built(hint: Any, plain: Any, place: str) -> Any:
     if isinstance(plain, dict):
         name = plain.get(KIND)
-        chosen = {found.__name__: found for found in _dataclasses_of(hint)}.get(str(name))
+        chosen = {found.__name__: found for found in dataclasses_of(hint)}.get(str(name))
         if chosen is None:
             raise InputError(
                 f"{place} is of the kind {name!r}, which this version of neuface does not have here"
             )
-        hints = _field_types(chosen)
+        hints = field_types(chosen)
         known = {item.name for item in fields(chosen) if item.init}
         if known != plain.keys() - {KIND}:
             different = sorted(known ^ (plain.keys() - {KIND}))
@@ -69,30 +57,7 @@ def _built(hint: Any, plain: Any, place: str) -> Any:
             )
         return chosen(**{item: _built(hints[item], plain[item], f"{place}.{item}") for item in sorted(known)})
     if isinstance(plain, list):
-        inner = next((get_args(option) for option in _options(hint) if get_origin(option) is tuple), ())
+        inner = next((get_args(option) for option in options_of(hint) if get_origin(option) is tuple), ())
         item_hint = inner[0] if inner else Any
         return tuple(_built(item_hint, item, place) for item in plain)
     return plain
-
-
-@cache
-def _field_types(kind: type) -> dict[str, Any]:
-    return get_type_hints(kind)
-
-
-def _options(hint: Any) -> Iterator[Any]:
-    """The members of a union, or the type itself."""
-    if get_origin(hint) in (Union, types.UnionType):
-        for option in get_args(hint):
-            yield from _options(option)
-    else:
-        yield hint
-
-
-def _dataclasses_of(hint: Any) -> Iterator[type]:
-    """The dataclasses that a field of this type may hold, derived ones included."""
-    for option in _options(hint):
-        if isinstance(option, type) and is_dataclass(option):
-            yield option
-            for derived in option.__subclasses__():
-                yield from _dataclasses_of(derived)

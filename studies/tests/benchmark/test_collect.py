@@ -13,7 +13,7 @@ import torch
 from data_folders import DATA, needs
 
 from neuface.errors import InputError
-from neuface.fitting.config import FitConfig
+from neuface.fitting.config import DirectFit, FitConfig
 from studies.benchmark.__main__ import main
 from studies.benchmark.clips import RealClip, RenderedClip, benchmark_clips
 from studies.benchmark.collect import collect, jobs_of, one_per_variant, variants_for
@@ -46,8 +46,10 @@ TINY = BenchmarkSettings(
 def shortened(variant: Variant) -> Variant:
     if variant.config is None:
         return variant
-    coarse = 1 if variant.config.coarse_passes else 0
-    return replace(variant, config=replace(variant.config, max_passes=2, patience=2, coarse_passes=coarse))
+    quick = {"m_step.stop.max_passes": 2, "m_step.stop.patience": 2}
+    if isinstance(variant.config.m_step, DirectFit):
+        quick["m_step.coarse_passes"] = 1
+    return replace(variant, config=variant.config.changed(quick))
 
 
 SHORT = tuple(shortened(variant) for variant in MAIN if variant.name != "official_fast")

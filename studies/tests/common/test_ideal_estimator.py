@@ -38,7 +38,6 @@ def problem_of(head: HeadModel, truth: Prediction, noise_ndc: float = 0.0, seed:
     points = truth.camera.project(head.landmarks(truth.params, "ibug68"))
     noise = noise_ndc * torch.randn(points.shape, generator=torch.Generator().manual_seed(seed)).to(points)
     return Problem(
-        inputs=points.new_zeros(*points.shape[:2], 0, 0, 0),
         observed_ndc=points + noise,
         confidence=torch.ones_like(points[..., 0]),
         valid=torch.ones(points.shape[:2], dtype=torch.bool),

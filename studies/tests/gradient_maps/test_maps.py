@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from neuface import losses
 from neuface.encoders.predictor import Predictor
 from neuface.errors import InputError
-from neuface.fitting.direct import FreeParameters
+from neuface.fitting.parameterisation import FreeParameters
 from neuface.frames import Clip
 from neuface.head.model import HeadModel
 from neuface.models import FaceModel
@@ -57,7 +58,7 @@ class LinearPredictor(Predictor):
     def prepare(self, crops: Tensor) -> Tensor:
         return crops
 
-    def forward(self, inputs: Tensor, index: Tensor | None = None) -> Prediction:
+    def forward(self, inputs: Tensor) -> Prediction:
         scale, offset, root, identity, expression = self.outer(
             torch.tanh(self.inner(inputs.flatten(1)))
             if isinstance(self.inner, nn.Linear)
@@ -110,8 +111,7 @@ def no_pull(prediction: Prediction) -> Tensor:
 def free_steps(
     start: Prediction, head: HeadModel, objectives: list[Objective], config: GradientMapConfig = ONE_PERCENT
 ) -> StepMaps:
-    inputs = torch.zeros(len(objectives), 1, 1, 1).double()
-    return step_maps(FreeParameters(start, MOVED), head, inputs, objectives, no_pull, config)
+    return step_maps(FreeParameters(start, MOVED), head, objectives, no_pull, config)
 
 
 def with_values(start: Prediction, row: int, values: Tensor) -> Prediction:
@@ -278,7 +278,7 @@ def test_free_parameters_are_those_that_the_network_predicts(model: FaceModel) -
 def test_clips_without_landmarks_and_frozen_encoders_are_refused(model: FaceModel, clip: Clip) -> None:
     with pytest.raises(InputError, match="no frame of the clip has landmarks"):
         gradient_maps(model, replace(clip, track=clip.track.map_tensors(torch.zeros_like)))
-    frozen = replace(model, encoder=FreeParameters(model.encoder(torch.zeros(1, 3, 112, 112)), ()))
+    frozen = replace(model, encoder=copy.deepcopy(model.encoder).requires_grad_(False))
     with pytest.raises(InputError, match="no weights to optimise"):
         gradient_maps(frozen, clip)
     with pytest.raises(InputError, match="images must be at least 1"):

@@ -8,15 +8,23 @@ import pytest
 import torch
 
 from neuface.errors import InputError
-from neuface.fitting.config import FitConfig
+from neuface.fitting.config import Adam, FineTune, FitConfig, Identity, Stop
+from neuface.fitting.objective import FromEncoder, Objective
 from neuface.model_inputs import model_inputs
 from neuface.models import FaceModel
 from neuface.structs import Prediction
 from studies.common.cases import Case, CaseSpec, make_case
 from studies.common.variants import BoundedParameters, Parameters, encoder_prediction, fit_clip
-from studies.neural_versus_direct.variants import Trial, all_variants, choose_rates, compare, try_rates
+from studies.neural_versus_direct.variants import (
+    LEARNING_RATE,
+    Trial,
+    all_variants,
+    choose_rates,
+    compare,
+    try_rates,
+)
 
-QUICK = FitConfig(max_passes=3)
+QUICK = FitConfig().changed({"m_step.stop.max_passes": 3})
 RATES = {"free": 1e-2, "bounded": 1e-2, "neural": 2e-5}
 PARAMETERS: dict[Parameters, float] = {"free": 1e-2, "bounded": 1e-2, "weights": 2e-5}
 
@@ -51,7 +59,7 @@ def all_tensors(prediction: Prediction) -> torch.Tensor:
 def test_every_fit_starts_at_the_encoders_predictions(
     parameters: Parameters, case: Case, model: FaceModel, start: Prediction
 ) -> None:
-    config = replace(QUICK, learning_rate=PARAMETERS[parameters])
+    config = QUICK.changed({LEARNING_RATE: PARAMETERS[parameters]})
     result = fit_clip(case.clip, model, config, parameters)
     initial, fitted = (in_crops(item, case, model) for item in (result.initial, result.prediction))
     torch.testing.assert_close(all_tensors(initial), all_tensors(start), rtol=1e-4, atol=1e-4)
@@ -64,12 +72,9 @@ def test_one_step_moves_every_free_parameter_by_the_learning_rate(
 ) -> None:
     """Adam's first step has this size for every parameter."""
     config = FitConfig(
-        max_passes=1,
-        learning_rate=1e-3,
-        warm_up_steps=0,
-        identity_per="image",
-        expected_identity="encoder",
-        hold_size=False,
+        objective=Objective(identity_prior=FromEncoder()),
+        identity=Identity(shared="image", fix_scale=False),
+        m_step=FineTune(adam=Adam(learning_rate=1e-3, warm_up_steps=0), stop=Stop(max_passes=1)),
     )
     moved = in_crops(fit_clip(case.clip, model, config, "free").prediction, case, model)
     step = (all_tensors(moved) - all_tensors(start)).abs()
@@ -80,16 +85,16 @@ def test_one_step_moves_every_free_parameter_by_the_learning_rate(
 
 def test_bounded_parameters_begin_at_the_start_and_stay_in_bounds(start: Prediction) -> None:
     free = BoundedParameters(start)
-    inputs = torch.zeros(12, 1, 1, 1)
+    images = torch.arange(12)
     flat = start.flatten_batch(2)
-    predicted = free(inputs)
+    predicted = free.predict(images)
     torch.testing.assert_close(predicted.params.expression, flat.params.expression, rtol=0, atol=1.1e-4)
     torch.testing.assert_close(predicted.camera.magnification, flat.camera.magnification)
-    assert free(inputs[:2], torch.tensor([3, 5])).params.identity.equal(flat.params.identity[[3, 5]])
+    assert free.predict(torch.tensor([3, 5])).params.identity.equal(flat.params.identity[[3, 5]])
     with torch.no_grad():
         for tensor in free.parameters():
             tensor.sub_(30.0)
-    predicted = free(inputs).detach()
+    predicted = free.predict(images).detach()
     assert float(predicted.params.expression.min()) >= 0
     assert float(predicted.camera.magnification.min()) > 0
 

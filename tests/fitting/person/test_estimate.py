@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from small_problems import same
+from small_problems import limited, same
 from talking_people import (
     correlated_noise_mm,
     estimate,
@@ -19,9 +19,9 @@ from talking_people import (
 )
 
 from neuface.encoders.calibration import OPEN_ENCODER
-from neuface.fitting.config import FitConfig
-from neuface.fitting.direct import FreeParameters
 from neuface.fitting.loop import fit
+from neuface.fitting.objective import FromEncoder
+from neuface.fitting.parameterisation import FreeParameters
 from neuface.fitting.person import estimate as module
 from neuface.fitting.person.estimate import MOST_IMAGES
 from neuface.fitting.targets import expression_landmarks
@@ -316,12 +316,14 @@ def test_a_fit_starts_at_the_estimate_and_its_prior_is_there(tiny_head) -> None:
     truth = talking(head, 1, 8)
     initial, problem = weak_prediction(truth), landmarks_of(head, truth, white_noise_mm(truth, 0.5))
     estimated = estimate(head, initial, problem).identity
-    still = FitConfig(max_passes=1, learning_rate=1e-12)
+    still = limited(1, 1e-12)
     outcome = fit(FreeParameters(initial), head, problem, still, calibration=OPEN_ENCODER)
     torch.testing.assert_close(outcome.prediction.params.identity[0, 0], estimated, atol=1e-4, rtol=0)
     assert outcome.history["identity_prior"][0] == pytest.approx(0, abs=1e-8)
     assert same(outcome.initial, initial)
-    as_predicted = fit(FreeParameters(initial), head, problem, replace(still, expected_identity="encoder"))
+    as_predicted = fit(
+        FreeParameters(initial), head, problem, still.changed({"objective.identity_prior": FromEncoder()})
+    )
     assert float(as_predicted.prediction.params.identity.abs().max()) < 1e-6
 
 
@@ -335,17 +337,13 @@ def test_a_strong_expression_prior_keeps_a_fit_at_the_estimated_expressions(tiny
     acts = replace(initial.params, expression=estimated.expression.expand(2, -1, -1))
     wanted = expression_landmarks(head, acts, "ibug68")
     distances_mm = []
-    for weight in (0.0, 1.0):
-        config = FitConfig(
-            expected_expression_weight=weight,
-            parameters="free",
-            learning_rate=3e-2,
-            max_passes=200,
-            multiview_weight=0.0,
+    for weight in (None, 1.0):
+        config = limited(200, 3e-2).changed(
+            {"objective.identity_prior.expression_weight": weight, "objective.multiview": None}
         )
         outcome = fit(FreeParameters(initial), head, problem, config, calibration=OPEN_ENCODER)
         shown = expression_landmarks(head, outcome.prediction.params, "ibug68")
         distances_mm.append(1000 * float((shown - wanted).square().sum(-1).mean().sqrt()))
-        assert ("expected_expression" in outcome.history) == (weight > 0)
+        assert ("expected_expression" in outcome.history) == (weight is not None)
     assert distances_mm[0] > 1.0
     assert distances_mm[1] < 0.15

@@ -49,7 +49,7 @@ def test_nested_choices_survive(settings: Settings) -> None:
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_preset_survives(preset: Preset) -> None:
-    config = PRESETS[preset]()
+    config = PRESETS[preset]
     assert from_plain(FitConfig, through_json(config)) == config
 
 
