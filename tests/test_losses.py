@@ -107,18 +107,18 @@ def test_multiview_loss_equals_its_slow_twin() -> None:
         assert float(found[image]) == pytest.approx(total / 5, abs=1e-12)
 
 
-# --- The E-step's answers
+# --- With targets of the E-step
 
 
 def test_a_still_clip_has_no_temporal_loss(tiny_head, random_params) -> None:
     head = tiny_head()
     still = random_params(head, 2, 1)[:, torch.zeros(9, dtype=torch.long)]
     targets = targets_of(head, still)
-    loss = losses.temporal_loss(still.root_rotvec.flatten(0, 1), targets.quaternion.flatten(0, 1))
+    loss = losses.temporal_loss(still.root_rotvec.flatten(0, 1), targets["temporal"].value.flatten(0, 1))
     assert float(loss.abs().max()) < 1e-9
     moving = random_params(head, 2, 9)
     targets = targets_of(head, moving)
-    loss = losses.temporal_loss(moving.root_rotvec.flatten(0, 1), targets.quaternion.flatten(0, 1))
+    loss = losses.temporal_loss(moving.root_rotvec.flatten(0, 1), targets["temporal"].value.flatten(0, 1))
     assert float(loss.mean()) > 0.01
 
 
@@ -128,15 +128,12 @@ def test_identical_views_have_no_multiview_loss(tiny_head, random_params) -> Non
     alike = one[torch.zeros(3, dtype=torch.long)]
     # The cameras differ, and with them the orientation; the face is the same.
     views = replace(alike, root_rotvec=normal(3, 6, 3))
-    targets = targets_of(head, views)
-    assert targets.vertices is not None
+    merged = targets_of(head, views)["multiview"].value
     vertices = head.vertices(views.unposed())
-    loss = losses.multiview_loss(vertices.flatten(0, 1), targets.vertices.repeat(3, 1, 1))
+    loss = losses.multiview_loss(vertices.flatten(0, 1), merged.repeat(3, 1, 1))
     assert float(loss.max()) < 1e-12
     other = replace(views, identity=normal(3, 6, 6))
-    loss = losses.multiview_loss(
-        head.vertices(other.unposed()).flatten(0, 1), targets.vertices.repeat(3, 1, 1)
-    )
+    loss = losses.multiview_loss(head.vertices(other.unposed()).flatten(0, 1), merged.repeat(3, 1, 1))
     assert float(loss.min()) > 1e-3
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -46,7 +47,6 @@ from neuface.fitting.smoothing import (
     LocalQuadratic,
     MovingMean,
     MovingMedian,
-    WindowFilter,
 )
 from neuface.fitting.targets import ClipState, EStep, Priors, smoothing_starts
 from neuface.fitting.terms import estimate_targets
@@ -60,7 +60,7 @@ from neuface.structs import Crop, Prediction, Track, WeakPerspective
 
 
 @pytest.mark.parametrize("smoother", [MovingMean, MovingMedian, Gaussian, LocalQuadratic, Adaptive])
-def test_every_filter_is_that_of_its_name(tiny_head, random_params, smoother: type[WindowFilter]) -> None:
+def test_every_filter_is_that_of_its_name(tiny_head, random_params, smoother: Any) -> None:
     head = tiny_head()
     params = random_params(head, 2, 30, scale=0.3)
     config = FitConfig(e_step=EStep(smoothing=smoother(window=7)))

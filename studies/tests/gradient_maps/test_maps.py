@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from neuface import losses
 from neuface.encoders.predictor import Predictor
 from neuface.errors import InputError
-from neuface.fitting.parameterisation import FreeParameters
+from neuface.fitting.parameterisation import FineTunedEncoder, FreeParameters
 from neuface.frames import Clip
 from neuface.head.model import HeadModel
 from neuface.models import FaceModel
@@ -173,7 +173,7 @@ def test_one_linear_layer_steps_as_free_parameters_do(
     network = LinearPredictor(start)
     inputs = torch.rand(2, 1, 2, 2, generator=torch.Generator().manual_seed(1)).double()
     objectives = landmark_objectives(head, observed)
-    neural = step_maps(network, head, inputs, objectives, no_pull, ONE_PERCENT)
+    neural = step_maps(FineTunedEncoder(network, inputs), head, objectives, no_pull, ONE_PERCENT)
     free = free_steps(network(inputs).detach(), head, objectives)
     torch.testing.assert_close(neural.displacement_mm, free.displacement_mm, rtol=1e-6, atol=1e-9)
     torch.testing.assert_close(neural.shape_share, free.shape_share)
@@ -187,7 +187,7 @@ def test_the_step_of_a_deeper_network_has_the_stated_displacement(
     inputs = torch.rand(2, 1, 2, 2, generator=torch.Generator().manual_seed(2)).double()
     objectives = landmark_objectives(head, observed)
     small = GradientMapConfig(loss_decrease=1e-6)
-    found = step_maps(network, head, inputs, objectives, no_pull, small)
+    found = step_maps(FineTunedEncoder(network, inputs), head, objectives, no_pull, small)
     free = free_steps(network(inputs).detach(), head, objectives, small)
     assert not torch.allclose(found.displacement_mm, free.displacement_mm, rtol=1e-2)
     for row, objective in enumerate(objectives):
