@@ -60,7 +60,7 @@ def make_talking_clip(
     truth = replace(
         head.neutral(views, time),
         identity=identity.expand(views, time, -1),
-        expression=_talking(head, time, generator).expand(views, -1, -1),
+        expression=talking(head, time, generator).expand(views, -1, -1),
         root_rotvec=turns,
     )
     camera = _centred_camera(head, truth)
@@ -92,7 +92,7 @@ def head_motion(time: int, generator: torch.Generator) -> Float[Tensor, "time 3"
     return largest * (waves * torch.tensor(((0.7,), (0.3,)))).sum(1)
 
 
-def _talking(head: HeadModel, time: int, generator: torch.Generator) -> Float[Tensor, "time expression"]:
+def talking(head: HeadModel, time: int, generator: torch.Generator) -> Float[Tensor, "time expression"]:
     """Random expressions every quarter of a second with smooth transitions, and a jaw that opens and closes."""
     keys = sample_expressions(head.expression_names, time // 6 + 2, generator)
     at = torch.arange(time) / 6.0

@@ -21,8 +21,10 @@ from neuface.landmarks.tracking.motion import IMPOSSIBLE, assign, damped_frames,
 from neuface.landmarks.tracking.observations import Faces
 from neuface.landmarks.tracking.tracklets import Tracklet, tracklets
 
-FEWEST_FRAMES = 3
-"""Frames in which a face must be found to count as a person: fewer are false detections, unless nobody has more."""
+# Frames in which a face must be found to count as a person, as a number, as a share of the frames of the most present
+# person of the shot, and the number above which the share does not matter. Fewer are false detections, unless nobody
+# has more.
+FEWEST_FRAMES, FEWEST_SHARE, CERTAIN_FRAMES = 3, 0.1, 10
 # Frames at a tracklet's end from which its velocity is estimated.
 VELOCITY_FRAMES = 6
 # Fewest faces of a tracklet that takes part in the first joining.
@@ -35,8 +37,12 @@ PLACE_DEVIATION = (0.10, 0.06)
 VELOCITY_DEVIATION = (0.05, 0.02)
 SIZE_DEVIATION = (0.06, 0.02)
 SHAPE_DEVIATION = (0.05, 0.01)
-# Cost of an end, and of a beginning, that is joined to nothing.
+# Cost of an end, and of a beginning, that is joined to nothing: for tracklets of RELIABLE_FACES, and for longer ones.
+# For shorter ones it is proportionally lower, because they are the more probably false detections the shorter they are.
 ALONE = 10.0
+# Distance from the line between the faces before and after (face sizes), and change of the logarithm of the size,
+# above which a single face is not the person's; both per frame of the step.
+INTRUDER_DISTANCE, INTRUDER_GROWTH = 0.35, 0.35
 # The distance that a person can go between two frames (about 4 m/s at 25 frames per second), and in addition over any
 # gap, face sizes; and the largest ratio of the sizes before and after.
 FASTEST, SLACK = 1.0, 0.5
@@ -67,7 +73,8 @@ def find_people(observed: Faces, starts: Sequence[int] = (0,)) -> list[Path]:
     found: list[tuple[int, float, Path]] = []
     for start, stop in zip(starts, (*starts[1:], time), strict=True):
         chains = _chains(observed, start, stop)
-        enough = min(FEWEST_FRAMES, max((len(chain.frames) for chain in chains), default=0))
+        most = max((len(chain.frames) for chain in chains), default=0)
+        enough = min(most, max(FEWEST_FRAMES, min(CERTAIN_FRAMES, FEWEST_SHARE * most)))
         for chain in chains:
             if len(chain.frames) >= enough:
                 face = np.full(time, -1)
@@ -84,11 +91,31 @@ def _chains(observed: Faces, start: int, stop: int) -> list[Tracklet]:
     rest = [piece for piece in pieces if len(piece.frames) < RELIABLE_FACES]
     chains = _joined(observed, reliable)
     chains, rest = _with_gaps_filled(observed, chains, rest)
-    return _joined_elsewhere(observed, _joined(observed, [*chains, *rest]))
+    joined = _joined_elsewhere(observed, _joined(observed, [*chains, *rest]))
+    return [_without_intruders(observed, chain) for chain in joined]
 
 
 def _merged(first: Tracklet, second: Tracklet) -> Tracklet:
     return Tracklet(frames=first.frames + second.frames, faces=first.faces + second.faces)
+
+
+def _without_intruders(observed: Faces, chain: Tracklet) -> Tracklet:
+    """The chain without single faces that lie off the line between those before and after them."""
+    if len(chain.frames) < 3:
+        return chain
+    frames, faces = np.array(chain.frames), np.array(chain.faces)
+    centres, sizes = observed.centre_px[frames, faces], observed.size_px[frames, faces]
+    share = ((frames[1:-1] - frames[:-2]) / (frames[2:] - frames[:-2]))[:, None]
+    away = np.linalg.norm(centres[1:-1] - (1 - share) * centres[:-2] - share * centres[2:], axis=-1)
+    usual = np.sqrt(sizes[:-2] * sizes[2:])
+    gap = (frames[2:] - frames[:-2]) / 2
+    grown = np.abs(np.log(sizes[1:-1] / usual))
+    off = (away > INTRUDER_DISTANCE * gap * usual) | (grown > INTRUDER_GROWTH * gap)
+    # A face beside an intruder lies off the line to the intruder, too: only the worst of neighbours is one.
+    error = np.pad(np.maximum(away / usual / INTRUDER_DISTANCE, grown / INTRUDER_GROWTH) / gap, 1)
+    worst = (error[1:-1] >= error[:-2]) & (error[1:-1] >= error[2:])
+    kept = np.concatenate(([True], ~(off & worst), [True]))
+    return Tracklet(frames=tuple(frames[kept].tolist()), faces=tuple(faces[kept].tolist()))
 
 
 # --- Joining by motion
@@ -140,11 +167,18 @@ def _joined(observed: Faces, pieces: Sequence[Tracklet]) -> list[Tracklet]:
         return list(pieces)
     before, after = _Ends.of(observed, pieces, 1), _Ends.of(observed, pieces, 0)
     cost = np.stack([_joining_cost(before, row, after) for row in range(len(pieces))])
+    alone = np.array([_alone(len(piece.frames)) for piece in pieces])
+    # `assign` has one cost for all that stay alone: what a pair saves less than that is added to the pair.
+    cost = cost + (2 * ALONE - alone[:, None] - alone)
     successor = {}
     for rows, columns in _independent_parts(cost < IMPOSSIBLE):
         pairs, _ = assign(cost[np.ix_(rows, columns)], ALONE)
         successor |= {int(rows[row]): int(columns[column]) for row, column in pairs}
     return _followed(pieces, successor)
+
+
+def _alone(faces: int) -> float:
+    return ALONE * min(1.0, faces / RELIABLE_FACES)
 
 
 def _followed(pieces: Sequence[Tracklet], successor: dict[int, int]) -> list[Tracklet]:
@@ -218,15 +252,18 @@ def _with_gaps_filled(
     loose = sorted(
         (frame, face) for piece in rest for frame, face in zip(piece.frames, piece.faces, strict=True)
     )
-    filled = [dict(zip(chain.frames, chain.faces, strict=True)) for chain in chains]
+    # The paths stay those of the reliable faces: one false face would draw further ones to it.
+    reliable = [dict(zip(chain.frames, chain.faces, strict=True)) for chain in chains]
+    filled = [dict(chain) for chain in reliable]
     taken: set[tuple[int, int]] = set()
     for frame in sorted({frame for frame, _ in loose}):
         faces = [face for at, face in loose if at == frame]
-        open_chains = [item for item in filled if frame not in item and min(item) < frame < max(item)]
-        if open_chains:
-            cost = np.array([_filling_cost(observed, item, frame, faces) for item in open_chains])
+        gaps = [k for k, item in enumerate(reliable) if frame not in item and min(item) < frame < max(item)]
+        if gaps:
+            cost = np.array([_filling_cost(observed, reliable[k], frame, faces) for k in gaps])
+            cost += ALONE - _alone(1)
             for row, column in assign(cost, ALONE)[0]:
-                open_chains[row][frame] = faces[column]
+                filled[gaps[row]][frame] = faces[column]
                 taken.add((frame, faces[column]))
     whole = [_tracklet(item) for item in filled]
     left = [
@@ -248,23 +285,32 @@ def _tracklet(faces: dict[int, int]) -> Tracklet:
 def _filling_cost(
     observed: Faces, chain: dict[int, int], frame: int, faces: Sequence[int]
 ) -> Float[np.ndarray, " faces"]:
-    """The cost of each face of a frame in a gap of a chain, by its distance from the line between the gap's ends."""
-    before = max(at for at in chain if at < frame)
-    after = min(at for at in chain if at > frame)
-    share = (frame - before) / (after - before)
-    ends = [(before, chain[before]), (after, chain[after])]
-    centres, sizes = (
-        np.array([values[end] for end in ends]) for values in (observed.centre_px, observed.size_px)
-    )
-    centre_px = (1 - share) * centres[0] + share * centres[1]
+    """The cost of each face of a frame in a gap of a chain, by its distance from the path through the gap.
+
+    The path blends the motion from the gap's beginning into the motion towards its end.
+    """
+    frames = np.array(sorted(chain))
+    after = int(np.searchsorted(frames, frame))
+    ends, places, sizes = (after - 1, after), [], []
+    for end, side in zip(ends, (slice(-VELOCITY_FRAMES, None), slice(0, VELOCITY_FRAMES)), strict=True):
+        near = (frames[:after] if end < after else frames[after:])[side]
+        centres = observed.centre_px[near, [chain[int(at)] for at in near]]
+        away = frame - int(frames[end])
+        moved = np.sign(away) * damped_frames(np.array([abs(float(away))]))
+        at_end = (int(frames[end]), chain[int(frames[end])])
+        places.append(observed.centre_px[at_end] + moved * _velocity_px(near, centres))
+        sizes.append(observed.size_px[at_end])
+    first, last = int(frames[after - 1]), int(frames[after])
+    share = (frame - first) / (last - first)
+    centre_px = (1 - share) * places[0] + share * places[1]
     size_px = sizes[0] ** (1 - share) * sizes[1] ** share
-    near = np.array([float(min(frame - before, after - frame))])
+    steps = np.array([float(min(frame - first, last - frame))])
     distance = np.linalg.norm(observed.centre_px[frame, faces] - centre_px, axis=-1) / size_px
     grown = np.log(observed.size_px[frame, faces] / size_px)
-    squares = (distance / _deviation(PLACE_DEVIATION, near)) ** 2 + (
-        grown / _deviation(SIZE_DEVIATION, near)
+    squares = (distance / _deviation(PLACE_DEVIATION, steps)) ** 2 + (
+        grown / _deviation(SIZE_DEVIATION, steps)
     ) ** 2
-    reachable = (distance <= SLACK + FASTEST * near) & (np.abs(grown) <= np.log(LARGEST_SIZE_RATIO))
+    reachable = (distance <= SLACK + FASTEST * steps) & (np.abs(grown) <= np.log(LARGEST_SIZE_RATIO))
     return np.where(reachable, t_cost(squares), IMPOSSIBLE)
 
 

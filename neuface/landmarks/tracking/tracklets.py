@@ -30,7 +30,7 @@ MOST_MISSES = 3
 # Cost of a tracklet that finds no face, and of a face that starts a tracklet.
 ALONE = 12.0
 # Difference of costs below which two assignments are nearly equally probable.
-AMBIGUOUS = 8.0
+AMBIGUOUS = 14.0
 
 
 @dataclass(frozen=True, kw_only=True)
