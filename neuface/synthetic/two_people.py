@@ -100,7 +100,10 @@ def _paths(
     reach = 0.45 + 0.25 * draw[3]
     if story == "crossing":
         # One of them may walk faster, or stop on the other side.
-        first, second = -reach + 2 * reach * _eased(t, 0.2 * draw[4]), reach - 2 * reach * _eased(t, 0.2 * draw[5])
+        first, second = (
+            -reach + 2 * reach * _eased(t, 0.2 * draw[4]),
+            reach - 2 * reach * _eased(t, 0.2 * draw[5]),
+        )
     elif story == "leaving":
         gone, back = 0.25 + 0.15 * draw[4], 0.6 + 0.15 * draw[5]
         out = 0.35 + (t / gone).clamp(max=1) * 1.3

@@ -78,8 +78,12 @@ def as_choice(value: Any) -> Choice:
     if isinstance(value, Choice):
         return value
     by_name = {"most present": MostPresent(), "largest": Largest(), "all": Everyone()}
-    if isinstance(value, str) and value in by_name:
-        return by_name[value]
+    if isinstance(value, str):
+        if value in by_name:
+            return by_name[value]
+        # The forms that a command line can give.
+        parts = value.split(",")
+        value = int(value) if value.isdecimal() else tuple(parts)
     if isinstance(value, int) and not isinstance(value, bool):
         if value < 0:
             raise InputError(f"{EXPECTED}; got {value}")

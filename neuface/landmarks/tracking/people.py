@@ -38,8 +38,10 @@ VELOCITY_DEVIATION = (0.05, 0.02)
 SIZE_DEVIATION = (0.06, 0.02)
 SHAPE_DEVIATION = (0.05, 0.01)
 # Cost of an end, and of a beginning, that is joined to nothing: for tracklets of RELIABLE_FACES, and for longer ones.
-# For shorter ones it is proportionally lower, because they are the more probably false detections the shorter they are.
+# For shorter ones it is proportionally lower, because they are more probably false detections.
 ALONE = 10.0
+# Difference of costs below which two ways of joining are equally probable, so that neither is taken.
+DOUBTFUL = 1.0
 # Distance from the line between the faces before and after (face sizes), and change of the logarithm of the size,
 # above which a single face is not the person's; both per frame of the step.
 INTRUDER_DISTANCE, INTRUDER_GROWTH = 0.35, 0.35
@@ -170,11 +172,26 @@ def _joined(observed: Faces, pieces: Sequence[Tracklet]) -> list[Tracklet]:
     alone = np.array([_alone(len(piece.frames)) for piece in pieces])
     # `assign` has one cost for all that stay alone: what a pair saves less than that is added to the pair.
     cost = cost + (2 * ALONE - alone[:, None] - alone)
+    cost[cost >= 2 * ALONE] = IMPOSSIBLE
     successor = {}
     for rows, columns in _independent_parts(cost < IMPOSSIBLE):
-        pairs, _ = assign(cost[np.ix_(rows, columns)], ALONE)
+        pairs = _certain_pairs(cost[np.ix_(rows, columns)])
         successor |= {int(rows[row]): int(columns[column]) for row, column in pairs}
     return _followed(pieces, successor)
+
+
+def _certain_pairs(cost: Float[np.ndarray, "rows columns"]) -> list[tuple[int, int]]:
+    """The pairs of the best assignment, without those that another one of nearly equal cost gives to others."""
+    pairs, best = assign(cost, ALONE)
+    certain = []
+    for row, column in pairs:
+        without = cost.copy()
+        without[row, column] = IMPOSSIBLE
+        others, second = assign(without, ALONE)
+        elsewhere = any(row == other or column == rival for other, rival in others)
+        if not elsewhere or second - best >= DOUBTFUL:
+            certain.append((row, column))
+    return certain
 
 
 def _alone(faces: int) -> float:
@@ -249,23 +266,22 @@ def _with_gaps_filled(
     observed: Faces, chains: Sequence[Tracklet], rest: Sequence[Tracklet]
 ) -> tuple[list[Tracklet], list[Tracklet]]:
     """The chains with faces of `rest` in their gaps, and the pieces of `rest` without those."""
-    loose = sorted(
-        (frame, face) for piece in rest for frame, face in zip(piece.frames, piece.faces, strict=True)
-    )
+    loose: dict[int, list[int]] = {}
+    for piece in rest:
+        for frame, face in zip(piece.frames, piece.faces, strict=True):
+            loose.setdefault(frame, []).append(face)
     # The paths stay those of the reliable faces: one false face would draw further ones to it.
-    reliable = [dict(zip(chain.frames, chain.faces, strict=True)) for chain in chains]
-    filled = [dict(chain) for chain in reliable]
+    paths = [_ReliablePath(frames=np.array(chain.frames), faces=np.array(chain.faces)) for chain in chains]
+    filled = [dict(zip(chain.frames, chain.faces, strict=True)) for chain in chains]
     taken: set[tuple[int, int]] = set()
-    for frame in sorted({frame for frame, _ in loose}):
-        faces = [face for at, face in loose if at == frame]
-        gaps = [k for k, item in enumerate(reliable) if frame not in item and min(item) < frame < max(item)]
-        if gaps:
-            cost = np.array([_filling_cost(observed, reliable[k], frame, faces) for k in gaps])
-            cost += ALONE - _alone(1)
-            for row, column in assign(cost, ALONE)[0]:
-                filled[gaps[row]][frame] = faces[column]
-                taken.add((frame, faces[column]))
-    whole = [_tracklet(item) for item in filled]
+    for frame, faces in loose.items():
+        gaps = [place for place, path in enumerate(paths) if path.has_gap_at(frame)]
+        if not gaps:
+            continue
+        cost = np.array([paths[place].costs(observed, frame, faces) for place in gaps]) + ALONE - _alone(1)
+        for row, column in assign(cost, ALONE)[0]:
+            filled[gaps[row]][frame] = faces[column]
+            taken.add((frame, faces[column]))
     left = [
         {
             frame: face
@@ -274,7 +290,7 @@ def _with_gaps_filled(
         }
         for piece in rest
     ]
-    return whole, [_tracklet(item) for item in left if item]
+    return [_tracklet(item) for item in filled], [_tracklet(item) for item in left if item]
 
 
 def _tracklet(faces: dict[int, int]) -> Tracklet:
@@ -282,36 +298,48 @@ def _tracklet(faces: dict[int, int]) -> Tracklet:
     return Tracklet(frames=frames, faces=tuple(faces[frame] for frame in frames))
 
 
-def _filling_cost(
-    observed: Faces, chain: dict[int, int], frame: int, faces: Sequence[int]
-) -> Float[np.ndarray, " faces"]:
-    """The cost of each face of a frame in a gap of a chain, by its distance from the path through the gap.
+@dataclass(frozen=True, kw_only=True)
+class _ReliablePath:
+    """Where a person's face certainly is."""
 
-    The path blends the motion from the gap's beginning into the motion towards its end.
-    """
-    frames = np.array(sorted(chain))
-    after = int(np.searchsorted(frames, frame))
-    ends, places, sizes = (after - 1, after), [], []
-    for end, side in zip(ends, (slice(-VELOCITY_FRAMES, None), slice(0, VELOCITY_FRAMES)), strict=True):
-        near = (frames[:after] if end < after else frames[after:])[side]
-        centres = observed.centre_px[near, [chain[int(at)] for at in near]]
-        away = frame - int(frames[end])
-        moved = np.sign(away) * damped_frames(np.array([abs(float(away))]))
-        at_end = (int(frames[end]), chain[int(frames[end])])
-        places.append(observed.centre_px[at_end] + moved * _velocity_px(near, centres))
-        sizes.append(observed.size_px[at_end])
-    first, last = int(frames[after - 1]), int(frames[after])
-    share = (frame - first) / (last - first)
-    centre_px = (1 - share) * places[0] + share * places[1]
-    size_px = sizes[0] ** (1 - share) * sizes[1] ** share
-    steps = np.array([float(min(frame - first, last - frame))])
-    distance = np.linalg.norm(observed.centre_px[frame, faces] - centre_px, axis=-1) / size_px
-    grown = np.log(observed.size_px[frame, faces] / size_px)
-    squares = (distance / _deviation(PLACE_DEVIATION, steps)) ** 2 + (
-        grown / _deviation(SIZE_DEVIATION, steps)
-    ) ** 2
-    reachable = (distance <= SLACK + FASTEST * steps) & (np.abs(grown) <= np.log(LARGEST_SIZE_RATIO))
-    return np.where(reachable, t_cost(squares), IMPOSSIBLE)
+    frames: Int[np.ndarray, " n"]
+    faces: Int[np.ndarray, " n"]
+
+    def has_gap_at(self, frame: int) -> bool:
+        """Whether the frame lies between two of the path's, and is none of them."""
+        after = int(np.searchsorted(self.frames, frame))
+        return 0 < after < len(self.frames) and int(self.frames[after]) != frame
+
+    def costs(self, observed: Faces, frame: int, faces: Sequence[int]) -> Float[np.ndarray, " faces"]:
+        """The cost of each face of a frame in a gap, by its distance from the path through the gap.
+
+        That path blends the motion from the gap's beginning into the motion towards its end.
+        """
+        after = int(np.searchsorted(self.frames, frame))
+        first, last = int(self.frames[after - 1]), int(self.frames[after])
+        share = (frame - first) / (last - first)
+        before_px = self._extrapolated_px(observed, slice(max(0, after - VELOCITY_FRAMES), after), -1, frame)
+        after_px = self._extrapolated_px(observed, slice(after, after + VELOCITY_FRAMES), 0, frame)
+        sizes = observed.size_px[self.frames[after - 1 : after + 1], self.faces[after - 1 : after + 1]]
+        size_px = sizes[0] ** (1 - share) * sizes[1] ** share
+        steps = np.array([float(min(frame - first, last - frame))])
+        away_px = observed.centre_px[frame, faces] - (1 - share) * before_px - share * after_px
+        distance = np.linalg.norm(away_px, axis=-1) / size_px
+        grown = np.log(observed.size_px[frame, faces] / size_px)
+        squares = (distance / _deviation(PLACE_DEVIATION, steps)) ** 2 + (
+            grown / _deviation(SIZE_DEVIATION, steps)
+        ) ** 2
+        reachable = (distance <= SLACK + FASTEST * steps) & (np.abs(grown) <= np.log(LARGEST_SIZE_RATIO))
+        return np.where(reachable, t_cost(squares), IMPOSSIBLE)
+
+    def _extrapolated_px(self, observed: Faces, span: slice, end: int, frame: int) -> Float[np.ndarray, " 2"]:
+        """Where the motion of some frames of the path leads from the last (`end` -1) or first (0) of them."""
+        frames = self.frames[span]
+        centres = observed.centre_px[frames, self.faces[span]]
+        away = float(frame - frames[end])
+        return centres[end] + np.sign(away) * damped_frames(np.array([abs(away)])) * _velocity_px(
+            frames, centres
+        )
 
 
 # --- Coming back elsewhere
@@ -353,4 +381,4 @@ def _could_return(observed: Faces, gone: Tracklet, comes: Tracklet) -> bool:
     sizes = [float(observed.size_px[end]) for end in ends]
     way = float(np.linalg.norm(observed.centre_px[ends[1]] - observed.centre_px[ends[0]]))
     reach = (SLACK + FASTEST * gap) * (sizes[0] * sizes[1]) ** 0.5
-    return way <= reach and abs(np.log(sizes[1] / sizes[0])) <= np.log(LARGEST_SIZE_RATIO)
+    return way <= reach and max(sizes) <= LARGEST_SIZE_RATIO * min(sizes)

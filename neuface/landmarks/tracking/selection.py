@@ -16,6 +16,8 @@ from neuface.landmarks.tracking.observations import Faces, observed_faces
 from neuface.landmarks.tracking.people import Path, find_people
 from neuface.structs import Selection, Status, Track
 
+FRAMES_PER_PIECE = 512
+
 
 @dataclass(frozen=True, kw_only=True)
 class Person:
@@ -148,14 +150,27 @@ def people_in(found: FoundFaces, starts: Sequence[int] = (0,)) -> People:
     Args:
         starts: the first frames of the shots; nobody is followed from one shot into another.
     """
-    missing = (found.confidence <= 0)[..., None]
-    points = found.points_px.double().masked_fill(missing, torch.nan).cpu().numpy()
-    observed = tuple(observed_faces(view) for view in points)
+    observed = tuple(_observed(found, view) for view in range(len(found.points_px)))
     if found.one_person:
         paths = tuple(_only_face(faces) for faces in observed)
     else:
         paths = tuple(tuple(find_people(faces, starts)) for faces in observed)
     return People(found=found, observed=observed, paths=paths)
+
+
+def _observed(found: FoundFaces, view: int) -> Faces:
+    """Place, size and shape of the faces of one view; a piece of frames at a time, to bound the memory."""
+    pieces = []
+    for start in range(0, found.points_px.shape[1], FRAMES_PER_PIECE):
+        frames = slice(start, start + FRAMES_PER_PIECE)
+        missing = (found.confidence[view, frames] <= 0)[..., None]
+        points_px = found.points_px[view, frames].double().masked_fill(missing, torch.nan)
+        pieces.append(observed_faces(points_px.cpu().numpy()))
+    return Faces(
+        centre_px=np.concatenate([item.centre_px for item in pieces]),
+        size_px=np.concatenate([item.size_px for item in pieces]),
+        shape=np.concatenate([item.shape.astype(np.float32) for item in pieces]),
+    )
 
 
 def _only_face(faces: Faces) -> tuple[Path, ...]:
