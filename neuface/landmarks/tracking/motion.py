@@ -16,6 +16,8 @@ DAMPING = 0.92
 """Share of a face's velocity that remains after a frame: a face that is out of sight does not move on for ever."""
 T_FREEDOM = 4.0
 """Degrees of freedom of Student's t distribution: fewer make sudden movements more probable."""
+MOST_OF_SHAPE = 16.0
+"""Upper bound of the squared deviation of a face's shape: who turns quickly, or is found badly, is still the same."""
 # Stands for an assignment that is impossible; finite, because the solver needs one solution.
 IMPOSSIBLE = 1e6
 

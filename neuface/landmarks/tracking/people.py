@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from neuface.landmarks.tracking.motion import IMPOSSIBLE, assign, damped_frames, t_cost
+from neuface.landmarks.tracking.motion import IMPOSSIBLE, MOST_OF_SHAPE, assign, damped_frames, t_cost
 from neuface.landmarks.tracking.observations import Faces
 from neuface.landmarks.tracking.tracklets import Tracklet, tracklets
 
@@ -247,7 +247,7 @@ def _joining_cost(before: _Ends, row: int, after: _Ends) -> Float[np.ndarray, " 
         (forward**2 + backward**2) / (2 * place**2)
         + (speed / _deviation(VELOCITY_DEVIATION, frames)) ** 2
         + (grown / _deviation(SIZE_DEVIATION, frames)) ** 2
-        + (shape / _deviation(SHAPE_DEVIATION, frames)) ** 2
+        + np.minimum((shape / _deviation(SHAPE_DEVIATION, frames)) ** 2, MOST_OF_SHAPE)
     )
     # The density of a wide distribution is low everywhere: of two that fit, the one after the shorter gap is meant.
     cost = t_cost(squares) + 2 * np.log(place / _deviation(PLACE_DEVIATION, np.ones(1)))

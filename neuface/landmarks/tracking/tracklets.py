@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float
 
-from neuface.landmarks.tracking.motion import DAMPING, IMPOSSIBLE, assign, t_cost
+from neuface.landmarks.tracking.motion import DAMPING, IMPOSSIBLE, MOST_OF_SHAPE, assign, t_cost
 from neuface.landmarks.tracking.observations import Faces
 
 # Standard deviations of an observed centre (face sizes), and of the acceleration (face sizes per frame^2).
@@ -122,7 +122,8 @@ class _Filter:
         shape = np.array([observed.shape_distance(frame, face, self.shape) for face in present])
         deviations = (
             distance**2 / (self.covariance[0, 0] + CENTRE_NOISE**2)
-            + (grown**2 / SIZE_CHANGE**2 + shape**2 / SHAPE_CHANGE**2) / self.misses
+            + (grown**2 / SIZE_CHANGE**2 + np.minimum(shape**2 / SHAPE_CHANGE**2, MOST_OF_SHAPE))
+            / self.misses
         )
         near = (distance <= REACH + REACH_PER_MISS * (self.misses - 1)) & (
             grown <= np.log(LARGEST_SIZE_RATIO)
