@@ -20,6 +20,7 @@ import torch
 
 import neuface
 from neuface.io.video import write_video
+from neuface.landmarks.schemes import MEDIAPIPE478
 from neuface.structs import ndc_to_px
 from neuface.synthetic.clips import SyntheticClip, make_talking_clip
 from neuface.synthetic.people import demo_identity
@@ -59,7 +60,7 @@ def _clip(view_yaw_deg: tuple[float, ...], *, seed: int) -> SyntheticClip:
 
 def _mediapipe_points(clip: SyntheticClip) -> np.ndarray:
     """MediaPipe's 478 points of the first view, frame pixels."""
-    points = neuface.load_head("open").landmarks(clip.truth[0], "mediapipe478")
+    points = neuface.load_head("open").landmarks(clip.truth[0], MEDIAPIPE478.name)
     exact = ndc_to_px(clip.camera[0].project(points), SIZE_PX)
     noise = torch.randn(exact.shape, generator=torch.Generator().manual_seed(23))
     return (exact + NOISE_PX * noise).numpy()

@@ -55,13 +55,15 @@ def measure(
     if truth is not None:
         above_neck = ~head.regions["neck"] if "neck" in head.regions else None
         true_vertices = vertices_in_chunks(head, truth.unposed())
-        mpve = _plain(metrics.mpve_mm(unposed, true_vertices, above_neck))
+        mpve = finite_or_none(metrics.mpve_mm(unposed, true_vertices, above_neck))
     return Figures(
-        nme_percent=_plain(whole[valid].nanmean()),
-        nme51_percent=_plain(inner[valid].nanmean()),
-        msi3d_landmarks=_plain(metrics.msi3d(_landmarks68(head, prediction.params, landmarks.scheme))),
-        msi3d_vertices=_plain(metrics.msi3d(posed)),
-        cvd_mm=_plain(metrics.cvd_mm(unposed, valid)) if valid.shape[0] > 1 else None,
+        nme_percent=finite_or_none(whole[valid].nanmean()),
+        nme51_percent=finite_or_none(inner[valid].nanmean()),
+        msi3d_landmarks=finite_or_none(
+            metrics.msi3d(_landmarks68(head, prediction.params, landmarks.scheme))
+        ),
+        msi3d_vertices=finite_or_none(metrics.msi3d(posed)),
+        cvd_mm=finite_or_none(metrics.cvd_mm(unposed, valid)) if valid.shape[0] > 1 else None,
         mpve_mm=mpve,
     )
 
@@ -110,6 +112,11 @@ def _landmarks68(head: HeadModel, params: HeadParams, scheme: Scheme) -> Float[T
     return head.landmarks(params, scheme.name)[..., list(scheme.to_ibug68), :]
 
 
-def _plain(value: Tensor) -> float | None:
+def finite_or_none(value: Tensor) -> float | None:
+    """One number as Python's own, and None where it is undefined: reports and JSON have no NaN.
+
+    >>> finite_or_none(torch.tensor(0.5)), finite_or_none(torch.tensor(torch.nan))
+    (0.5, None)
+    """
     number = float(value)
     return number if math.isfinite(number) else None

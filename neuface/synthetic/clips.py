@@ -12,6 +12,7 @@ from torch import Tensor
 from neuface.geometry.rotations import compose_rotvecs
 from neuface.head.expressions import sample_expressions
 from neuface.head.model import HeadModel
+from neuface.landmarks.schemes import IBUG68
 from neuface.structs import HeadParams, WeakPerspective, ndc_to_px
 from neuface.synthetic.appearance import Painter, random_looks
 from neuface.synthetic.backdrop import random_backgrounds
@@ -72,7 +73,7 @@ def make_talking_clip(
         picture, mask = paint_heads(head, Painter(head), truth[view], camera[view], look, light, size_px)
         composed = torch.where(mask[..., None], picture, backdrop)
         frames.append((composed * 255).round().clamp(0, 255).to(torch.uint8))
-    clean = ndc_to_px(camera.project(head.landmarks(truth, "ibug68")), size_px)
+    clean = ndc_to_px(camera.project(head.landmarks(truth, IBUG68.name)), size_px)
     return SyntheticClip(
         frames=torch.stack(frames),
         landmarks_px=clean + noise_px * torch.randn(clean.shape, generator=generator),
@@ -110,5 +111,5 @@ def _centred_camera(head: HeadModel, truth: HeadParams) -> WeakPerspective:
     views, time = truth.identity.shape[:2]
     scale = torch.full((views, time), HEAD_SCALE)
     centred = WeakPerspective(scale=scale, offset=torch.zeros(views, time, 2))
-    middle = centred.project(head.landmarks(truth, "ibug68")).mean((1, 2), keepdim=True)[:, :, 0]
+    middle = centred.project(head.landmarks(truth, IBUG68.name)).mean((1, 2), keepdim=True)[:, :, 0]
     return replace(centred, offset=-middle.expand(-1, time, -1).contiguous())

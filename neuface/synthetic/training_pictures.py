@@ -17,6 +17,7 @@ from neuface.geometry.rotations import (
 )
 from neuface.head.expressions import sample_expressions
 from neuface.head.model import HeadModel
+from neuface.landmarks.schemes import IBUG68
 from neuface.structs import HeadParams, Prediction, TensorStruct, WeakPerspective
 from neuface.synthetic.appearance import Look, Painter, random_looks, smooth_noise
 from neuface.synthetic.backdrop import add_body, add_occluders, random_backgrounds
@@ -103,7 +104,7 @@ def crop_camera(head: HeadModel, params: HeadParams, generator: torch.Generator)
     """The camera of a crop by the rule of `neuface.cropping`, with random errors of its position and size."""
     count = len(params.identity)
     unit = WeakPerspective(scale=torch.ones(count), offset=torch.zeros(count, 2))
-    points = unit.project(head.landmarks(params, "ibug68"))
+    points = unit.project(head.landmarks(params, IBUG68.name))
     lowest, highest = points.amin(1), points.amax(1)
     side = CROP_MARGIN * (highest - lowest).amax(-1)
     side = side * (0.85 + 0.35 * torch.rand(count, generator=generator))

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from neuface.head.model import HeadModel
+from neuface.landmarks.schemes import IBUG68
 from neuface.structs import HeadParams, WeakPerspective, ndc_to_px
 from neuface.synthetic.appearance import Painter, random_looks
 from neuface.synthetic.backdrop import random_backgrounds
@@ -73,10 +74,10 @@ def two_people(
     size = torch.tensor(FACE_SHARE)[:, None] * growth
     scale = 2 * size / FACE_HEIGHT_M
     centred = WeakPerspective(scale=scale, offset=torch.zeros(2, time, 2))
-    middle = centred.project(head.landmarks(params, "ibug68")).mean(-2)
+    middle = centred.project(head.landmarks(params, IBUG68.name)).mean(-2)
     # The path is of the face's middle at rest, so that nodding and turning move the face about it.
     camera = replace(centred, offset=place - middle.mean(1, keepdim=True))
-    points_px = ndc_to_px(camera.project(head.landmarks(params, "ibug68")), size_px)
+    points_px = ndc_to_px(camera.project(head.landmarks(params, IBUG68.name)), size_px)
     return TwoPeople(
         params=params,
         camera=camera,

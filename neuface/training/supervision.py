@@ -12,10 +12,10 @@ from neuface import losses
 from neuface.encoders.open_encoder import OpenEncoder, anchor_centre
 from neuface.geometry.rotations import rotation_angle_rad, rotvec_to_rotmat
 from neuface.head.model import HeadModel
+from neuface.landmarks.schemes import MEDIAPIPE478
 from neuface.structs import HeadParams, Prediction, Scheme
 from neuface.training.recordings import RecordedFrames
 
-DENSE_SCHEME = "mediapipe478"
 # Number of skin vertices that are compared besides the landmarks, and the seed of their choice.
 EXTRA_VERTICES = 200
 VERTEX_SEED = 7
@@ -66,7 +66,9 @@ class Supervision:
     def points(self, params: HeadParams) -> Float[Tensor, "n points 3"]:
         """The compared points of unposed heads, metres; sliding landmarks are those of the frontal view."""
         unposed = params.unposed()
-        return torch.cat((self.head.landmarks(unposed, DENSE_SCHEME), self.sparse.vertices(unposed)), dim=-2)
+        return torch.cat(
+            (self.head.landmarks(unposed, MEDIAPIPE478.name), self.sparse.vertices(unposed)), dim=-2
+        )
 
     def parts(
         self, encoder: OpenEncoder, prediction: Prediction, truth: Prediction

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from neuface import metrics
-from neuface.evaluation.figures import Figures, image_nme_percent, measure, vertices_in_chunks
+from neuface.evaluation.figures import (
+    Figures,
+    finite_or_none,
+    image_nme_percent,
+    measure,
+    vertices_in_chunks,
+)
 from neuface.evaluation.landmarks_3d import PER_IMAGE, PER_VIEW, landmark_3d_errors_mm
 from neuface.geometry.sampling import evenly_spread_indices
 from neuface.head.model import HeadModel
@@ -95,14 +99,14 @@ def score(case: Case, head: HeadModel, prediction: Prediction) -> Scores:
 def _motion_scores(case: Case, head: HeadModel, prediction: Prediction) -> dict[str, float | None]:
     """Stability of the head, and the share of the true motion that the prediction has."""
     params, everything = prediction.params, torch.ones_like(case.clip.track.usable)
-    scores = {"jitter_mm": _number(metrics.jitter_mm(head.landmarks(params, IBUG68.name), everything))}
+    scores = {"jitter_mm": finite_or_none(metrics.jitter_mm(head.landmarks(params, IBUG68.name), everything))}
     if case.true_landmarks_px is not None:
         exact = Track(
             points_px=case.true_landmarks_px,
             confidence=torch.ones_like(case.true_landmarks_px[..., 0]),
             scheme=IBUG68,
         )
-        scores["true_nme_percent"] = _number(image_nme_percent(head, prediction, exact).nanmean())
+        scores["true_nme_percent"] = finite_or_none(image_nme_percent(head, prediction, exact).nanmean())
     if case.truth is None:
         return scores
     turns = (params.root_rotvec, case.truth.root_rotvec, everything)
@@ -114,10 +118,10 @@ def _motion_scores(case: Case, head: HeadModel, prediction: Prediction) -> dict[
     )
     return {
         **scores,
-        "angular_velocity_error_deg": _number(metrics.angular_velocity_error_deg(*turns)),
-        "turning_kept": _number(metrics.turning_kept_share(*turns)),
-        "lip_opening_error_mm": _number(metrics.lip_opening_error_mm(*lips)),
-        "lip_motion_kept": _number(metrics.lip_motion_kept_share(*lips)),
+        "angular_velocity_error_deg": finite_or_none(metrics.angular_velocity_error_deg(*turns)),
+        "turning_kept": finite_or_none(metrics.turning_kept_share(*turns)),
+        "lip_opening_error_mm": finite_or_none(metrics.lip_opening_error_mm(*lips)),
+        "lip_motion_kept": finite_or_none(metrics.lip_motion_kept_share(*lips)),
     }
 
 
@@ -126,13 +130,13 @@ def _shape_scores(case: Case, head: HeadModel, prediction: Prediction) -> dict[s
     params, valid = prediction.params, case.clip.track.usable
     neutral = replace(head.neutral(*valid.shape), identity=params.identity)
     drift = metrics.identity_drift_mm(vertices_in_chunks(head, neutral)[valid])
-    scores: dict[str, Any] = {"identity_drift_mm": _number(drift)}
+    scores: dict[str, Any] = {"identity_drift_mm": finite_or_none(drift)}
     unposed = vertices_in_chunks(head, params.unposed())
     if len(valid) > 1:
-        scores["cvd_per_view_mm"] = tuple(map(_number, metrics.cvd_per_view_mm(unposed, valid)))
+        scores["cvd_per_view_mm"] = tuple(map(finite_or_none, metrics.cvd_per_view_mm(unposed, valid)))
     if case.truth is not None:
         true = vertices_in_chunks(head, case.truth.unposed())
-        scores["mpve_unaligned_mm"] = _number(
+        scores["mpve_unaligned_mm"] = finite_or_none(
             metrics.mpve_mm(unposed, true, ~head.regions["neck"], alignment="none")
         )
     if case.triangulated is not None:
@@ -143,13 +147,8 @@ def _shape_scores(case: Case, head: HeadModel, prediction: Prediction) -> dict[s
             errors = landmark_3d_errors_mm(
                 head, params, valid, case.clip.track.scheme, case.triangulated, rotation_per=per
             )
-            scores[name] = _number(errors.nanmedian())
+            scores[name] = finite_or_none(errors.nanmedian())
     return scores
-
-
-def _number(value: Tensor) -> float | None:
-    number = float(value)
-    return number if math.isfinite(number) else None
 
 
 def scan_error_mm(head: HeadModel, params: HeadParams, scan: ScanTruth, *, with_scale: bool) -> float:

@@ -14,8 +14,7 @@ from neuface.fitting.problem import Problem
 from neuface.geometry.rotations import rotvec_to_rotmat
 from neuface.head.expressions import expression_moments
 from neuface.head.model import HeadModel, contour_row
-from neuface.landmarks.schemes import IBUG68
-from neuface.structs import HeadParams, Prediction, Scheme
+from neuface.structs import HeadParams, Prediction
 
 __all__ = ["LinearModel", "linear_model"]
 
@@ -106,10 +105,13 @@ def linear_model(
         identity_mean: prior mean of the identity code.
         calibration: how wrong this mean is.
     """
-    points = _used_points(problem.scheme, problem.observed_ndc.shape[2])
+    # The 68 points of a face, or their counterparts in a mesh, whose other points move with these.
+    points = list(problem.scheme.to_ibug68)
     mean, by_identity, by_expression = _linearised(head, initial.params, problem.scheme.name, points)
     at_rest = head.landmarks(head.neutral(), problem.scheme.name)[points] * MM_PER_METRE
-    displacement_precision = _displacement_precision(at_rest, problem.views, problem.scheme.contour_noise)
+    noise = torch.ones_like(at_rest[:, 0])
+    noise[[point in problem.scheme.contour for point in points]] = problem.scheme.contour_noise
+    displacement_precision = _displacement_precision(at_rest, problem.views, noise)
     expression_mean, expression_precision = _expression_prior(head, initial.params)
     size_direction, size_std = _size_direction(head, identity_mean)
     observed, confidence = _observations(initial, problem, frames, points)
@@ -130,11 +132,6 @@ def linear_model(
         expression_mean=expression_mean,
         expression_precision=expression_precision,
     )
-
-
-def _used_points(scheme: Scheme, count: int) -> list[int]:
-    """The 68 points of a face, or their counterparts in a mesh, whose other points move with these."""
-    return list(scheme.to_ibug68) if count == scheme.count else list(range(count))
 
 
 def _observations(
@@ -265,25 +262,22 @@ def _expression_prior(
 
 
 def _displacement_precision(
-    points_mm: Float[Tensor, "points 3"], views: int, contour_noise: float
+    points_mm: Float[Tensor, "points 3"], views: int, relative_noise: Float[Tensor, " points"]
 ) -> Float[Tensor, "displacement displacement"]:
     """Of the displacements of all landmarks in all views, for s = 1 mm; axes and views are independent."""
-    precision = torch.linalg.inv(_displacement_covariance(points_mm, contour_noise)).contiguous()
+    precision = torch.linalg.inv(_displacement_covariance(points_mm, relative_noise)).contiguous()
     of_view = torch.kron(precision, torch.eye(3).to(precision))
     return torch.block_diag(*[of_view] * views)
 
 
 def _displacement_covariance(
-    points_mm: Float[Tensor, "points 3"], contour_noise: float
+    points_mm: Float[Tensor, "points 3"], relative_noise: Float[Tensor, " points"]
 ) -> Float[Tensor, "points points"]:
     """Of one coordinate of the displacements of landmarks, for s = 1 mm: exponential in their distance.
 
-    Points of the contour lie on no feature of the face; their bias is larger by the factor of their noise.
+    Points of the contour lie on no feature of the face; their bias is larger by the factor of their noise,
+    `relative_noise`, which is 1 for the other points.
     """
     near = torch.exp(-torch.cdist(points_mm, points_mm) / DISPLACEMENT_LENGTH_MM)
     covariance = (1 - INDEPENDENT_SHARE) * near + INDEPENDENT_SHARE * torch.eye(len(points_mm)).to(near)
-    if len(points_mm) == IBUG68.count:
-        std = torch.ones_like(covariance[0])
-        std[list(IBUG68.contour)] = contour_noise
-        covariance = covariance * std * std[:, None]
-    return covariance
+    return covariance * relative_noise * relative_noise[:, None]

@@ -22,9 +22,9 @@ from neuface.io.assets.converted import (
 )
 from neuface.io.flame.companions import FlameCompanions
 from neuface.io.flame.encoder_files import emoca_package, read_deca, read_emoca, read_smirk
-from neuface.io.flame.landmarks import IBUG68
 from neuface.io.flame.model_file import read_flame
 from neuface.io.heads import read_head
+from neuface.landmarks.schemes import IBUG68
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +139,7 @@ def _copied_head(copy: Asset, paths: Sequence[Path], entry: FlameModel, model: s
             f"trained with {entry.head_version}{', with eyelids' if entry.eyelids else ''}. Remove the file, or "
             "convert the official files again"
         )
-    if IBUG68 not in head.embeddings:
+    if IBUG68.name not in head.embeddings:
         raise InputError(
             f"{path}: was converted without landmarks. Put {catalogue.FLAME_LANDMARKS.names[0]} (from "
             f"{catalogue.FLAME_LANDMARKS.source}) beside the original, and convert that again with --overwrite"

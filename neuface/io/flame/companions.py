@@ -12,9 +12,10 @@ from jaxtyping import Bool, Float, Int
 
 from neuface.errors import InputError
 from neuface.head.model import LandmarkEmbedding
-from neuface.io.flame.landmarks import IBUG68, IBUG68_3D, MEDIAPIPE105, read_ibug68, read_mediapipe105
+from neuface.io.flame.landmarks import IBUG68_3D, MEDIAPIPE105, read_ibug68, read_mediapipe105
 from neuface.io.scans import read_obj
 from neuface.io.untrusted.array_files import checked_array, read_named_values, read_single_array
+from neuface.landmarks.schemes import IBUG68
 
 __all__ = ["FlameCompanions", "read_companions", "read_masks", "read_template_uv"]
 
@@ -90,7 +91,7 @@ def read_companions(
     mediapipe = find(given.mediapipe, MEDIAPIPE)
     if mediapipe is not None:
         embeddings[MEDIAPIPE105] = read_mediapipe105(mediapipe, len(faces))
-    for scheme, name in ((IBUG68, LANDMARKS), (IBUG68_3D, LANDMARKS), (MEDIAPIPE105, MEDIAPIPE)):
+    for scheme, name in ((IBUG68.name, LANDMARKS), (IBUG68_3D, LANDMARKS), (MEDIAPIPE105, MEDIAPIPE)):
         if scheme not in embeddings:
             absent[scheme] = _advice(name, folder)
     masks = find(given.masks, MASKS)

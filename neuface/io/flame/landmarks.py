@@ -17,12 +17,13 @@ from jaxtyping import Float, Int
 from neuface.errors import InputError
 from neuface.head.model import LandmarkEmbedding
 from neuface.io.untrusted.array_files import checked_array, read_named_values
+from neuface.landmarks.schemes import IBUG68, MEDIAPIPE478
 
-__all__ = ["IBUG68", "IBUG68_3D", "MEDIAPIPE105", "read_ibug68", "read_mediapipe105"]
+__all__ = ["IBUG68_3D", "MEDIAPIPE105", "read_ibug68", "read_mediapipe105"]
 
-IBUG68, IBUG68_3D, MEDIAPIPE105 = "ibug68", "ibug68_3d", "mediapipe105"
+IBUG68_3D, MEDIAPIPE105 = "ibug68_3d", "mediapipe105"
 CONTOUR_POINTS, FIXED_POINTS = 17, 51
-MEDIAPIPE_POINTS, MEDIAPIPE_MESH = 105, 478
+MEDIAPIPE_POINTS = 105
 # Largest yaw with a contour of its own in FLAME's table, degrees; there is one row per whole degree.
 LARGEST_YAW_DEG = 39
 YAW_ROWS = 2 * LARGEST_YAW_DEG + 1
@@ -52,12 +53,12 @@ def read_ibug68(
         whole = _points(
             combined, "full_lmk_faces_idx", "full_lmk_bary_coords", (1, CONTOUR_POINTS + FIXED_POINTS), faces
         )
-        return {IBUG68: _sliding(fixed, rows), IBUG68_3D: _static(whole[0][0], whole[1][0])}
+        return {IBUG68.name: _sliding(fixed, rows), IBUG68_3D: _static(whole[0][0], whole[1][0])}
     if static is None or dynamic is None:
         raise InputError("the 68 landmarks need the combined embedding, or the static and the dynamic one")
     fixed = _points(static, "lmk_face_idx", "lmk_b_coords", (FIXED_POINTS,), faces)
     rows = _points(dynamic, "lmk_face_idx", "lmk_b_coords", (YAW_ROWS, CONTOUR_POINTS), faces)
-    return {IBUG68: _sliding(fixed, rows)}
+    return {IBUG68.name: _sliding(fixed, rows)}
 
 
 def read_mediapipe105(path: PathLike, faces: int) -> LandmarkEmbedding:
@@ -67,8 +68,8 @@ def read_mediapipe105(path: PathLike, faces: int) -> LandmarkEmbedding:
     """
     triangles, barycentric = _points(path, "lmk_face_idx", "lmk_b_coords", (MEDIAPIPE_POINTS,), faces)
     numbers = _array(path, "landmark_indices", (MEDIAPIPE_POINTS,), whole=True)
-    if not 0 <= numbers.min() <= numbers.max() < MEDIAPIPE_MESH:
-        raise InputError(f"{path}: 'landmark_indices' names points beyond MediaPipe's {MEDIAPIPE_MESH}")
+    if not 0 <= numbers.min() <= numbers.max() < MEDIAPIPE478.count:
+        raise InputError(f"{path}: 'landmark_indices' names points beyond MediaPipe's {MEDIAPIPE478.count}")
     return _static(triangles, barycentric, torch.from_numpy(numbers))
 
 

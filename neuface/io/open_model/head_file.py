@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from neuface.head.model import HeadModel, LandmarkEmbedding
 from neuface.head.open_head import HeadAssets, build_open_head
 from neuface.io.atomic import atomic_path
+from neuface.landmarks.schemes import IBUG68, MEDIAPIPE478
 
 SHIPPED_HEAD = "open_head.npz"
 
@@ -52,14 +53,14 @@ class HeadRecipe:
         MediaPipe.
         """
         return {
-            "ibug68": LandmarkEmbedding(
+            IBUG68.name: LandmarkEmbedding(
                 triangles=torch.from_numpy(self.ibug_triangles).long(),
                 barycentric=torch.from_numpy(self.ibug_barycentric),
                 contour_yaw_rad=torch.from_numpy(self.contour_yaw_rad),
                 contour_triangles=torch.from_numpy(self.contour_triangles).long(),
                 contour_barycentric=torch.from_numpy(self.contour_barycentric),
             ),
-            "mediapipe478": LandmarkEmbedding(
+            MEDIAPIPE478.name: LandmarkEmbedding(
                 triangles=torch.from_numpy(self.mediapipe_triangles).long(),
                 barycentric=torch.from_numpy(self.mediapipe_barycentric),
                 contour_yaw_rad=torch.from_numpy(self.mediapipe_yaw_rad),

@@ -11,6 +11,7 @@ from talking_people import landmarks_of, talking, weak_prediction
 from neuface.encoders.calibration import OPEN_ENCODER, UNCALIBRATED, EncoderCalibration
 from neuface.fitting.person.gauss_newton import initial_estimate, predict
 from neuface.fitting.person.linear_model import LinearModel, linear_model
+from neuface.landmarks.schemes import IBUG68
 from neuface.structs import Prediction
 
 
@@ -65,6 +66,19 @@ def test_displacements_of_the_contour_are_larger_and_neighbours_have_similar_one
     points = 1000 * head.landmarks(head.neutral(), "ibug68")[17:]
     expected = 0.9 * torch.exp(-torch.cdist(points, points) / 20) + 0.1 * torch.eye(51).double()
     torch.testing.assert_close(x, expected)
+
+
+def test_the_scheme_says_which_points_are_its_contour_and_how_noisy_they_are(tiny_head) -> None:
+    head = tiny_head()
+    truth = talking(head, 1, 1)
+    few = replace(IBUG68, groups=(("contour", (5, 8, 11)),), contour_noise=3.0)
+    problem = replace(landmarks_of(head, truth), scheme=few)
+    initial = weak_prediction(truth)
+    model = linear_model(head, initial, problem, torch.arange(1), initial.params.identity[0, 0], OPEN_ENCODER)
+    std = torch.linalg.inv(model.displacement_precision).diagonal().view(68, 3).sqrt()
+    expected = torch.ones(68, 3).double()
+    expected[[5, 8, 11]] = 3.0
+    torch.testing.assert_close(std, expected)
 
 
 def test_a_larger_head_has_proportionally_larger_priors(tiny_head) -> None:
