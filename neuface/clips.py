@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,11 +12,10 @@ from jaxtyping import Bool
 from torch import Tensor
 from tqdm import tqdm
 
-from neuface.errors import InputError
-from neuface.frames import DEFAULT_FPS, ArraySource, Clip, FirstFrames, MultiSource, Recording, evenly_timed
-from neuface.io.landmarks import read_faces
-from neuface.io.video import VideoSource
-from neuface.landmarks.arrays import as_faces
+from neuface.errors import InputError, InputWarning
+from neuface.frames import Clip, Recording
+from neuface.io.inputs import open_footage
+from neuface.io.landmark_inputs import given_faces
 from neuface.landmarks.detectors import Detector, FaceAlignmentDetector
 from neuface.landmarks.tracking.choice import Everyone, as_choice
 from neuface.landmarks.tracking.cuts import find_cuts, shows_nothing, small_copies
@@ -35,15 +34,18 @@ def read_clip(
     detector: Detector | None = None,
     max_frames: int | None = None,
     fps: int | float | None = None,
+    offsets_s: Sequence[float] | None = None,
     names: Sequence[str] | None = None,
     progress: bool = False,
 ) -> Clip:
     """A face video and one person's landmarks in it, from almost any form of frames.
 
     Args:
-        inputs: The path of a video or picture, a list of them (synchronised views), uint8 RGB frames
-            `(time, h, w, 3)` or `(views, time, h, w, 3)`, a list of such arrays (views), a `FrameSource`,
-            or a `Clip`, which is returned as it is.
+        inputs: The path of a video or picture; a folder, pattern (`seq/%03d.png`, `seq/*.png`) or list of pictures
+            that are the frames of one camera; a list of such things (synchronised views, pictures as list of lists);
+            arrays or tensors `(time, h, w, 3)` or `(views, time, h, w, 3)`, a list of pictures (arrays or those of
+            PIL) or of videos (views); an iterator of pictures, an OpenCV capture, a `FrameSource`, or a `Clip`, which
+            is returned as it is. Grey, channels first and floats are accepted (`neuface.pictures`).
         landmarks: Frame pixels: arrays as `as_faces` takes them, `Track`, the path of a landmark file
             (all views) or a list of paths (one per view). None: the detector finds them.
         faces: Who is meant if there are several people: "most present", "largest", a number (0 is who is
@@ -51,7 +53,9 @@ def read_clip(
             seconds, or a `neuface.landmarks.tracking.choice.Choice`. For "all" see `read_people`.
         detector: Finds the landmarks if none are given; the default is `FaceAlignmentDetector`.
         max_frames: Use only the first so many frames (of landmarks, too).
-        fps: Frames per second; the default is the first video's, or 25 for arrays.
+        fps: Frames per second, evenly; the default are the times that a video states, or 25 per second.
+        offsets_s: When each view's first frame was taken, seconds on a common clock. Views of different rates are
+            matched by time; a moment that a view missed is a black frame there.
         names: One name per view; the default is the file names, or `view0`, `view1`, ...
         progress: Show a progress bar while landmarks are detected.
 
@@ -61,12 +65,19 @@ def read_clip(
 
     Raises:
         InputError: Frames or landmarks that cannot be used or do not fit each other, or nobody is where `faces` says.
+        InputWarning: (as a warning) frames are lost or unevenly timed, pixels were scaled, and the like.
         MissingDependencyError: Landmarks must be detected and the detector's package or weights are missing.
     """
     if isinstance(inputs, Clip):
         given = None if faces == "most present" else faces
         _refuse_more(
-            landmarks=landmarks, faces=given, detector=detector, max_frames=max_frames, fps=fps, names=names
+            landmarks=landmarks,
+            faces=given,
+            detector=detector,
+            max_frames=max_frames,
+            fps=fps,
+            offsets_s=offsets_s,
+            names=names,
         )
         return inputs
     choice = as_choice(faces)
@@ -79,6 +90,7 @@ def read_clip(
         detector=detector,
         max_frames=max_frames,
         fps=fps,
+        offsets_s=offsets_s,
         names=names,
         progress=progress,
     )
@@ -93,6 +105,7 @@ def read_people(
     detector: Detector | None = None,
     max_frames: int | None = None,
     fps: int | float | None = None,
+    offsets_s: Sequence[float] | None = None,
     names: Sequence[str] | None = None,
     progress: bool = False,
 ) -> list[Clip]:
@@ -101,26 +114,22 @@ def read_people(
     Nobody is recognised: who is seen again after a cut of shot counts as another person.
     """
     choice = as_choice(faces)
-    whole, default_names, default_fps = _open_frames(inputs)
-    view_names = _checked_names(names, default_names)
-    rate = default_fps if fps is None else fps
-    if not 0 < rate < float("inf"):
-        raise InputError(f"fps: expected a positive number, got {fps}")
-    if max_frames is not None and max_frames < 1:
-        raise InputError(f"max_frames: expected at least 1, got {max_frames}")
-    frames = whole if max_frames is None else FirstFrames(whole, max_frames)
-    sizes_hw = [frames.size_hw(view) for view in range(frames.views)]
+    footage = open_footage(inputs, fps=fps, offsets_s=offsets_s, max_frames=max_frames)
+    view_names = _checked_names(names, footage.names)
+    for remark in footage.remarks:
+        warnings.warn(remark, InputWarning, stacklevel=2)
+    frames = footage.frames
     found = None
     if landmarks is not None:
-        given = _load_if_path(landmarks, whole.views)
-        found = as_faces(given, whole.views, whole.time, sizes_hw=sizes_hw)[:, : frames.time]
+        found = given_faces(landmarks, footage)
     elif detector is None:
         detector = FaceAlignmentDetector()
     seen = _look_at_frames(frames, detector if found is None else None, progress)
     recording = Recording(
         frames=frames,
-        timestamps_s=evenly_timed(frames.time, float(rate)),
+        timestamps_s=footage.timestamps_s,
         names=view_names,
+        remarks=footage.remarks,
         shot_starts=seen.shot_starts,
     )
     faces_found = seen.faces if found is None else found
@@ -149,73 +158,12 @@ def _refuse_more(**given: Any) -> None:
         )
 
 
-def _is_path(value: Any) -> bool:
-    return isinstance(value, str | os.PathLike)
-
-
-def _open_frames(inputs: Any) -> tuple[FrameSource, list[str], float]:
-    """The frames, a name per view and the frames per second."""
-    if _is_path(inputs):
-        video = VideoSource(inputs)
-        return video, [video.name], video.fps
-    if isinstance(inputs, list | tuple) and any(_is_path(item) for item in inputs):
-        if not all(_is_path(item) for item in inputs):
-            raise InputError("inputs: a list must hold paths only or arrays only, one per view")
-        videos = [VideoSource(item) for item in inputs]
-        labels = _unique([video.name for video in videos])
-        return MultiSource(videos, labels), labels, videos[0].fps
-    source = inputs if isinstance(inputs, FrameSource) else ArraySource(inputs)
-    return source, [f"view{view}" for view in range(source.views)], DEFAULT_FPS
-
-
-def _unique(names: list[str]) -> list[str]:
-    """Equal file names from several folders get their view's number."""
-    if len(set(names)) == len(names):
-        return names
-    return [f"view{view}_{name}" for view, name in enumerate(names)]
-
-
-def _checked_names(names: Sequence[str] | None, default: list[str]) -> tuple[str, ...]:
+def _checked_names(names: Sequence[str] | None, default: tuple[str, ...]) -> tuple[str, ...]:
     if names is None:
-        return tuple(default)
+        return default
     if isinstance(names, str) or len(names) != len(default) or len(set(names)) != len(names):
         raise InputError(f"names: expected {len(default)} different name(s), one per view, got {names!r}")
     return tuple(names)
-
-
-def _load_if_path(landmarks: Any, views: int) -> Any:
-    """The landmarks of files; anything else as it is."""
-    if _is_path(landmarks):
-        found = read_faces(landmarks)
-        if len(found.points_px) != views:
-            raise InputError(
-                f"{os.fspath(landmarks)}: has landmarks of {len(found.points_px)} view(s), the clip has {views}; "
-                "expected one file with all views, or a list with one file per view"
-            )
-        return found
-    if isinstance(landmarks, list | tuple) and any(_is_path(item) for item in landmarks):
-        if not all(_is_path(item) for item in landmarks):
-            raise InputError("landmarks: a list must hold paths only or arrays only, one per view")
-        return _joined_views(landmarks, [read_faces(path) for path in landmarks], views)
-    return landmarks
-
-
-def _joined_views(paths: Sequence[Any], files: Sequence[FoundFaces], views: int) -> FoundFaces:
-    """The landmarks of several files as the views of one clip."""
-    found = sum(len(item.points_px) for item in files)
-    if len(files) != views or found != views:
-        raise InputError(
-            f"landmarks: {len(files)} file(s) with {found} view(s) for a clip of {views} "
-            "view(s); expected one file per view"
-        )
-    kinds = {(item.points_px.shape[1], item.scheme.name) for item in files}
-    if len(kinds) > 1:
-        listed = ", ".join(
-            f"{os.fspath(path)}: {item.points_px.shape[1]} frames of {item.scheme.name}"
-            for path, item in zip(paths, files, strict=True)
-        )
-        raise InputError(f"landmarks: the files differ in length or scheme ({listed}); expected one for all")
-    return join_views(files)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,3 +15,7 @@ class ModelMismatchError(NeufaceError, ValueError):
 
 class MissingDependencyError(NeufaceError, ImportError):
     """The request needs an optional package, or its downloaded weights."""
+
+
+class InputWarning(UserWarning):
+    """Something about an input that is used nevertheless, and that the user should know."""

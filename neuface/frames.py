@@ -20,6 +20,7 @@ from torch import Tensor
 
 from neuface.errors import InputError
 from neuface.geometry.perspective import PerspectiveCamera
+from neuface.pictures import PictureArray, is_picture, is_pil, picture, video_array
 from neuface.structs import FrameSource, Selection, Track
 
 DEFAULT_FPS = 25.0
@@ -44,6 +45,8 @@ class Recording:
     """One name per view."""
     cameras: PerspectiveCamera | None = None
     """The calibration, one camera per view, if it is known."""
+    remarks: tuple[str, ...] = ()
+    """Sentences about the input that the user should know: lost frames, uneven steps, scaled pixels."""
     shot_starts: tuple[int, ...] = (0,)
     """The first frames of the shots: 0, and each frame after a cut. Nothing is smoothed across a cut."""
 
@@ -98,6 +101,7 @@ class Recording:
             timestamps_s=self.timestamps_s,
             names=tuple(self.names[view] for view in kept),
             cameras=None if self.cameras is None else self.cameras[list(kept)],
+            remarks=self.remarks,
             shot_starts=self.shot_starts,
         )
 
@@ -132,20 +136,16 @@ def evenly_timed(time: int, fps: float) -> tuple[float, ...]:
 class ArraySource:
     """Frames in memory as a `FrameSource`.
 
-    Takes uint8 RGB, numpy or torch: `(time, h, w, 3)` for one view, `(views, time, h, w, 3)`, or a list with
-    one `(time, h, w, 3)` array per view, whose sizes may differ.
+    Takes numpy or torch: `(time, h, w, 3)` for one view, `(views, time, h, w, 3)`, a list of pictures (arrays, or
+    those of PIL) for one view, or a list with one such array or list per view, whose sizes may differ. Other forms of
+    pictures that are accepted: see `neuface.pictures`.
 
     Raises:
-        InputError: Another type, shape or number of channels, no frames, or views of different length.
+        InputError: Another type, shape or range of numbers, no frames, or views of different length.
     """
 
     def __init__(self, frames: Any) -> None:
-        if isinstance(frames, list | tuple) or getattr(frames, "ndim", None) == 5:
-            views = [_checked_view(array, f"frames of view {view}") for view, array in enumerate(frames)]
-        else:
-            views = [_checked_view(frames, "frames")]
-        if not views:
-            raise InputError("frames: no views; expected (time, h, w, 3) for at least one camera")
+        views = [_view(value, what) for value, what in _views_in(frames)]
         _check_equal_lengths([f"view {view}" for view in range(len(views))], [len(view) for view in views])
         self._views = views
 
@@ -159,51 +159,61 @@ class ArraySource:
 
     def size_hw(self, view: int) -> tuple[int, int]:
         check_view(self, view)
-        height, width = self._views[view].shape[1:3]
-        return int(height), int(width)
+        return self._views[view].size_hw
 
     def read(self, view: int, start: int, stop: int) -> UInt8[Tensor, "n h w 3"]:
         """A copy of frames `start <= t < stop`, on the CPU."""
         check_range(self, view, start, stop)
-        piece = self._views[view][start:stop]
-        if isinstance(piece, Tensor):
-            return piece.detach().to("cpu", copy=True)
-        return torch.from_numpy(np.array(piece))
+        return self._views[view].read(start, stop)
 
 
-def _checked_view(value: Any, what: str) -> np.ndarray | Tensor:
-    if not isinstance(value, np.ndarray | Tensor):
-        raise InputError(f"{what}: expected a uint8 array (time, h, w, 3), got {type(value).__name__}")
-    shape = tuple(value.shape)
-    if len(shape) == 3:
-        raise InputError(
-            f"{what}: shape {shape} is one picture; expected (time, h, w, 3): "
-            "give picture[None], or np.stack(pictures) for many"
-        )
-    if len(shape) != 4 or shape[-1] != 3:
-        raise InputError(f"{what}: expected (time, h, w, 3), got shape {shape}{_channel_hint(shape)}")
-    if str(value.dtype).removeprefix("torch.") != "uint8":
-        raise InputError(f"{what}: expected uint8 (0 to 255), got {value.dtype}; {_dtype_hint(value)}")
-    if 0 in shape:
-        raise InputError(f"{what}: no frames in an array of shape {shape}")
-    return value
+class _PictureList:
+    """Pictures of one size in a list, converted as they are read."""
+
+    def __init__(self, values: Sequence[Any], what: str) -> None:
+        self._pictures = [picture(value, f"{what}, picture {index}") for index, value in enumerate(values)]
+        self.size_hw = self._pictures[0].size_hw
+        for index, item in enumerate(self._pictures):
+            if item.size_hw != self.size_hw:
+                raise InputError(
+                    f"{what}, picture {index}: is {item.size_hw}, the first is {self.size_hw} (height, width); "
+                    "expected frames of one size"
+                )
+
+    def __len__(self) -> int:
+        return len(self._pictures)
+
+    def read(self, start: int, stop: int) -> UInt8[Tensor, "n h w 3"]:
+        if start == stop:
+            return torch.zeros((0, *self.size_hw, 3), dtype=torch.uint8)
+        return torch.cat([item.read(0, 1) for item in self._pictures[start:stop]])
 
 
-def _channel_hint(shape: tuple[int, ...]) -> str:
-    if len(shape) != 4:
-        return ""
-    if shape[-1] == 4:
-        return "; drop the alpha channel: frames[..., :3]"
-    if shape[-1] == 1:
-        return "; repeat the grey channel three times"
-    return "; move the channels to the end" if shape[1] == 3 else ""
+def _views_in(frames: Any) -> list[tuple[Any, str]]:
+    """What is given for each view, and how errors name it."""
+    if isinstance(frames, np.ndarray) and frames.dtype == object:
+        frames = list(frames)
+    if isinstance(frames, list | tuple):
+        if not frames:
+            raise InputError("frames: no views; expected (time, h, w, 3) for at least one camera")
+        pictures = [is_picture(item) for item in frames]
+        if all(pictures):
+            return [(list(frames), "frames")]
+        if any(pictures):
+            raise InputError(
+                "frames: the list holds both pictures and videos; expected pictures of one camera, or one video "
+                "per camera"
+            )
+        return [(item, f"frames of view {view}") for view, item in enumerate(frames)]
+    if getattr(frames, "ndim", None) == 5:
+        return [(item, f"frames of view {view}") for view, item in enumerate(frames)]
+    return [(frames, "frames")]
 
 
-def _dtype_hint(value: np.ndarray | Tensor) -> str:
-    is_float = value.is_floating_point() if isinstance(value, Tensor) else value.dtype.kind == "f"
-    if is_float and 0 not in value.shape and float(value.max()) <= 1.0:
-        return "values of 0..1 must be multiplied by 255, rounded and converted to uint8"
-    return "convert values of 0..255 to uint8"
+def _view(value: Any, what: str) -> PictureArray | _PictureList:
+    if isinstance(value, list | tuple) and value:
+        return _PictureList(value, what)
+    return picture(value, what) if is_pil(value) else video_array(value, what)
 
 
 class MultiSource:

@@ -18,7 +18,7 @@ PACKAGE = Path(str(neuface.__file__)).parent
 FLOORS = (
     ("errors",),
     ("structs", "hashing", "devices", "settings"),
-    ("geometry",),
+    ("geometry", "pictures"),
     ("head", "landmarks", "cropping", "frames"),
     ("render", "encoders", "losses", "metrics"),
     ("fitting", "viz", "prior", "flow"),

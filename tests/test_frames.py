@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import math
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from neuface.errors import InputError
 from neuface.frames import ArraySource, FirstFrames, MultiSource, Recording, SomeViews, evenly_timed
@@ -45,21 +48,72 @@ def test_reads_never_share_memory_with_the_callers_array() -> None:
     assert frames.any()
 
 
+def test_every_form_of_pictures_gives_the_same_bytes() -> None:
+    frames = moving_frames(4)
+    grey = frames[..., 0]
+    opaque = np.concatenate([frames, np.full_like(frames[..., :1], 255)], -1)
+    forms = [
+        frames.astype(np.int64),
+        frames.astype(np.float32),
+        frames / np.float64(255),
+        torch.from_numpy(frames) / 255,
+        frames.astype(">u2"),
+        frames.transpose(0, 3, 1, 2),
+        torch.from_numpy(frames.copy()).permute(0, 3, 1, 2).half() / 255,
+        opaque,
+        opaque / 255,
+        grey,
+        grey[..., None],
+        grey[:, None],
+        list(frames),
+        list(torch.from_numpy(frames).permute(0, 3, 1, 2)),
+        [frame / 255 for frame in frames],
+        list(grey),
+        [Image.fromarray(frame) for frame in frames],
+        [av.VideoFrame.from_ndarray(frame, format="rgb24") for frame in frames],
+    ]
+    for form in forms:
+        source = ArraySource(form)
+        assert (source.views, source.time, source.size_hw(0)) == (1, 4, (48, 64))
+        # float16 holds 0..1 in steps of half a level.
+        assert np.abs(source.read(0, 1, 3).numpy().astype(int) - frames[1:3]).max() <= 1
+    one = ArraySource(frames[0])
+    assert (one.time, one.size_hw(0)) == (1, (48, 64))
+    views = ArraySource([list(frames), list(frames)])
+    assert (views.views, views.time) == (2, 4)
+
+
+def test_pictures_of_pil_are_turned_upright() -> None:
+    picture = Image.fromarray(moving_frames(3)[1])
+    exif = picture.getexif()
+    exif[0x0112] = 6
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", exif=exif)
+    assert ArraySource([Image.open(buffer)]).size_hw(0) == (64, 48)
+
+
+TRANSPARENT = np.zeros((2, 8, 8, 4), np.uint8)
+
+
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (moving_frames(2) / np.float32(255), "multiplied by 255"),
-        (torch.rand(2, 8, 8, 3), "multiplied by 255"),
-        (moving_frames(2).astype(np.float32), "0..255 to uint8"),
-        (moving_frames(2).astype(np.int64), "expected uint8"),
-        (moving_frames(2)[0], r"picture\[None\]"),
-        (moving_frames(2).transpose(0, 3, 1, 2), "move the channels to the end"),
-        (np.zeros((2, 8, 8, 4), np.uint8), "drop the alpha"),
-        (np.zeros((2, 8, 8, 1), np.uint8), "repeat the grey"),
+        (moving_frames(2).astype(np.float32) / 127.5 - 1, r"\(frames \+ 1\) \* 127.5"),
+        (moving_frames(2).astype(np.uint16) * 257, "divide 16 bits by 257"),
+        (np.full((2, 8, 8, 3), np.nan), "values from nan"),
+        (np.zeros((2, 8, 8, 3), bool), "expected 0 to 255"),
+        (TRANSPARENT, r"frames\[..., :3\]"),
+        (np.zeros((3, 40, 50), np.uint8), "may be one picture"),
+        (np.zeros((2, 8, 8, 5), np.uint8), "3 channels of RGB"),
         (np.zeros((0, 8, 8, 3), np.uint8), "no frames"),
         ([], "no views"),
         ("text", "got str"),
+        ({"frames": moving_frames(2)}, "got dict"),
         ([moving_frames(3), moving_frames(5)], "view 0: 3, view 1: 5"),
+        ([moving_frames(3)[0], moving_frames(5)], "both pictures and videos"),
+        ([moving_frames(1)[0], moving_frames(1, 10, 10)[0]], r"picture 1: is \(10, 10\)"),
+        ([Image.new("I;16", (8, 8))], "mode I;16"),
+        ([Image.new("RGBA", (8, 8))], "not opaque"),
     ],
 )
 def test_unusable_arrays(value: object, message: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,9 @@ def read_landmarks(path: str | os.PathLike[str]) -> Track:
     return most_present(read_faces(path))
 
 
-def read_faces(path: str | os.PathLike[str]) -> FoundFaces:
+def read_faces(
+    path: str | os.PathLike[str], *, views: int | None = None, lengths: Sequence[int] = ()
+) -> FoundFaces:
     """Read a landmark file: one view or several, in frame pixels.
 
     The file holds `points_px` `(frames, points, 2)` or `(frames, faces, points, 2)` for one view, or

@@ -15,54 +15,55 @@ import av
 import av.error
 import numpy as np
 import torch
-from av.container import InputContainer
 from jaxtyping import UInt8
 from torch import Tensor
 
 from neuface.errors import InputError
-from neuface.frames import DEFAULT_FPS, check_range, check_view
+from neuface.frames import check_range, check_view
 from neuface.io.atomic import atomic_path
+from neuface.io.video_index import index_of
+from neuface.io.video_streams import open_video
 
 CACHE_BYTES = 64 * 2**20
-# libx264's constant rate factor: visually lossless, so that measured pictures stay comparable.
+"""Bounds the memory of recently read frames, bytes."""
 QUALITY_CRF = "18"
+"""libx264's constant rate factor: visually lossless, so that measured pictures stay comparable."""
 LARGEST_FPS_DENOMINATOR = 1001
-# FFmpeg would draw a text file as a terminal and call it a video.
-TEXT_CODECS = frozenset({"ansi", "bintext", "xbin", "idf"})
+"""Bounds the denominator of a written frame rate; containers want small integers, and 30000/1001 is exact."""
 
 
 class VideoSource:
     """One video or picture as a `FrameSource` of one view, decoded as it is read.
 
-    The file is decoded once at the start without keeping pictures, because containers often do not know how
-    many frames they hold. Later reads continue where the last one ended, or seek; recently read frames are
-    kept (at most 64 MiB). A damaged or truncated file gives the frames that can be decoded.
+    Frames come as they are meant to be shown: turned upright, and scaled to square pixels. The file is decoded once
+    at the start without keeping pictures, because containers often do not know how many frames they hold. Later
+    reads continue where the last one ended, or seek; recently read frames are kept (at most 64 MiB). A damaged or
+    truncated file gives the frames that can be decoded, and `remarks` says how many are missing.
+
+    Args:
+        path: the file.
+        stream: which of several streams of pictures, counted from 0; None takes the file's default.
 
     Raises:
-        InputError: The file is missing, a folder, empty, not readable as a video, or no frame decodes.
+        InputError: The file is missing, a folder, empty, not readable as a video, no frame decodes, or it asks for
+            something that neuface does not do: pixels wider than four times their height, turns by no quarter turn,
+            another shape of the frames midway.
     """
 
     views = 1
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._path = Path(path)
+    def __init__(self, path: str | os.PathLike[str], *, stream: int | None = None) -> None:
+        self._path, self._stream = Path(path), stream
         self._cache: OrderedDict[int, Tensor] = OrderedDict()
-        self._container = _open_video(self._path)
-        stream = self._container.streams.video[0]
-        rate = stream.average_rate or stream.guessed_rate
-        self.fps = float(rate) if rate else DEFAULT_FPS
-        self._pts: list[int | None] = []
-        self._keyframes: list[int] = []
-        for index, frame in enumerate(_decoded_frames(self._container)):
-            if index == 0:
-                self._decoded_wh = (frame.width, frame.height)
-                self._quarter_turns = round(frame.rotation / 90) % 4
-            if frame.key_frame:
-                self._keyframes.append(index)
-            self._pts.append(frame.pts)
-        if not self._pts:
-            self._container.close()
-            raise InputError(f"{self._path}: no frame of this video can be decoded; is the file damaged?")
+        self._video = open_video(self._path, stream)
+        try:
+            index = index_of(self._path, self._video)
+        except InputError:
+            self._video.close()
+            raise
+        self._display, self._pts, self._keyframes = index.display, index.pts, index.keyframes
+        self.fps, self.timestamps_s, self.remarks = index.fps, index.timestamps_s, index.remarks
+        self.start_s = index.start_s
         # Seeking goes by time stamps: without unique ones, going back means starting again.
         known = [pts for pts in self._pts if pts is not None]
         self._can_seek = len(set(known)) == len(self._pts) and known == sorted(known)
@@ -79,10 +80,9 @@ class VideoSource:
         return len(self._pts)
 
     def size_hw(self, view: int) -> tuple[int, int]:
-        """Height and width of the frames as they are shown (rotation applied)."""
+        """Height and width of the frames as they are shown: turned upright, in square pixels."""
         check_view(self, view)
-        width, height = self._decoded_wh
-        return (width, height) if self._quarter_turns % 2 else (height, width)
+        return self._display.size_hw
 
     def read(self, view: int, start: int, stop: int) -> UInt8[Tensor, "n h w 3"]:
         """Frames `start <= t < stop`, RGB. Raises InputError outside of the video or if the file changed."""
@@ -93,7 +93,7 @@ class VideoSource:
 
     def close(self) -> None:
         """Release the file; a later read opens it again."""
-        self._container.close()
+        self._video.close()
         self._frames, self._position, self._can_seek = iter(()), len(self._pts), False
         self._cache.clear()
 
@@ -112,31 +112,27 @@ class VideoSource:
         if frame is None:
             raise InputError(f"{self._path}: frame {index} cannot be read any more; has the file changed?")
         self._position = index + 1
-        # A stream may change its size midway; the clip has the size of its first frame.
-        picture = frame.to_ndarray(format="rgb24", width=self._decoded_wh[0], height=self._decoded_wh[1])
-        # The display matrix says how far to turn counterclockwise, as rot90 does.
-        return torch.from_numpy(np.ascontiguousarray(np.rot90(picture, self._quarter_turns)))
+        return torch.from_numpy(self._display.picture(frame))
 
     def _move_to(self, index: int) -> None:
         """Make frame `index` the next one that is decoded."""
         key = self._keyframes[max(bisect_right(self._keyframes, index) - 1, 0)] if self._keyframes else 0
         must_jump = index < self._position or key > self._position
         if must_jump and not (key > 0 and self._can_seek and self._seek(key, index)):
-            self._container.close()
-            self._container = _open_video(self._path)
-            self._frames, self._position = _decoded_frames(self._container), 0
+            self._video.close()
+            self._video = open_video(self._path, self._stream)
+            self._frames, self._position = self._video.frames(), 0
         skipped = index - self._position
         next(itertools.islice(self._frames, skipped, skipped), None)
         self._position = index
 
     def _seek(self, key: int, index: int) -> bool:
         """Seek to frame `index` through its key frame; False if the container does not lead there."""
-        stream = self._container.streams.video[0]
         try:
-            self._container.seek(self._pts[key] or 0, stream=stream)
-        except (av.error.FFmpegError, ValueError):
+            self._video.container.seek(self._pts[key] or 0, stream=self._video.stream)
+        except (av.error.FFmpegError, OSError, ValueError):
             return False
-        frames = _decoded_frames(self._container)
+        frames = self._video.frames()
         seen_key = False
         for frame in frames:
             seen_key |= frame.pts == self._pts[key]
@@ -146,49 +142,6 @@ class VideoSource:
             if frame.pts is None or frame.pts > self._pts[index]:
                 return False
         return False
-
-
-def _open_video(path: Path) -> InputContainer:
-    if not path.exists():
-        raise InputError(f"{path}: no such file")
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder; expected a video or picture file")
-    try:
-        if path.stat().st_size == 0:
-            raise InputError(f"{path}: the file is empty")
-        # `file:` and the options: a name is never a pattern or a protocol, and no playlist leaves the disk.
-        options = {"pattern_type": "none", "protocol_whitelist": "file"}
-        container = av.open(f"file:{path}", options=options)
-    except (av.error.FFmpegError, OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read as a video or picture ({error})") from error
-    streams = container.streams.video
-    if not streams or streams[0].codec_context.name in TEXT_CODECS:
-        container.close()
-        raise InputError(f"{path}: has no video in it (only sound or text); expected a video or picture")
-    streams[0].thread_type = "AUTO"
-    return container
-
-
-def _decoded_frames(container: InputContainer) -> Iterator[Any]:
-    """All frames that can be decoded from here on; damaged packets are left out."""
-    stream = container.streams.video[0]
-    packets = container.demux(stream)
-    while True:
-        try:
-            packet = next(packets)
-        except StopIteration:
-            return
-        except (
-            av.error.FFmpegError
-        ):  # the container itself ends in the middle: what the decoder still holds is good
-            packet = None
-        try:
-            frames = stream.codec_context.decode(packet)
-        except av.error.FFmpegError:
-            frames = []
-        yield from frames
-        if packet is None:
-            return
 
 
 def read_video(path: str | os.PathLike[str]) -> tuple[UInt8[Tensor, "time h w 3"], float]:
