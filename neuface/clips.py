@@ -34,7 +34,7 @@ def read_clip(
     detector: Detector | None = None,
     max_frames: int | None = None,
     fps: int | float | None = None,
-    offsets_s: Sequence[float] | None = None,
+    offsets_s: Sequence[int | float] | None = None,
     names: Sequence[str] | None = None,
     progress: bool = False,
 ) -> Clip:
@@ -105,7 +105,7 @@ def read_people(
     detector: Detector | None = None,
     max_frames: int | None = None,
     fps: int | float | None = None,
-    offsets_s: Sequence[float] | None = None,
+    offsets_s: Sequence[int | float] | None = None,
     names: Sequence[str] | None = None,
     progress: bool = False,
 ) -> list[Clip]:

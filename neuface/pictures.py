@@ -137,7 +137,7 @@ def _check_opaque(opacity: Any, what: str) -> None:
 
 def _factor(values: Any, what: str) -> float:
     """What the numbers are multiplied by; the range is looked for in all of them."""
-    kind = str(values.dtype).removeprefix("torch.")
+    kind = str(values.dtype).removeprefix("torch.") if isinstance(values, Tensor) else values.dtype.name
     if kind == "uint8":
         return 1.0
     lowest, highest = float(values.min()), float(values.max())

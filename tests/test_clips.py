@@ -76,8 +76,9 @@ def test_max_frames_cuts_frames_and_landmarks() -> None:
     clip = read_clip(FRAMES, POINTS, max_frames=4)
     assert (clip.time, clip.track.points_px.shape[1], clip.track.usable.shape) == (4, 4, (1, 4))
     assert read_clip(FRAMES, POINTS, max_frames=100).time == TIME
-    with pytest.raises(InputError, match=f"4 frames of landmarks for a video of {TIME}"):
-        read_clip(FRAMES, POINTS[:4], max_frames=4)
+    assert read_clip(FRAMES, POINTS[:4], max_frames=4).track.found.shape == (1, 4)
+    with pytest.raises(InputError, match=f"5 frames of landmarks for a video of {TIME}"):
+        read_clip(FRAMES, POINTS[:5], max_frames=4)
 
 
 def test_frames_with_few_points_are_not_valid() -> None:

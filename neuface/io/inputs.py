@@ -45,7 +45,7 @@ def open_footage(
     inputs: Any,
     *,
     fps: int | float | None = None,
-    offsets_s: Sequence[float] | None = None,
+    offsets_s: Sequence[int | float] | None = None,
     max_frames: int | None = None,
 ) -> Footage:
     """The frames of one or several cameras.
@@ -63,11 +63,12 @@ def open_footage(
         raise InputError(f"fps: expected a positive number, got {fps}")
     if max_frames is not None and max_frames < 1:
         raise InputError(f"max_frames: expected at least 1, got {max_frames}")
+    rate = None if fps is None else float(fps)
     files = _cameras_of_paths(inputs)
     if files is None:
-        footage = _from_memory(inputs, fps, max_frames)
+        footage = _from_memory(inputs, rate, max_frames)
     else:
-        footage = _from_files([_open_camera(item, fps) for item in files], fps, offsets_s)
+        footage = _from_files([_open_camera(item, rate) for item in files], rate, offsets_s)
         offsets_s = None
     if offsets_s is not None:
         raise InputError("offsets_s: is for files of several cameras; cut arrays to the moments they share")
@@ -122,7 +123,7 @@ def _files_of_pattern(item: Any) -> list[Path] | None:
 
 
 def _open_camera(item: Any, fps: float | None) -> VideoSource | PictureSequence:
-    rate = DEFAULT_FPS if fps is None else float(fps)
+    rate = DEFAULT_FPS if fps is None else fps
     if not _is_path(item):
         paths = [Path(path) for path in item]
         return PictureSequence(paths, paths[0].parent.name or paths[0].stem, rate)
@@ -140,7 +141,9 @@ def _open_camera(item: Any, fps: float | None) -> VideoSource | PictureSequence:
 
 
 def _from_files(
-    cameras: Sequence[VideoSource | PictureSequence], fps: float | None, offsets_s: Sequence[float] | None
+    cameras: Sequence[VideoSource | PictureSequence],
+    fps: float | None,
+    offsets_s: Sequence[int | float] | None,
 ) -> Footage:
     remarks = tuple(remark for camera in cameras for remark in camera.remarks)
     names = tuple(_unique([camera.name for camera in cameras]))
@@ -169,7 +172,7 @@ def _from_files(
 
 def _times_of(camera: VideoSource | PictureSequence, name: str, fps: float | None) -> ViewTimes:
     """The camera's times; a rate that the user gives replaces what the file says."""
-    times = camera.timestamps_s if fps is None else evenly_timed(camera.time, float(fps))
+    times = camera.timestamps_s if fps is None else evenly_timed(camera.time, fps)
     step_s = float(np.median(np.diff(times))) if camera.time > 1 else 1 / camera.fps
     return ViewTimes(
         name=name, timestamps_s=times, start_s=camera.start_s if fps is None else 0.0, step_s=step_s
@@ -177,7 +180,7 @@ def _times_of(camera: VideoSource | PictureSequence, name: str, fps: float | Non
 
 
 def _from_memory(inputs: Any, fps: float | None, max_frames: int | None) -> Footage:
-    rate = DEFAULT_FPS if fps is None else float(fps)
+    rate = DEFAULT_FPS if fps is None else fps
     if isinstance(inputs, FrameSource):
         frames: FrameSource = inputs
         stated = getattr(inputs, "timestamps_s", None) if fps is None else None

@@ -43,8 +43,14 @@ def given_faces(landmarks: Any, footage: Footage) -> FoundFaces:
     if isinstance(landmarks, list | tuple) and len(landmarks) == 1 and _is_path(landmarks[0]):
         landmarks = landmarks[0]
     lengths = (footage.whole_time, time, *(footage.own_lengths or ()))
-    if _is_path(landmarks):
+    if isinstance(landmarks, str | os.PathLike):
+        name = os.fspath(landmarks)
         landmarks = read_faces(landmarks, views=views, lengths=lengths)
+        if len(landmarks.points_px) != views:
+            raise InputError(
+                f"{name}: has landmarks of {len(landmarks.points_px)} view(s), the clip has {views}; "
+                "expected one file with all views, or a list with one file per view"
+            )
     if views == 1:
         return _of_view(landmarks, 0, footage, sizes_hw)
     return _with_any_length(landmarks, views, (footage.whole_time, time), sizes_hw)[:, :time]

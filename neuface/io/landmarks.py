@@ -50,20 +50,20 @@ def read_faces(
     if ALL_VIEWS_KEY in arrays:
         stacked = arrays[ALL_VIEWS_KEY]
         good_axes = stacked.ndim == 4
-        views = list(stacked) if good_axes else []
+        each = list(stacked) if good_axes else []
     elif ONE_VIEW_KEY in arrays:
         stacked = arrays[ONE_VIEW_KEY]
         good_axes = stacked.ndim in (3, 4)
-        views = [stacked]
+        each = [stacked]
     else:
         raise InputError(f"{file}: no landmarks in this file. Expected {EXPECTED_KEYS}; its keys: {keys}")
-    if not good_axes or stacked.shape[-1] not in (2, 3) or stacked.dtype.kind not in "fiu" or not views:
+    if not good_axes or stacked.shape[-1] not in (2, 3) or stacked.dtype.kind not in "fiu" or not each:
         raise InputError(
             f"{file}: its landmarks have shape {stacked.shape} and type {stacked.dtype}. "
             f"Expected numbers, {EXPECTED_KEYS}; its keys: {keys}"
         )
     scheme = _scheme_of(file, arrays, stacked.shape[-2])
-    return faces_of_views(views, len(views[0]), scheme, what=f"{file}: landmarks")
+    return faces_of_views(each, len(each[0]), scheme, what=f"{file}: landmarks")
 
 
 def _load_archive(file: Path) -> dict[str, np.ndarray]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import tempfile
+import weakref
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -40,6 +41,7 @@ class SpooledFrames:
         try:
             # The file lives as long as this source, and vanishes with it.
             self._file = tempfile.TemporaryFile()  # noqa: SIM115
+            weakref.finalize(self, self._file.close)
             for frame in itertools.islice(_single_frames(items, what), max_frames):
                 size_hw = (int(frame.shape[0]), int(frame.shape[1]))
                 if self.time == 0:

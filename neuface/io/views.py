@@ -69,7 +69,7 @@ class AlignedViews:
         return frames
 
 
-def align(views: Sequence[ViewTimes], offsets_s: Sequence[float] | None = None) -> TimeLine:
+def align(views: Sequence[ViewTimes], offsets_s: Sequence[int | float] | None = None) -> TimeLine:
     """One time line for the cameras of a recording.
 
     The slowest camera gives the moments, the others the frame that is nearest in time. A moment that a camera missed
@@ -101,7 +101,7 @@ def align(views: Sequence[ViewTimes], offsets_s: Sequence[float] | None = None) 
         same = tuple(range(len(times[0])))
         # Equal up to the rounding of containers: the first view's own times are kept.
         return TimeLine(timestamps_s=views[0].timestamps_s, chosen=(same,) * len(views), remarks=())
-    moments = _moments(times, views, slowest.step_s)
+    moments = _moments(times, views)
     chosen, largest_s = [], 0.0
     for own, view in zip(times, views, strict=True):
         nearest = np.abs(own[None] - moments[:, None]).argmin(1)
@@ -151,7 +151,7 @@ def _one_clock(times: Sequence[np.ndarray], views: Sequence[ViewTimes]) -> bool:
     )
 
 
-def _moments(times: Sequence[np.ndarray], views: Sequence[ViewTimes], step_s: float) -> np.ndarray:
+def _moments(times: Sequence[np.ndarray], views: Sequence[ViewTimes]) -> np.ndarray:
     """The slowest view's times within the span that all share; its gaps are filled with even steps."""
     begin, end = max(own[0] for own in times), min(own[-1] for own in times)
     if end < begin:
@@ -160,13 +160,13 @@ def _moments(times: Sequence[np.ndarray], views: Sequence[ViewTimes], step_s: fl
         )
         raise InputError(f"the views share no moment ({spans}); check offsets_s")
     slowest = max(range(len(views)), key=lambda index: views[index].step_s)
-    own = times[slowest]
+    own, step_s = times[slowest], views[slowest].step_s
     filled: list[float] = [float(own[0])]
     for time in own[1:]:
         steps = round((time - filled[-1]) / step_s)
         filled += np.linspace(filled[-1], time, max(steps, 1) + 1)[1:].tolist()
     moments = np.array(filled)
-    slack = SAME_TIME_STEPS * step_s
+    slack = SAME_TIME_STEPS * min(view.step_s for view in views)
     return moments[(moments >= begin - slack) & (moments <= end + slack)]
 
 
