@@ -24,7 +24,7 @@ from neuface.fitting.pose_only import resect
 from neuface.frames import Clip
 from neuface.head.model import HeadModel
 from neuface.landmarks.schemes import IBUG68, INNER51, to_ibug68
-from neuface.structs import Crop, HeadParams, Prediction, Track
+from neuface.structs import HeadParams, Prediction, Track
 
 
 @runtime_checkable
@@ -103,7 +103,6 @@ def leave_one_view_out(clip: Clip, head: HeadModel, fit: FitClip, *, progress: b
         raise InputError("leaving a view out needs a clip of at least two views, got one")
     if clip.track.scheme.name not in head.embeddings:
         clip = replace(clip, track=to_ibug68(clip.track))
-    clip_crops = steady_crops(clip.track, clip.recording.sizes_hw)
     initial, fitted, seconds = [], [], []
     unknown = torch.full((2, clip.time), math.nan)
     views = tqdm(range(clip.views), desc="views left out", unit="fit", disable=not progress)
@@ -113,9 +112,9 @@ def leave_one_view_out(clip: Clip, head: HeadModel, fit: FitClip, *, progress: b
             found = (unknown, unknown, None)
         else:
             result = fit(others)
-            landmarks, crops = clip.track[view : view + 1], clip_crops[view : view + 1]
+            landmarks = clip.track[view : view + 1]
             errors = [
-                _both(held_out_view_error(head, prediction, result.valid, landmarks, crops))
+                _both(held_out_view_error(head, prediction, result.valid, landmarks))
                 for prediction in (result.initial, result.prediction)
             ]
             found = (*errors, result.seconds)
@@ -132,7 +131,6 @@ def held_out_view_error(
     prediction: Prediction,
     valid: Bool[Tensor, "others time"],
     landmarks: Track,
-    crops: Crop,
 ) -> ViewErrors:
     """The error, in the view left out, of heads that were fitted without it.
 
@@ -144,8 +142,7 @@ def held_out_view_error(
     Args:
         prediction: batch axes `others time`.
         valid: images of the fit that had landmarks.
-        landmarks: those of the view that was left out, as their only view.
-        crops: batch axes `1 time`; any crops that contain the face. The pose is fitted in their coordinates.
+        landmarks: those of the view that was left out, frame pixels, as their only view: `clip.track[2:3]`.
 
     Raises:
         InputError: the landmarks are of several views or another number of frames; no image is valid; or the head
@@ -162,6 +159,8 @@ def held_out_view_error(
             "held_out_view_error: the fit has no image with landmarks, so there is no head to test"
         )
     heads = _common_heads(prediction.params, valid)
+    # The pose is fitted in a square around the face. The frame's size, here any, would matter without landmarks only.
+    crops = steady_crops(landmarks, [(1, 1)])
     observed = crops.frame_to_ndc(landmarks.points_px)[0]
     confidence = landmarks.confidence[0] * valid.any(0)[:, None]
     in_crop = resect(head, heads, observed, confidence, landmarks.scheme.name).prediction[None]

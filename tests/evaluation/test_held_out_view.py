@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from neuface.clips import read_clip
-from neuface.cropping import steady_crops
 from neuface.errors import InputError
 from neuface.evaluation.held_out_view import (
     held_out_view_error,
@@ -23,7 +22,7 @@ from neuface.head.model import HeadModel
 from neuface.models import FaceModel, load_model
 from neuface.pipeline import optimize
 from neuface.results import FitResult
-from neuface.structs import Crop, Prediction, WeakPerspective
+from neuface.structs import Prediction, WeakPerspective
 from neuface.synthetic.clips import SyntheticClip, make_talking_clip
 
 VIEWS, TIME = 3, 4
@@ -46,10 +45,6 @@ def clip(rendered: SyntheticClip) -> Clip:
     return read_clip(rendered.frames, rendered.landmarks_px, names=["left", "front", "right"])
 
 
-def crops_of(clip: Clip) -> Crop:
-    return steady_crops(clip.track, clip.recording.sizes_hw)
-
-
 def truth_of_others(rendered: SyntheticClip, view: int) -> Prediction:
     """The true heads of the other views, with arbitrary poses and cameras."""
     kept = [number for number in range(VIEWS) if number != view]
@@ -70,11 +65,7 @@ def test_the_true_head_has_no_error_in_a_view_left_out(
     open_head: HeadModel, rendered: SyntheticClip, clip: Clip, view: int
 ) -> None:
     errors = held_out_view_error(
-        open_head,
-        truth_of_others(rendered, view),
-        ALL_VALID,
-        clip.track[view : view + 1],
-        crops_of(clip)[view : view + 1],
+        open_head, truth_of_others(rendered, view), ALL_VALID, clip.track[view : view + 1]
     )
     assert errors.nme51_percent.shape == (1, TIME)
     assert float(errors.nme51_percent.max()) < 1e-2
@@ -86,20 +77,20 @@ def test_wrong_identity_or_expression_shows_in_the_view_left_out(
 ) -> None:
     """No pose compensates a wrong identity in all views, or a wrong expression in one frame of one view."""
     truth = truth_of_others(rendered, 0)
-    landmarks, crops = clip.track[:1], crops_of(clip)[:1]
+    landmarks = clip.track[:1]
     other = replace(truth, params=replace(truth.params, identity=-truth.params.identity))
-    wrong = held_out_view_error(open_head, other, ALL_VALID, landmarks, crops)
+    wrong = held_out_view_error(open_head, other, ALL_VALID, landmarks)
     assert 1 < float(wrong.nme51_percent.min()) < 20
 
     expression = truth.params.expression.clone()
     expression[1, 2] = 1 - expression[1, 2]
     bent = replace(truth, params=replace(truth.params, expression=expression))
-    errors = held_out_view_error(open_head, bent, ALL_VALID, landmarks, crops).nme51_percent[0]
+    errors = held_out_view_error(open_head, bent, ALL_VALID, landmarks).nme51_percent[0]
     assert float(errors[2]) > 1 > 100 * float(errors[[0, 1, 3]].max())
     # A view without a face in that frame is not part of its mean.
     unseen = ALL_VALID.clone()
     unseen[1, 2] = False
-    errors = held_out_view_error(open_head, bent, unseen, landmarks, crops).nme51_percent[0]
+    errors = held_out_view_error(open_head, bent, unseen, landmarks).nme51_percent[0]
     assert float(errors.max()) < 1e-2
 
 
@@ -113,9 +104,7 @@ def test_one_displaced_landmark_gives_the_known_percentage(
     points[0, :, 30, 0] += 5.0
     confidence[0, :, 30] = 1e-7
     landmarks = replace(clip.track, points_px=points, confidence=confidence)[:1]
-    errors = held_out_view_error(
-        open_head, truth_of_others(rendered, 0), ALL_VALID, landmarks, crops_of(clip)[:1]
-    )
+    errors = held_out_view_error(open_head, truth_of_others(rendered, 0), ALL_VALID, landmarks)
     eyes_px = torch.linalg.vector_norm(points[0, :, 36] - points[0, :, 45], dim=-1)
     torch.testing.assert_close(errors.nme51_percent[0], 100 * 5.0 / 51 / eyes_px, rtol=2e-3, atol=0)
     corners = open_head.landmarks(rendered.truth[0], "ibug68")[:, [36, 45]]
@@ -134,9 +123,7 @@ def test_frames_that_no_other_view_observed_are_nan(
     confidence = clip.track.confidence.clone()
     confidence[0, 3] = 0
     landmarks = replace(clip.track, confidence=confidence)[:1]
-    errors = held_out_view_error(
-        open_head, truth_of_others(rendered, 0), valid, landmarks, crops_of(clip)[:1]
-    )
+    errors = held_out_view_error(open_head, truth_of_others(rendered, 0), valid, landmarks)
     for figures in (errors.nme51_percent, errors.nme51_head_percent):
         assert figures.isnan().tolist() == [[False, True, False, True]]
 
@@ -144,9 +131,9 @@ def test_frames_that_no_other_view_observed_are_nan(
 def test_wrong_inputs_are_refused(open_head: HeadModel, rendered: SyntheticClip, clip: Clip) -> None:
     prediction = truth_of_others(rendered, 0)
     with pytest.raises(InputError, match="3 view"):
-        held_out_view_error(open_head, prediction, ALL_VALID, clip.track, crops_of(clip))
+        held_out_view_error(open_head, prediction, ALL_VALID, clip.track)
     with pytest.raises(InputError, match="no image with landmarks"):
-        held_out_view_error(open_head, prediction, ~ALL_VALID, clip.track[:1], crops_of(clip)[:1])
+        held_out_view_error(open_head, prediction, ~ALL_VALID, clip.track[:1])
 
 
 def test_a_clip_without_a_view_has_the_other_views(clip: Clip) -> None:
@@ -182,9 +169,7 @@ def test_no_fit_sees_the_view_left_out(model: FaceModel, clip: Clip) -> None:
     for view, result in enumerate(results):
         one = slice(view, view + 1)
         for errors, prediction in ((found.fitted, result.prediction), (found.initial, result.initial)):
-            expected = held_out_view_error(
-                model.head, prediction, result.valid, pair.track[one], crops_of(pair)[one]
-            )
+            expected = held_out_view_error(model.head, prediction, result.valid, pair.track[one])
             torch.testing.assert_close(errors.nme51_percent[one], expected.nme51_percent)
             torch.testing.assert_close(errors.nme51_head_percent[one], expected.nme51_head_percent)
 
