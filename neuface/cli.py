@@ -12,15 +12,17 @@ import tyro
 
 from neuface.assets_report import assets_report, convert_assets
 from neuface.assets_text import report_text
-from neuface.clips import read_clip
+from neuface.clips import read_people
 from neuface.demo import run_demo
 from neuface.errors import InputError, NeufaceError
-from neuface.fitting.config import PRESETS, Preset
+from neuface.fitting.config import PRESETS, FitConfig, Preset
+from neuface.frames import Clip
 from neuface.io.results.authors_layout import write_authors_result
 from neuface.model_inputs import model_inputs
-from neuface.models import load_model
+from neuface.models import FaceModel, load_model
 from neuface.pipeline import optimize
 from neuface.run_folder import make_folder, write_outputs
+from neuface.structs import Status
 from neuface.training.options import TrainingOptions
 from neuface.training.run import train_encoder
 
@@ -36,7 +38,10 @@ class Optimize:
     input: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Video files, one per camera."""
     out: Path
-    """Folder for result.npz, overlay.mp4, report.json and loss.png."""
+    """Folder for result.npz, overlay.mp4, report.json and loss.png; with --faces all, a folder for each person."""
+    faces: str = "most present"
+    """Who is fitted if there are several people: "most present", largest, all, a number (0 is the most present), or
+    x,y,time with a point in the face in pixels and the time in seconds."""
     landmarks: tuple[Path, ...] = ()
     """Landmark files (npz), one per input or one for all; without them the face-alignment package is used."""
     max_frames: int | None = None
@@ -61,22 +66,29 @@ class Optimize:
         if self.authors_layout and self.model == "open":
             raise InputError("--authors-layout is for models with FLAME, such as --model deca")
         model = load_model(self.model, assets=self.assets)
-        clip = read_clip(
+        clips = read_people(
             _one_or_all(self.input),
             _one_or_all(self.landmarks) if self.landmarks else None,
+            faces=self.faces,
             max_frames=self.max_frames,
             progress=self.progress,
         )
         make_folder(self.out)
+        for clip in clips:
+            folder = self.out / f"person_{clip.selection.number}" if self.faces == "all" else self.out
+            self._fit(clip, model, config, folder)
+
+    def _fit(self, clip: Clip, model: FaceModel, config: FitConfig, folder: Path) -> None:
+        make_folder(folder)
         result = optimize(clip, model=model, config=config, device=self.device, progress=self.progress)
-        report = write_outputs(result, self.out, head=model.head, progress=self.progress)
+        report = write_outputs(result, folder, head=model.head, progress=self.progress)
         print(table(report))
-        print(f"written to {self.out}: result.npz, overlay.mp4, report.json, loss.png")
+        print(f"written to {folder}: result.npz, overlay.mp4, report.json, loss.png")
         if self.authors_layout:
             # Last: the layout may lack room for a parameter, and the other files are written by then.
             crops = model_inputs(clip, model).crops
             write_authors_result(
-                self.out / "params.npz", result.prediction, result.landmarks, crops, result.head_name
+                folder / "params.npz", result.prediction, result.landmarks, crops, result.head_name
             )
             print("and params.npz")
 
@@ -101,11 +113,23 @@ def table(report: dict[str, Any]) -> str:
         if name in before and name in after
     ]
     lines += [
-        f"{report['frames']} frames x {report['views']} views, {report['failed_frames']} failed; "
+        f"{report['frames']} frames x {report['views']} views: {_status_counts(report['status'])}; "
         f"{report['passes']} passes in {report['seconds']:.1f} s",
+        *_about_people(report["people"]),
         report["outcome"]["sentence"],
     ]
     return "\n".join(lines)
+
+
+def _status_counts(status: dict[str, int]) -> str:
+    return ", ".join(f"{count} {Status[name].label}" for name, count in status.items() if count)
+
+
+def _about_people(people: dict[str, Any]) -> list[str]:
+    """A line that says who was fitted, if there was a choice."""
+    if people["found"] < 2:
+        return []
+    return [f"{people['found']} people; this is number {people['number']}, {people['rule']} (--faces)"]
 
 
 def _one_or_all(paths: tuple[Path, ...]) -> Path | list[Path]:

@@ -81,7 +81,13 @@ SMIRK_CROP = CropRule(
 """SMIRK's rule for a picture with MediaPipe landmarks, nearly the same square for 68 points; smoothed in a clip."""
 
 
-def steady_crops(track: Track, sizes_hw: Sequence[tuple[int, int]], rule: CropRule = OPEN_CROP) -> Crop:
+def steady_crops(
+    track: Track,
+    sizes_hw: Sequence[tuple[int, int]],
+    rule: CropRule = OPEN_CROP,
+    *,
+    starts: Sequence[int] = (0,),
+) -> Crop:
     """A square around the face in every frame, moving and growing smoothly.
 
     The square is centred on the bounding box of the points that were found and its side is a multiple of the
@@ -95,6 +101,7 @@ def steady_crops(track: Track, sizes_hw: Sequence[tuple[int, int]], rule: CropRu
             points, so that all schemes give the same crops.
         sizes_hw: Frame height and width of every view.
         rule: The model's rule.
+        starts: The first frames of the shots; the square jumps at a cut.
 
     Returns:
         Crops with batch axes `views time`. Of rules that are to give another program's pictures (`antialias=False`)
@@ -106,7 +113,7 @@ def steady_crops(track: Track, sizes_hw: Sequence[tuple[int, int]], rule: CropRu
     found = (track.confidence[..., chosen] > 0).cpu().numpy()
     boxes = np.stack(
         [
-            _steady_boxes(points[view], found[view], size_hw, rule, dense=dense)
+            _steady_boxes(points[view], found[view], size_hw, rule, starts, dense=dense)
             for view, size_hw in enumerate(sizes_hw)
         ]
     )
@@ -117,7 +124,13 @@ def steady_crops(track: Track, sizes_hw: Sequence[tuple[int, int]], rule: CropRu
 
 
 def _steady_boxes(
-    points: np.ndarray, found: np.ndarray, size_hw: tuple[int, int], rule: CropRule, *, dense: bool
+    points: np.ndarray,
+    found: np.ndarray,
+    size_hw: tuple[int, int],
+    rule: CropRule,
+    starts: Sequence[int],
+    *,
+    dense: bool,
 ) -> np.ndarray:
     """Centre x, centre y and side of one view's squares in frame pixels, `(time, 3)`."""
     counts = found.sum(-1)
@@ -131,14 +144,29 @@ def _steady_boxes(
     lowest = np.where(found[..., None], points, np.inf)[usable].min(1)
     highest = np.where(found[..., None], points, -np.inf)[usable].max(1)
     boxes = _squares(lowest, highest, rule, dense=dense)
-    boxes = np.column_stack([np.interp(frames, frames[usable], column) for column in boxes.T])
-    if rule.sigma_frames == 0:
+    return np.concatenate(
+        [
+            _steady_in_shot(frames[start:stop], frames[usable], boxes, rule.sigma_frames)
+            for start, stop in zip(starts, (*starts[1:], len(frames)), strict=True)
+        ]
+    )
+
+
+def _steady_in_shot(
+    frames: np.ndarray, known: np.ndarray, boxes: np.ndarray, sigma_frames: int | float
+) -> np.ndarray:
+    """The boxes of the frames of a shot: interpolated between the known ones and smoothed, `(len(frames), 3)`."""
+    of_shot = (known >= frames[0]) & (known <= frames[-1])
+    if of_shot.any():  # A shot without the face takes what is nearest in the others.
+        known, boxes = known[of_shot], boxes[of_shot]
+    boxes = np.column_stack([np.interp(frames, known, column) for column in boxes.T])
+    if sigma_frames == 0:
         return boxes
     from scipy.ndimage import gaussian_filter1d  # On use: it loads slowly.
 
     # Zero padding divided by the smoothed ones: at the ends the remaining weights are renormalised.
-    smooth = gaussian_filter1d(boxes, rule.sigma_frames, axis=0, mode="constant")
-    weight = gaussian_filter1d(np.ones(len(boxes)), rule.sigma_frames, mode="constant")
+    smooth = gaussian_filter1d(boxes, sigma_frames, axis=0, mode="constant")
+    weight = gaussian_filter1d(np.ones(len(boxes)), sigma_frames, mode="constant")
     return smooth / weight[:, None]
 
 

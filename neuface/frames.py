@@ -21,7 +21,7 @@ from torch import Tensor
 from neuface.errors import InputError
 from neuface.geometry.perspective import PerspectiveCamera
 from neuface.pictures import PictureArray, is_picture, is_pil, picture, video_array
-from neuface.structs import FrameSource, Selection, Track
+from neuface.structs import ONLY_ONE, FrameSource, Selection, Track
 
 DEFAULT_FPS = 25.0
 """Frames per second of arrays and pictures, for which no rate is known."""
@@ -112,8 +112,8 @@ class Clip:
 
     recording: Recording
     track: Track
-    selection: Selection | None = None
-    """How many people there were and who was taken; None if nobody had to be chosen."""
+    selection: Selection = ONLY_ONE
+    """How many people there were and who was taken."""
 
     @property
     def views(self) -> int:

@@ -8,6 +8,7 @@ best).
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import combinations
 from typing import Literal, get_args
 
@@ -86,12 +87,13 @@ def msi3d(
     spread: Spread = "variance",
     unit: LengthUnit = "mm",
     fps: float | None = None,
+    starts: Sequence[int] = (0,),
 ) -> Float[Tensor, ""]:
     """Motion stability index MSI3D (paper, Sec. 4): the mean over points of 1 / spread of acceleration over time.
 
     Accelerations are second differences. The variance is that of the vector (summed over its axes), the standard
     deviation its root. The standard deviation of a motionless point is taken as MSI_FLOOR_MM per frame^2, whatever
-    the unit. The index is averaged over views; it is NaN for fewer than four frames. The paper does not state a
+    the unit. The index is averaged over views; it is NaN for fewer than two accelerations. The paper does not state a
     unit, so that its values cannot be compared with these.
 
     | spread                            | unit="mm"      | unit="m"      |
@@ -102,6 +104,7 @@ def msi3d(
     Args:
         fps: frames per second. If given, accelerations are per s^2, and s replaces frame in every unit. Without it,
             only results on the same clip are comparable.
+        starts: the first frames of the shots; there is no acceleration across a cut.
 
     Raises:
         InputError: another `spread` or `unit`, or `fps` is not a positive number.
@@ -109,9 +112,13 @@ def msi3d(
     _check_option("spread", spread, Spread)
     _check_option("unit", unit, LengthUnit)
     units_per_mm = (1e-3 if unit == "m" else 1.0) * _frames_per_unit(fps) ** 2
-    if points.shape[-3] < 4:
+    frame = torch.arange(points.shape[-3])
+    shot = torch.searchsorted(torch.tensor(starts), frame, right=True)
+    within = (shot[2:] == shot[:-2]).to(points.device)
+    if int(within.sum()) < 2:
         return points.new_tensor(torch.nan)
-    variance = _second_differences(1000 * points.double()).var(dim=-3, correction=0).sum(-1)
+    accelerations = _second_differences(1000 * points.double())[..., within, :, :]
+    variance = accelerations.var(dim=-3, correction=0).sum(-1)
     variance = variance.clamp(min=MSI_FLOOR_MM**2) * units_per_mm**2
     return (1 / (variance if spread == "variance" else variance.sqrt())).mean().to(points.dtype)
 

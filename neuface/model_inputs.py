@@ -13,7 +13,7 @@ from neuface.encoders.predictor import Predictor
 from neuface.frames import Clip, Recording
 from neuface.landmarks.schemes import to_ibug68
 from neuface.models import FaceModel
-from neuface.structs import Crop, Track
+from neuface.structs import Crop, Selection, Track
 
 PHOTOMETRIC_PX = 112
 """Side of the crops that the photometric term samples: about one vertex of the open head per pixel."""
@@ -31,6 +31,8 @@ class ModelInputs:
     crops: Crop
     """The squares by `rule`, batch axes `views time`; where a frame has no landmarks, between its neighbours'."""
     rule: CropRule
+    selection: Selection
+    """How many people there were and who this is."""
 
     def encoded(self, encoder: Predictor) -> Float[Tensor, "views time c h w"]:
         """The crops of all images in the form that the encoder takes.
@@ -62,6 +64,9 @@ def model_inputs(clip: Clip, model: FaceModel) -> ModelInputs:
         recording=clip.recording,
         track=track if track.scheme.name in model.head.embeddings else to_ibug68(track),
         usable=track.usable,
-        crops=steady_crops(track, clip.recording.sizes_hw, model.crop_rule),
+        crops=steady_crops(
+            track, clip.recording.sizes_hw, model.crop_rule, starts=clip.recording.shot_starts
+        ),
         rule=model.crop_rule,
+        selection=clip.selection,
     )

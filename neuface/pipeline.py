@@ -3,44 +3,72 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, Literal, overload
 
 import torch
 from tqdm import tqdm
 
-from neuface.clips import read_clip
+from neuface.clips import read_clip, read_people
 from neuface.devices import checked_device
 from neuface.errors import InputError
 from neuface.evaluation.figures import image_nme_percent
+from neuface.evaluation.quality import judge
 from neuface.fitting.config import DirectFit, FitConfig
 from neuface.fitting.direct import fit_direct
 from neuface.fitting.loop import FitOutcome, fit
-from neuface.fitting.parameterisation import FineTunedEncoder, Parameterisation
+from neuface.fitting.parameterisation import FineTunedEncoder, Parameterisation, predict_clip
 from neuface.fitting.problem import Problem, join_problems, make_problem
 from neuface.frames import Clip
+from neuface.landmarks.tracking.choice import OnePerson
 from neuface.model_inputs import ModelInputs, model_inputs
 from neuface.models import FaceModel, load_model
 from neuface.results import FitResult
-from neuface.structs import Status
+from neuface.structs import Outcome
 
 Parameterise = Callable[[FineTunedEncoder, Problem], Parameterisation]
 """What is optimised in the place of an encoder, made from the encoder and the observations of a clip."""
 
-# Bounds the landmark error of an image, in percent of the outer-eye distance; above it the status is POOR.
-POOR_FIT_NME_PERCENT = 10.0
+
+@overload
+def optimize(
+    frames: Any,
+    *,
+    landmarks: Any = None,
+    faces: Literal["all"],
+    model: str | FaceModel = "open",
+    config: FitConfig | None = None,
+    device: str | torch.device | None = None,
+    progress: bool = True,
+) -> tuple[FitResult, ...]: ...
+
+
+@overload
+def optimize(
+    frames: Any,
+    *,
+    landmarks: Any = None,
+    faces: Literal["most present", "largest"] | int | tuple[float, float, float] | OnePerson = "most present",
+    model: str | FaceModel = "open",
+    config: FitConfig | None = None,
+    device: str | torch.device | None = None,
+    progress: bool = True,
+) -> FitResult: ...
 
 
 def optimize(
     frames: Any,
     *,
     landmarks: Any = None,
+    faces: Any = "most present",
     model: str | FaceModel = "open",
     config: FitConfig | None = None,
     device: str | torch.device | None = None,
     progress: bool = True,
-) -> FitResult:
+) -> FitResult | tuple[FitResult, ...]:
     """Fit 3D head meshes to a face video by fine-tuning a face encoder on it (NeuFace, TMLR 2024).
 
     Args:
@@ -48,16 +76,18 @@ def optimize(
             video, a list of paths (synchronised views), or a `Clip` from `neuface.read_clip`.
         landmarks: 2D landmarks in frame pixels: arrays `(time, n, 2)` or `(views, time, n, 2)` with n = 68
             (iBUG) or 478 (MediaPipe) and NaN where there is no face, or the path(s) of landmark files. None: the
-            `face-alignment` package finds them. One person is fitted: of several faces in given landmarks the
-            largest of the first frame is followed; detected landmarks are those of the largest face in each frame.
+            `face-alignment` package finds them.
+        faces: who is fitted if there are several people, as for `neuface.read_clip`: "most present", "largest", a
+            number, or `(x, y, time)`. "all" fits each of them alone.
         model: the head and encoder to use, by name or as loaded.
         config: weights and limits; the default is `FitConfig()`.
         device: where to compute, such as "cuda"; the default is the CPU.
         progress: show a progress bar with the loss and its parts.
 
     Returns:
-        The result, on the CPU. Frames without landmarks are marked; they take part in every term but those of
-            landmarks and colours.
+        The result, on the CPU; with `faces="all"` one for each person, the most present first. Frames without
+            landmarks are marked; they take part in every term but those of landmarks and colours. A clip without any
+            face gives what the encoder predicts, and an outcome that says so.
 
     Raises:
         InputError: frames or landmarks that cannot be used; the message says which and what to do.
@@ -66,7 +96,10 @@ def optimize(
     settings = FitConfig() if config is None else config
     loaded = load_model(model) if isinstance(model, str) else model
     place = checked_device(device)
-    clip = read_clip(frames, landmarks, progress=progress)
+    if faces == "all":
+        clips = read_people(frames, landmarks, progress=progress)
+        return tuple(fit_clips([clip], loaded, settings, place, progress=progress)[0] for clip in clips)
+    clip = read_clip(frames, landmarks, faces=faces, progress=progress)
     return fit_clips([clip], loaded, settings, place, progress=progress)[0]
 
 
@@ -145,7 +178,10 @@ def fit_clips(
         optimised: Parameterisation = FineTunedEncoder(encoder, images)
         if parameterise is not None:
             optimised = parameterise(optimised, problem)
-        found = run(optimised, head, problem, config, bar.show, calibration=model.calibration)
+        if bool(problem.valid.any()):
+            found = run(optimised, head, problem, config, bar.show, calibration=model.calibration)
+        else:
+            found = _nothing_to_fit(optimised, problem, config)
     seconds = time.perf_counter() - started
     results, start = [], 0
     for seen in fitting:
@@ -153,6 +189,19 @@ def fit_clips(
         start = span.stop
         results.append(_result(seen, model, config, found, span, seconds))
     return tuple(results)
+
+
+def _nothing_to_fit(predicted: Parameterisation, problem: Problem, config: FitConfig) -> FitOutcome:
+    """What stands in for a fit where no image has landmarks: the encoder's own predictions."""
+    images_at_once = config.m_step.batches.images_at_once
+    alone = predict_clip(predicted, (problem.views, problem.time), images_at_once, problem.valid.device)
+    return FitOutcome(
+        initial=alone,
+        prediction=alone,
+        history={"total": [math.nan]},
+        identity_spread=[],
+        outcome=Outcome.NOTHING_TO_FIT,
+    )
 
 
 def _problem_of(seen: ModelInputs, config: FitConfig) -> Problem:
@@ -163,6 +212,7 @@ def _problem_of(seen: ModelInputs, config: FitConfig) -> Problem:
         seen.usable,
         use_confidence=landmark is None or landmark.use_confidence,
         pictures=None if config.objective.photometric is None else seen.pictures(),
+        starts=seen.recording.shot_starts,
     )
 
 
@@ -174,11 +224,8 @@ def _result(
         seen.crops.prediction_in_frame(item[:, span].to("cpu")) for item in (found.prediction, found.initial)
     )
     nme = image_nme_percent(model.head, prediction, seen.track)
-    status = torch.full_like(seen.usable, Status.FITTED, dtype=torch.int64)
-    # NME needs both outer eye corners; where one is missing, the size of the landmarks' box normalises the error.
-    of_box = image_nme_percent(model.head, prediction, seen.track, of_box=True)
-    status[torch.where(nme.isnan(), of_box, nme) > POOR_FIT_NME_PERCENT] = Status.POOR
-    status[~seen.usable] = Status.NO_FACE
+    sizes_hw, starts = tuple(seen.recording.sizes_hw), seen.recording.shot_starts
+    quality, status = judge(model.head, prediction, seen.track, sizes_hw, starts)
     params = prediction.params
     return FitResult(
         identity=params.identity if config.identity.shared == "image" else params.identity[0, 0].clone(),
@@ -189,8 +236,10 @@ def _result(
         eyes_rotvec=params.eyes_rotvec,
         camera=prediction.camera,
         initial=initial,
-        landmarks=seen.track,
+        # What the track knew of its frames has become part of the status.
+        landmarks=replace(seen.track, status=None),
         status=status,
+        quality=quality,
         image_nme_percent=nme,
         outcome=found.outcome,
         history=found.history,
@@ -200,7 +249,9 @@ def _result(
         head_name=model.head.name,
         head_hash=model.head.parameter_hash(),
         names=seen.recording.names,
-        frame_sizes_hw=tuple(seen.recording.sizes_hw),
+        frame_sizes_hw=sizes_hw,
+        shot_starts=starts,
+        selection=seen.selection,
         timestamps_s=torch.tensor(seen.recording.timestamps_s, dtype=torch.float64),
         fps=seen.recording.fps,
         seconds=seconds,

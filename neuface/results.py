@@ -10,6 +10,7 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -18,17 +19,20 @@ from torch import Tensor
 
 from neuface.errors import InputError, ModelMismatchError
 from neuface.evaluation.figures import Figures, measure, vertices_in_chunks
+from neuface.evaluation.quality import Quality
 from neuface.fitting.config import FitConfig
 from neuface.head.model import HeadModel
 from neuface.io.results.npz_layout import HISTORY, read_result_arrays, write_result_arrays
 from neuface.io.results.plain_values import as_plain, from_plain
 from neuface.landmarks.schemes import scheme_named
 from neuface.structs import (
+    ONLY_ONE,
     Camera,
     FrameSource,
     HeadParams,
     Outcome,
     Prediction,
+    Selection,
     Status,
     Track,
     WeakPerspective,
@@ -59,6 +63,8 @@ class FitResult:
     """The landmarks that were fitted, frame pixels."""
     status: Int[Tensor, "views time"]
     """A `Status` for every image."""
+    quality: Quality
+    """How far every image can be trusted, 0 to 1, and why."""
     image_nme_percent: Float[Tensor, "views time"]
     """Landmark error of every image after the fit, in percent of the outer-eye distance; NaN without landmarks."""
     outcome: Outcome
@@ -83,6 +89,10 @@ class FitResult:
     """Nominal frames per second."""
     seconds: float
     """Wall time of the fit, without reading the video."""
+    shot_starts: tuple[int, ...] = (0,)
+    """The first frames of the shots: 0, and each frame after a cut, which no motion is smoothed across."""
+    selection: Selection = ONLY_ONE
+    """How many people the recording shows, and who of them this is."""
     frames: FrameSource | None = None
     """The frames that were fitted; they are not saved, so this is None after `load`."""
 
@@ -209,7 +219,7 @@ def report(result: FitResult, head: HeadModel, truth: HeadParams | None = None) 
         truth: the true parameters, batch axes `views time`, where they are known.
     """
     before, after = (
-        _known(measure(head, prediction, result.landmarks, result.valid, truth))
+        _known(measure(head, prediction, result.landmarks, result.valid, truth, starts=result.shot_starts))
         for prediction in (result.initial, result.prediction)
     )
     failed = failed_frames(result)
@@ -220,6 +230,14 @@ def report(result: FitResult, head: HeadModel, truth: HeadParams | None = None) 
         "seconds": round(result.seconds, 3),
         "frames": result.status.shape[1],
         "views": result.status.shape[0],
+        "status": {item.name: int((result.status == item).sum()) for item in Status},
+        "mean_quality": round(float(result.quality.score.mean()), 3),
+        "people": {
+            "found": result.selection.people,
+            "number": result.selection.number,
+            "rule": result.selection.rule,
+        },
+        "shot_starts": list(result.shot_starts),
         "failed_frames": len(failed),
         "failed": failed,
         "passes": passes(result),
@@ -229,7 +247,7 @@ def report(result: FitResult, head: HeadModel, truth: HeadParams | None = None) 
 
 
 def failed_frames(result: FitResult) -> list[dict[str, Any]]:
-    """Every image that was not fitted: view, frame, time in seconds, the name of its status and its sentence."""
+    """Every image that was not fitted: view, frame, seconds, quality, the name of its status and its sentence."""
     found = []
     for view, time in (result.status != Status.FITTED).nonzero().tolist():
         status = Status(int(result.status[view, time]))
@@ -238,6 +256,7 @@ def failed_frames(result: FitResult) -> list[dict[str, Any]]:
                 "view": result.names[view],
                 "frame": time,
                 "seconds": round(float(result.timestamps_s[time]), 3),
+                "quality": round(float(result.quality.score[view, time]), 3),
                 "status": status.name,
                 "sentence": status.sentence,
             }
@@ -311,6 +330,7 @@ _TENSOR_FIELDS = ("expression", "root_rotvec", "neck_rotvec", "jaw_rotvec", "eye
 def _tensors(result: FitResult) -> dict[str, Tensor]:
     """The arrays of the file, by the names that `neuface.io.results.npz_layout` lists."""
     initial = {**result.initial.params.named_tensors(), **_camera_tensors(result.initial.camera)}
+    uncertainty = result.landmarks.uncertainty_px
     return {
         "identity": result.identity,
         **{name: getattr(result, name) for name in _TENSOR_FIELDS},
@@ -318,7 +338,9 @@ def _tensors(result: FitResult) -> dict[str, Tensor]:
         **{f"initial.{name}": tensor for name, tensor in initial.items()},
         "landmarks.points_px": result.landmarks.points_px,
         "landmarks.confidence": result.landmarks.confidence,
+        **({} if uncertainty is None else {"landmarks.uncertainty_px": uncertainty}),
         "status": result.status.to(torch.int8),
+        **{f"quality.{name}": tensor for name, tensor in result.quality.named_tensors().items()},
         "image_nme_percent": result.image_nme_percent,
         "timestamps_s": result.timestamps_s,
         **{
@@ -335,6 +357,8 @@ def _meta(result: FitResult) -> dict[str, Any]:
         "scheme": result.landmarks.scheme.name,
         "camera": type(result.camera).__name__,
         "outcome": result.outcome.name,
+        "shot_starts": list(result.shot_starts),
+        "people": asdict(result.selection),
         "names": list(result.names),
         "frame_sizes_hw": [list(size) for size in result.frame_sizes_hw],
         "config": as_plain(result.config),
@@ -376,9 +400,17 @@ def _result(tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> FitResult
         landmarks=Track(
             points_px=tensors["landmarks.points_px"],
             confidence=tensors["landmarks.confidence"],
+            uncertainty_px=tensors.get("landmarks.uncertainty_px"),
             scheme=scheme_named(meta["scheme"]),
         ),
         status=tensors["status"].long(),
+        quality=Quality(
+            **{
+                name.removeprefix("quality."): tensor
+                for name, tensor in tensors.items()
+                if name.startswith("quality.")
+            }
+        ),
         image_nme_percent=tensors["image_nme_percent"],
         outcome=Outcome[meta["outcome"]],
         history={
@@ -388,11 +420,27 @@ def _result(tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> FitResult
         },
         identity_spread=tensors["identity_spread"].tolist(),
         config=from_plain(FitConfig, meta["config"]),
+        shot_starts=_shot_starts(meta["shot_starts"], tensors["status"].shape[1]),
+        selection=_selection(meta["people"]),
         names=names,
         frame_sizes_hw=sizes_hw,
         timestamps_s=tensors["timestamps_s"],
         **{name: meta[name] for name in _PLAIN_FIELDS},
     )
+
+
+def _shot_starts(value: list[Any], time: int) -> tuple[int, ...]:
+    numbers = all(type(start) is int for start in value)
+    if not numbers or value[:1] != [0] or any(a >= b for a, b in pairwise((*value, time))):
+        raise InputError(f"its shot_starts are not 0 and rising numbers of its {time} frames: {value}")
+    return tuple(value)
+
+
+def _selection(value: Mapping[str, Any]) -> Selection:
+    wanted = {"people": int, "number": int, "rule": str}
+    if {name: type(item) for name, item in value.items()} != wanted:
+        raise InputError(f"its people are not described by {', '.join(wanted)}: {value}")
+    return Selection(**value)
 
 
 def _camera(tensors: Mapping[str, Tensor], prefix: str) -> WeakPerspective:

@@ -303,6 +303,11 @@ class Outcome(Enum):
         "lower the learning rate, and look for frames without a picture."
     )
 
+    NOTHING_TO_FIT = (
+        "No frame has a face that could be fitted: what is here is what the encoder sees without any landmark; "
+        "look at the video, try another detector, or give landmarks."
+    )
+
     @property
     def label(self) -> str:
         """The member's name in words, for titles and tables: `pass limit`."""
@@ -382,6 +387,10 @@ class Selection:
     """Who was taken, counted from 0 by the number of frames in which they are present."""
     rule: str
     """Why, as the end of a sentence."""
+
+
+ONLY_ONE = Selection(people=1, number=0, rule="the only person with landmarks")
+"""Nobody had to be chosen."""
 
 
 @dataclass(frozen=True, kw_only=True)

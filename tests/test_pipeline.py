@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,6 @@ import torch
 import neuface
 from neuface.cli import table
 from neuface.geometry.rotations import rotation_angle_rad
-from neuface.pipeline import POOR_FIT_NME_PERCENT
 from neuface.run_folder import weighted_history, write_outputs
 from neuface.synthetic.clips import SyntheticClip, make_talking_clip
 from neuface.synthetic.people import demo_identity
@@ -49,14 +49,15 @@ def test_landmarks_are_met_better_than_by_the_encoder(result: neuface.FitResult)
 
 
 def test_a_frame_without_landmarks_is_carried_through_and_marked(result: neuface.FitResult) -> None:
-    assert (result.status == neuface.Status.NO_FACE).nonzero().tolist() == [[0, 2]]
+    assert (result.status == neuface.Status.INTERPOLATED).nonzero().tolist() == [[0, 2]]
     assert result.report()["failed"] == [
         {
             "view": "view0",
             "frame": 2,
             "seconds": 0.08,
-            "status": "NO_FACE",
-            "sentence": neuface.Status.NO_FACE.sentence,
+            "quality": pytest.approx(0.45 * float(result.quality.score[0, [1, 3]].min()), abs=1e-3),
+            "status": "INTERPOLATED",
+            "sentence": neuface.Status.INTERPOLATED.sentence,
         }
     ]
     assert bool(torch.isfinite(result.vertices()).all())
@@ -146,9 +147,41 @@ def test_poor_fits_are_marked(clip: SyntheticClip) -> None:
     landmarks = clip.landmarks_px.numpy().copy()
     landmarks[0, 1] = landmarks[0, 1][::-1]
     found = neuface.optimize(clip.frames.numpy(), landmarks=landmarks, config=SHORTEST, progress=False)
+    assert (found.status != neuface.Status.FITTED).nonzero().tolist() == [[0, 1]]
     assert found.status[0, 1] == neuface.Status.POOR
-    poor = found.status == neuface.Status.POOR
-    assert torch.equal(poor, found.image_nme_percent > POOR_FIT_NME_PERCENT)
+    assert float(found.quality.residual[0, 1]) < 0.1
+
+
+@pytest.mark.parametrize("faces", ["most present", "all"])
+def test_a_clip_without_any_face_gives_a_result_that_says_so(
+    clip: SyntheticClip, tmp_path: Path, faces: Any
+) -> None:
+    nothing = np.full_like(clip.landmarks_px.numpy(), np.nan)
+    found = neuface.optimize(clip.frames.numpy(), landmarks=nothing, faces=faces, progress=False)
+    result = found if isinstance(found, neuface.FitResult) else found[0]
+    assert result.outcome is neuface.Outcome.NOTHING_TO_FIT
+    assert (result.status == neuface.Status.NO_FACE).all()
+    assert not result.quality.score.any()
+    report = write_outputs(result, tmp_path, progress=False)
+    assert "No frame has a face" in table(report)
+    assert report["status"]["NO_FACE"] == result.status.numel()
+    again = neuface.FitResult.load(tmp_path / "result.npz")
+    assert torch.equal(again.params.root_rotvec, result.params.root_rotvec)
+    assert bool(again.vertices().isfinite().all())
+    assert (tmp_path / "overlay.mp4").stat().st_size > 0
+
+
+def test_each_of_two_people_has_a_result(clip: SyntheticClip, tmp_path: Path) -> None:
+    one = clip.landmarks_px[1].numpy()
+    both = np.stack((one, one + np.array((400.0, 0.0))), 1)
+    both[:2, 1] = np.nan
+    frames = np.tile(clip.frames[1].numpy(), (1, 1, 4, 1))
+    first, second = neuface.optimize(frames, landmarks=both, faces="all", config=SHORTEST, progress=False)
+    assert (first.selection.people, first.selection.number, second.selection.number) == (2, 0, 1)
+    assert (second.status[0, :2] == neuface.Status.ANOTHER_PERSON).all()
+    assert second.report()["people"]["found"] == 2
+    alone = neuface.optimize(frames, landmarks=both, faces=1, config=SHORTEST, progress=False)
+    assert torch.equal(alone.landmarks.points_px, second.landmarks.points_px)
 
 
 def _landmarks(clip: SyntheticClip) -> np.ndarray:

@@ -14,14 +14,16 @@ from torch import Tensor
 
 import neuface
 from neuface import FitConfig, FitResult, Outcome, Status
+from neuface.evaluation.quality import Quality
 from neuface.frames import ArraySource
 from neuface.io.npz import read_arrays, write_arrays
 from neuface.io.results.plain_values import as_plain
 from neuface.landmarks.schemes import IBUG68
 from neuface.results import failed_frames, overlay_pictures
-from neuface.structs import Prediction, TensorStruct, Track, WeakPerspective
+from neuface.structs import Prediction, Selection, TensorStruct, Track, WeakPerspective
 
 VIEWS, TIME = 2, 4
+QUALITY_PARTS = [item.name for item in fields(Quality)]
 
 
 def nested_lists(depth: int) -> Any:
@@ -52,9 +54,13 @@ def result() -> FitResult:
         landmarks=Track(
             points_px=60 * random(VIEWS, TIME, 68, 2),
             confidence=random(VIEWS, TIME, 68) * torch.tensor([[1, 1, 0, 1], [1, 1, 1, 1]])[..., None],
+            uncertainty_px=random(VIEWS, TIME, 68),
             scheme=IBUG68,
         ),
         status=torch.tensor([[0, 0, Status.NO_FACE, 0], [0, Status.POOR, 0, 0]]),
+        quality=Quality(**{name: random(VIEWS, TIME) for name in QUALITY_PARTS}),
+        shot_starts=(0, 2),
+        selection=Selection(people=3, number=1, rule="the largest"),
         image_nme_percent=torch.tensor([[1.0, 2.0, torch.nan, 3.0], [1.0, 20.0, 2.0, 2.0]]),
         outcome=Outcome.CONVERGED,
         history={"total": [1.0, 0.5], "landmark": [0.9, 0.3]},
@@ -151,7 +157,7 @@ def changed_meta(arrays: dict[str, np.ndarray], **changes: Any) -> dict[str, np.
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format": 99}, "result of format 99, and this version of neuface reads format 1"),
+        ({"format": 99}, "result of format 99, and this version of neuface reads format 2"),
         ({"format": "1"}, "result of format '1'"),
         ({"head_hash": None}, "'meta' lacks head_hash"),
         ({"fps": "25"}, "'meta' lacks fps"),

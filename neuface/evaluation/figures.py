@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -39,6 +40,8 @@ def measure(
     landmarks: Track,
     valid: Bool[Tensor, "views time"],
     truth: HeadParams | None = None,
+    *,
+    starts: Sequence[int] = (0,),
 ) -> Figures:
     """All figures of one prediction with batch axes `views time`.
 
@@ -46,11 +49,13 @@ def measure(
         prediction: its camera projects to frame pixels (`Crop.prediction_in_frame` converts an encoder's).
         landmarks: the observed landmarks, frame pixels; NME is the mean over the images that are `valid`.
         truth: true parameters of the same head model, batch axes `views time`, where they are known.
+        starts: the first frames of the shots; no motion is measured across a cut.
     """
     whole = image_nme_percent(head, prediction, landmarks)
     inner = image_nme_percent(head, prediction, landmarks, inner_only=True)
     unposed = vertices_in_chunks(head, prediction.params.unposed())
     posed = vertices_in_chunks(head, prediction.params)
+    points = landmarks68(head, prediction.params, landmarks.scheme)
     mpve = None
     if truth is not None:
         above_neck = ~head.regions["neck"] if "neck" in head.regions else None
@@ -59,10 +64,8 @@ def measure(
     return Figures(
         nme_percent=finite_or_none(whole[valid].nanmean()),
         nme51_percent=finite_or_none(inner[valid].nanmean()),
-        msi3d_landmarks=finite_or_none(
-            metrics.msi3d(_landmarks68(head, prediction.params, landmarks.scheme))
-        ),
-        msi3d_vertices=finite_or_none(metrics.msi3d(posed)),
+        msi3d_landmarks=finite_or_none(metrics.msi3d(points, starts=starts)),
+        msi3d_vertices=finite_or_none(metrics.msi3d(posed, starts=starts)),
         cvd_mm=finite_or_none(metrics.cvd_mm(unposed, valid)) if valid.shape[0] > 1 else None,
         mpve_mm=mpve,
     )
@@ -81,7 +84,7 @@ def image_nme_percent(
     The unit is percent of the distance of the outer eye corners (NaN where one of them is missing), or with `of_box`
     percent of the size of the box around the points. Camera and landmarks are in frame pixels.
     """
-    points = _landmarks68(head, prediction.params, landmarks.scheme)
+    points = landmarks68(head, prediction.params, landmarks.scheme)
     predicted = prediction.camera.project(points)
     observed = to_ibug68(landmarks)
     chosen = INNER51 if inner_only else slice(0, 68)
@@ -108,7 +111,8 @@ def vertices_in_chunks(head: HeadModel, params: HeadParams) -> Float[Tensor, "vi
     return torch.cat(pieces).unflatten(0, (views, time))
 
 
-def _landmarks68(head: HeadModel, params: HeadParams, scheme: Scheme) -> Float[Tensor, "*batch 68 3"]:
+def landmarks68(head: HeadModel, params: HeadParams, scheme: Scheme) -> Float[Tensor, "*batch 68 3"]:
+    """The counterparts of the 68 iBUG points on heads, metres, by the head's embedding of a scheme."""
     return head.landmarks(params, scheme.name)[..., list(scheme.to_ibug68), :]
 
 

@@ -29,7 +29,8 @@ class Problem(TensorStruct):
     pictures: Float[Tensor, "views time 3 side side"] | None = None
     """RGB crops, 0 to 1, for the photometric term; None without it."""
     starts: tuple[int, ...] = (0,)
-    """First frames of the clips that were joined along time; trajectories are not smoothed across them."""
+    """First frames of the shots, and of the clips that were joined along time; trajectories are not smoothed across
+    them."""
 
     @property
     def views(self) -> int:
@@ -51,10 +52,12 @@ def make_problem(
     *,
     use_confidence: bool = True,
     pictures: Float[Tensor, "views time 3 side side"] | None = None,
+    starts: tuple[int, ...] = (0,),
 ) -> Problem:
     """Observations in crop NDC, with confidence 0 in the frames that cannot be used.
 
-    Without `use_confidence`, every landmark that was found has the same weight.
+    Without `use_confidence`, every landmark that was found has the same weight. `starts` are the first frames of the
+    shots.
     """
     confidence = landmarks.confidence
     if not use_confidence:
@@ -68,6 +71,7 @@ def make_problem(
         ndc_per_frame_px=crops.ndc_per_frame_px.to(observed),
         centre_px=crops.ndc_to_frame(observed.new_zeros(*valid.shape, 1, 2))[..., 0, :],
         pictures=pictures,
+        starts=starts,
     )
 
 

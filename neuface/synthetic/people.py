@@ -43,7 +43,12 @@ def sample_identities(
     return torch.from_numpy(codes.astype(np.float32))
 
 
+def open_head_identities(count: int, seed: int) -> Float[Tensor, "count identity"]:
+    """Identity codes of random people of the population from which the open head was made."""
+    recipe = read_head_recipe()
+    return sample_identities(recipe.target_names.tolist(), recipe.mean, recipe.projection, count, seed)
+
+
 def demo_identity() -> Float[Tensor, " identity"]:
     """The identity code of a person of the open head's population whom the encoder was not trained on."""
-    recipe = read_head_recipe()
-    return sample_identities(recipe.target_names.tolist(), recipe.mean, recipe.projection, 1, DEMO_SEED)[0]
+    return open_head_identities(1, DEMO_SEED)[0]

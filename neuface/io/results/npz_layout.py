@@ -9,7 +9,9 @@
 | `camera.scale`, `camera.offset` | (views, time), (views, time, 2) | weak perspective, frame pixels (per metre) |
 | `initial.*` | as above, identity per image | the same, as the pretrained encoder predicts it |
 | `landmarks.points_px`, `landmarks.confidence` | (views, time, points, 2), (views, time, points) | frame pixels |
+| `landmarks.uncertainty_px` | (views, time, points) | standard deviation per axis, frame pixels; where it is known |
 | `status` | (views, time) | numbers of `neuface.Status` |
+| `quality.score` and its parts | (views, time) | how far an image can be trusted, 0 to 1 |
 | `image_nme_percent` | (views, time) | landmark error of every image; NaN without landmarks |
 | `timestamps_s` | (time,) | seconds since the recording's first frame |
 | `history.*` | (passes + 1,) each | loss per pass: `total` and its unweighted parts |
@@ -31,7 +33,7 @@ from torch import Tensor
 from neuface.errors import InputError
 from neuface.io.npz import read_arrays, write_arrays
 
-FORMAT = 1
+FORMAT = 2
 HISTORY = "history."
 
 _IMAGE = ("views", "time")
@@ -52,10 +54,12 @@ _AXES: dict[str, tuple[str | int, ...]] = {
     **_HEAD_AXES,
     "landmarks.points_px": (*_IMAGE, "points", 2),
     "landmarks.confidence": (*_IMAGE, "points"),
+    **{f"quality.{name}": _IMAGE for name in ("score", "residual", "steadiness", "certainty", "inside")},
     "image_nme_percent": _IMAGE,
     "timestamps_s": ("time",),
     "identity_spread": ("passes",),
 }
+_OPTIONAL_AXES: dict[str, tuple[str | int, ...]] = {"landmarks.uncertainty_px": (*_IMAGE, "points")}
 _SHARED_IDENTITY = ("identity",)
 _WHOLE_NUMBERS = ("status",)
 META_TYPES: dict[str, type | tuple[type, ...]] = {
@@ -65,6 +69,8 @@ META_TYPES: dict[str, type | tuple[type, ...]] = {
     "scheme": str,
     "camera": str,
     "outcome": str,
+    "shot_starts": list,
+    "people": dict,
     "names": list,
     "frame_sizes_hw": list,
     "fps": (int, float),
@@ -91,14 +97,19 @@ def read_result_arrays(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor],
     """
     arrays = read_arrays(path)
     meta = _read_meta(path, arrays)
+    all_axes = {**_AXES, **{name: axes for name, axes in _OPTIONAL_AXES.items() if name in arrays}}
     wrong = [
         f"{name} is missing" if name not in arrays else f"{name} has the type {arrays[name].dtype}"
-        for name in _AXES
+        for name in all_axes
         if name not in arrays or arrays[name].dtype.kind not in ("iu" if name in _WHOLE_NUMBERS else "f")
     ]
     sizes: dict[str, int] = {}
     if not wrong:
-        wrong = [fault for name in _AXES if (fault := _shape_fault(name, arrays[name].shape, sizes))]
+        wrong = [
+            fault
+            for name, axes in all_axes.items()
+            if (fault := _shape_fault(name, axes, arrays[name].shape, sizes))
+        ]
     histories = {name: array for name, array in arrays.items() if name.startswith(HISTORY)}
     lengths = {array.shape for array in histories.values()}
     if f"{HISTORY}total" not in histories or len(lengths) != 1 or len(*lengths) != 1:
@@ -110,13 +121,14 @@ def read_result_arrays(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor],
             f"{path} is not a complete neuface result: {'; '.join(wrong)}. Fit the clip again, or take a copy "
             "of the file that is whole"
         )
-    kept = (*_AXES, *histories)
+    kept = (*all_axes, *histories)
     return {name: torch.from_numpy(arrays[name]) for name in kept}, meta
 
 
-def _shape_fault(name: str, shape: tuple[int, ...], sizes: dict[str, int]) -> str | None:
+def _shape_fault(
+    name: str, axes: tuple[str | int, ...], shape: tuple[int, ...], sizes: dict[str, int]
+) -> str | None:
     """What is wrong with a shape; axes that are met for the first time enter `sizes`."""
-    axes = _AXES[name]
     if name == "identity" and len(shape) == 1:
         axes = _SHARED_IDENTITY
     fits = len(shape) == len(axes)

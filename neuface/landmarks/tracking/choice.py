@@ -61,7 +61,8 @@ class At:
         return f"the person at x {self.x_px:g}, y {self.y_px:g} after {self.seconds:g} s in view {self.view}"
 
 
-Choice = MostPresent | Largest | Everyone | Numbered | At
+OnePerson = MostPresent | Largest | Numbered | At
+Choice = OnePerson | Everyone
 
 
 def as_choice(value: Any) -> Choice:

@@ -11,6 +11,7 @@ import pickle
 import subprocess
 import sys
 import warnings
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from flame_files import flame_arrays, write_flame_folder
 from safetensors.numpy import save_file
 
 import neuface
+from neuface.evaluation.quality import Quality
 from neuface.io.cameras import CONVENTION, UNITS
 from neuface.io.heads import write_head
 from neuface.landmarks.schemes import IBUG68
@@ -110,6 +112,7 @@ def write_result(path: Path, head: neuface.HeadModel) -> None:
         initial=Prediction(params=params, camera=camera),
         landmarks=Track(points_px=torch.zeros(1, 2, 68, 2), confidence=torch.ones(1, 2, 68), scheme=IBUG68),
         status=torch.zeros(1, 2, dtype=torch.int64),
+        quality=Quality(**{item.name: torch.ones(1, 2) for item in fields(Quality)}),
         image_nme_percent=torch.zeros(1, 2),
         history={"total": [1.0, 0.5]},
         identity_spread=[],

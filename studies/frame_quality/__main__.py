@@ -1,0 +1,60 @@
+"""Precision and recall of "this frame is bad" on rendered clips with known damage.
+
+    python -m studies.frame_quality --clips 12
+
+The limits of `neuface.evaluation.quality` were chosen on the clips of seeds 0 to 7; this reports on others.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import tyro
+
+import neuface
+from neuface import Status
+from neuface.models import load_head
+from neuface.synthetic.people import open_head_identities
+from studies.frame_quality.damage import damaged_clip
+
+FIRST_SEED = 100
+"""Of the clips that are reported."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How many clips, and how long each is fitted."""
+
+    clips: int = 12
+    passes: int = 20
+
+
+def main(options: Options) -> None:
+    """Fit the clips, print a line for each, and the totals."""
+    head = load_head("open")
+    people = open_head_identities(options.clips, FIRST_SEED)
+    config = neuface.FitConfig.best({"m_step.stop.max_passes": options.passes})
+    counts: Counter[str] = Counter()
+    kinds: Counter[tuple[str, str]] = Counter()
+    for number in range(options.clips):
+        clip = damaged_clip(head, people[number], FIRST_SEED + number)
+        result = neuface.optimize(
+            clip.frames.numpy(), landmarks=clip.landmarks.numpy(), config=config, progress=False
+        )
+        flagged = result.status[0] != Status.FITTED
+        counts["hit"] += int((flagged & clip.bad).sum())
+        counts["missed"] += int((~flagged & clip.bad).sum())
+        counts["false"] += int((flagged & clip.good).sum())
+        counts["right"] += int((~flagged & clip.good).sum())
+        for frame, kind in enumerate(clip.kind):
+            kinds[kind, Status(int(result.status[0, frame])).label] += 1
+        print(f"clip {number}: {dict(counts)}")
+    print(f"precision {counts['hit'] / (counts['hit'] + counts['false']):.3f}")
+    print(f"recall    {counts['hit'] / (counts['hit'] + counts['missed']):.3f}")
+    for (kind, label), count in sorted(kinds.items()):
+        print(f"{kind:8} {label:15} {count:4}")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options))
