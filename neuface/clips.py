@@ -16,12 +16,13 @@ from neuface.errors import InputError, InputWarning
 from neuface.frames import Clip, Recording
 from neuface.io.inputs import open_footage
 from neuface.io.landmark_inputs import given_faces
+from neuface.landmarks.candidates import FrameFaces, faces_of_view
 from neuface.landmarks.detectors import Detector, FaceAlignmentDetector
 from neuface.landmarks.tracking.choice import Everyone, as_choice
 from neuface.landmarks.tracking.cuts import find_cuts, shows_nothing, small_copies
 from neuface.landmarks.tracking.found_faces import FoundFaces, join_views
 from neuface.landmarks.tracking.selection import people_in
-from neuface.structs import FrameSource, Scheme, Status, Track
+from neuface.structs import FrameSource, Status, Track
 
 FRAMES_PER_DETECTION = 16
 
@@ -184,27 +185,23 @@ def _look_at_frames(frames: FrameSource, detector: Detector | None, progress: bo
     what = "cuts" if detector is None else "landmarks"
     with tqdm(total=total, desc=what, unit="frame", disable=not progress) as bar:
         for view in range(frames.views):
-            pieces, copies = [], []
+            faces: list[FrameFaces] = []
+            copies = []
             for start in range(0, frames.time, FRAMES_PER_DETECTION):
                 stop = min(start + FRAMES_PER_DETECTION, frames.time)
                 pictures = frames.read(view, start, stop)
                 copies.append(small_copies(pictures))
                 if detector is not None:
-                    pieces.append(detector.detect(pictures))
+                    faces += detector.detect(pictures)
                 bar.update(stop - start)
             seen = torch.cat(copies)
             empty.append(shows_nothing(seen))
             # The views are synchronised: where one of them is cut, so is the recording.
             starts |= set(find_cuts(seen))
             if detector is not None:
-                found.append(_faces_of_view(pieces, detector.scheme))
+                found.append(faces_of_view(faces, detector.scheme))
     return _Seen(
         faces=join_views(found) if found else None,
         shot_starts=tuple(sorted(starts)),
         empty=torch.stack(empty),
     )
-
-
-def _faces_of_view(pieces: Sequence[tuple[Tensor, Tensor]], scheme: Scheme) -> FoundFaces:
-    points, confidence = (torch.cat(parts) for parts in zip(*pieces, strict=True))
-    return FoundFaces(points_px=points[None, :, None], confidence=confidence[None, :, None], scheme=scheme)

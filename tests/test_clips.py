@@ -14,6 +14,7 @@ from neuface.frames import ArraySource
 from neuface.io.landmarks import write_landmarks
 from neuface.io.video import write_video
 from neuface.landmarks.arrays import as_track
+from neuface.landmarks.candidates import FrameFaces
 from neuface.landmarks.schemes import IBUG68
 from neuface.structs import Selection, Status
 
@@ -27,9 +28,11 @@ class CentreDetector:
 
     scheme = IBUG68
 
-    def detect(self, frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        points = torch.from_numpy(POINTS[:1]).expand(len(frames), 68, 2)
-        return points, (frames.float().mean((1, 2, 3)) > 50).float()[:, None].expand(-1, 68)
+    def detect(self, frames: torch.Tensor) -> list[FrameFaces]:
+        face = FrameFaces(
+            points_px=torch.from_numpy(POINTS[:1]), confidence=torch.ones(1, 68), score=torch.ones(1)
+        )
+        return [face if frame.float().mean() > 50 else FrameFaces.none(68) for frame in frames]
 
 
 def test_arrays() -> None:

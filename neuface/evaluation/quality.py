@@ -23,10 +23,10 @@ BAD_BELOW = 0.5
 """Score below which an image is bad: its status is not `FITTED`."""
 SHARPNESS = 4
 # Largest error of a part of the face beyond what is usual for it in the clip, and of the whole face (NME).
-RESIDUAL_LIMIT, NME_LIMIT = 0.05, 0.10
+RESIDUAL_LIMIT, NME_LIMIT = 0.04, 0.10
 # Largest deviation of a part of the face from where it is just before and after; and the multiple of the clip's usual
 # deviation that is allowed where that is more.
-JUMP_LIMIT, JUMPS_OVER_USUAL = 0.05, 6.0
+JUMP_LIMIT, JUMPS_OVER_USUAL = 0.06, 6.0
 # Shares of the landmarks that may be missing or without confidence, compared with the clip's usual, or lie outside of
 # the picture.
 UNCERTAIN_LIMIT, OUTSIDE_LIMIT = 0.3, 0.2

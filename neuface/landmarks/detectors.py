@@ -8,32 +8,31 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 from torch import Tensor
 
 from neuface.errors import InputError, MissingDependencyError
+from neuface.landmarks.candidates import FrameFaces
 from neuface.landmarks.schemes import IBUG68, MEDIAPIPE478
 from neuface.structs import Scheme
 
 FACE_ALIGNMENT_WEIGHTS = ("2DFAN4-11f355bf06.pth.tar", "s3fd-619a316812.pth")
 
-# Limit of the faces in one picture among which the largest is chosen.
+# Limit of the faces in one picture.
 MEDIAPIPE_MAX_FACES = 5
 
 
 @runtime_checkable
 class Detector(Protocol):
-    """Finds the landmarks of the largest face in every frame, each frame on its own."""
+    """Finds the landmarks of all faces in every frame; `neuface.landmarks.tracking` tells whose they are."""
 
     @property
     def scheme(self) -> Scheme:
         """The numbering of the points."""
         ...
 
-    def detect(
-        self, frames: UInt8[Tensor, "n h w 3"]
-    ) -> tuple[Float[Tensor, "n points 2"], Float[Tensor, "n points"]]:
-        """Points in frame pixels (pixel centres at integers) and confidence 0..1; 0 without a face."""
+    def detect(self, frames: UInt8[Tensor, "n h w 3"]) -> list[FrameFaces]:
+        """The faces in every frame of a piece of a recording, which is read from its beginning to its end."""
         ...
 
 
@@ -75,28 +74,26 @@ class FaceAlignmentDetector:
                 f"expected the official {' and '.join(FACE_ALIGNMENT_WEIGHTS)}: delete and reload them"
             ) from error
 
-    def detect(
-        self, frames: UInt8[Tensor, "n h w 3"]
-    ) -> tuple[Float[Tensor, "n points 2"], Float[Tensor, "n points"]]:
+    def detect(self, frames: UInt8[Tensor, "n h w 3"]) -> list[FrameFaces]:
         """See `Detector.detect`."""
+        return [self._faces_in(frame) for frame in frames.cpu().numpy()]
+
+    def _faces_in(self, frame: np.ndarray) -> FrameFaces:
         count = self.scheme.count
-        points_px = torch.zeros(len(frames), count, 2)
-        confidence = torch.zeros(len(frames), count)
-        for index, frame in enumerate(frames.cpu().numpy()):
-            boxes = self._model.face_detector.detect_from_image(frame.copy())
-            if len(boxes) == 0:
-                continue
-            largest = max(boxes, key=lambda box: (box[2] - box[0]) * (box[3] - box[1]))
-            if largest[2] <= largest[0] or largest[3] <= largest[1]:
-                continue
-            found = self._model.get_landmarks_from_image(
-                frame, detected_faces=[largest], return_bboxes=True, return_landmark_score=True
-            )
-            points_px[index] = torch.as_tensor(np.asarray(found[0][0]), dtype=torch.float32)
-            # With the mirrored image the package returns the sum of two heatmaps.
-            scores = torch.as_tensor(np.asarray(found[1][0]), dtype=torch.float32).reshape(count)
-            confidence[index] = (scores / self._heatmap_scale).clamp(0, 1)
-        return points_px, confidence
+        found = self._model.face_detector.detect_from_image(frame.copy())
+        boxes = [box for box in found if box[2] > box[0] and box[3] > box[1]]
+        if not boxes:
+            return FrameFaces.none(count)
+        points, scores, _ = self._model.get_landmarks_from_image(
+            frame, detected_faces=boxes, return_bboxes=True, return_landmark_score=True
+        )
+        # With the mirrored image the package returns the sum of two heatmaps.
+        confidence = torch.as_tensor(np.asarray(scores), dtype=torch.float32).reshape(len(boxes), count)
+        return FrameFaces(
+            points_px=torch.as_tensor(np.asarray(points), dtype=torch.float32),
+            confidence=(confidence / self._heatmap_scale).clamp(0, 1),
+            score=torch.tensor([float(box[4]) for box in boxes]).clamp(0, 1),
+        )
 
 
 def _weights_folder() -> str:
@@ -147,27 +144,21 @@ class MediaPipeDetector:
         # Closed by its own destructor at exit it would meet modules that are gone already.
         weakref.finalize(self, self._landmarker.close)
 
-    def detect(
-        self, frames: UInt8[Tensor, "n h w 3"]
-    ) -> tuple[Float[Tensor, "n points 2"], Float[Tensor, "n points"]]:
+    def detect(self, frames: UInt8[Tensor, "n h w 3"]) -> list[FrameFaces]:
         """See `Detector.detect`."""
-        count = self.scheme.count
-        points_px = torch.zeros(len(frames), count, 2)
-        confidence = torch.zeros(len(frames), count)
-        height, width = frames.shape[1:3]
+        return [self._faces_in(frame) for frame in frames.cpu().numpy()]
+
+    def _faces_in(self, frame: np.ndarray) -> FrameFaces:
+        height, width = frame.shape[:2]
+        image = self._mediapipe.Image(
+            image_format=self._mediapipe.ImageFormat.SRGB, data=np.ascontiguousarray(frame)
+        )
+        faces = self._landmarker.detect(image).face_landmarks
+        if not faces:
+            return FrameFaces.none(self.scheme.count)
+        # Normalised to 0..1 between the frame's outer edges; pixel centres are at integers here.
         size_xy = torch.tensor([width, height], dtype=torch.float32)
-        for index, frame in enumerate(frames.cpu().numpy()):
-            image = self._mediapipe.Image(
-                image_format=self._mediapipe.ImageFormat.SRGB, data=np.ascontiguousarray(frame)
-            )
-            faces = self._landmarker.detect(image).face_landmarks
-            if not faces:
-                continue
-            # Normalised to 0..1 between the frame's outer edges; pixel centres are at integers here.
-            candidates = (
-                torch.tensor([[(point.x, point.y) for point in face] for face in faces]) * size_xy - 0.5
-            )
-            extents = candidates.amax(1) - candidates.amin(1)
-            points_px[index] = candidates[extents.prod(-1).argmax()]
-            confidence[index] = 1.0
-        return points_px, confidence
+        points = torch.tensor([[(point.x, point.y) for point in face] for face in faces]) * size_xy - 0.5
+        return FrameFaces(
+            points_px=points, confidence=torch.ones(points.shape[:2]), score=torch.ones(len(faces))
+        )

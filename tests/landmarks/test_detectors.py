@@ -12,6 +12,7 @@ from data_folders import DATA, needs
 from neuface.errors import InputError, MissingDependencyError
 from neuface.io.landmarks import read_landmarks
 from neuface.io.video import VideoSource
+from neuface.landmarks.candidates import FrameFaces
 from neuface.landmarks.detectors import (
     FACE_ALIGNMENT_WEIGHTS,
     Detector,
@@ -46,34 +47,31 @@ def face_alignment(tmp_path_factory: pytest.TempPathFactory) -> FaceAlignmentDet
         return FaceAlignmentDetector()
 
 
-def test_a_frame_without_a_face_has_confidence_zero(face_alignment: FaceAlignmentDetector) -> None:
+def test_a_frame_without_a_face_has_none(face_alignment: FaceAlignmentDetector) -> None:
     assert isinstance(face_alignment, Detector)
     frames = torch.zeros(2, 64, 80, 3, dtype=torch.uint8)
-    points, confidence = face_alignment.detect(frames)
-    assert points.shape == (2, 68, 2)
-    assert not points.any()
-    assert not confidence.any()
+    assert [face.points_px.shape for face in face_alignment.detect(frames)] == [(0, 68, 2)] * 2
 
 
 @pytest.mark.slow  # numba compiles for most of its time
-def test_the_largest_box_is_aligned(
-    face_alignment: FaceAlignmentDetector, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It gives the same landmarks as if the face finder had found that face alone."""
+def test_every_box_is_aligned(face_alignment: FaceAlignmentDetector, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each face has the same landmarks as if the face finder had found it alone."""
     small, large = np.array([5.0, 5, 25, 25, 0.9]), np.array([60.0, 20, 140, 100, 0.6])
     frame = torch.randint(0, 256, (1, 128, 160, 3), dtype=torch.uint8)
 
-    def landmarks_of(*boxes: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    def faces_of(*boxes: np.ndarray) -> FrameFaces:
         detector = face_alignment._model.face_detector
         monkeypatch.setattr(detector, "detect_from_image", lambda _: list(boxes))
-        return face_alignment.detect(frame)
+        return face_alignment.detect(frame)[0]
 
-    points, confidence = landmarks_of(small, large)
-    alone, confidence_alone = landmarks_of(large)
-    assert torch.equal(points, alone)
-    assert torch.equal(confidence, confidence_alone)
-    assert ((confidence >= 0) & (confidence <= 1)).all()
-    assert not torch.equal(points, landmarks_of(small)[0])
+    empty = np.array([7.0, 7, 7, 9, 0.9])
+    both = faces_of(small, empty, large)
+    for face, box in enumerate((small, large)):
+        alone = faces_of(box)
+        assert torch.equal(both.points_px[face], alone.points_px[0])
+        assert torch.equal(both.confidence[face], alone.confidence[0])
+    assert both.score.tolist() == pytest.approx([0.9, 0.6])
+    assert ((both.confidence >= 0) & (both.confidence <= 1)).all()
 
 
 def test_missing_weights_say_which_files_go_where(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -113,11 +111,11 @@ def test_mediapipe_agrees_with_the_recorded_landmarks() -> None:
     source = VideoSource(DATA / "grid_corpus" / "bbaf2n.mpg")
     detector = MediaPipeDetector(TASK)
     frames = torch.cat([source.read(0, 10, 11), torch.zeros(1, 288, 360, 3, dtype=torch.uint8)])
-    points, confidence = detector.detect(frames)
+    face, black = detector.detect(frames)
     recorded = read_landmarks(DATA / "grid_corpus" / "bbaf2n.landmarks.npz").points_px[0, 10]
-    assert (points[0] - recorded).norm(dim=-1).mean() < 1.0
-    assert (confidence[0] == 1).all()
-    assert not confidence[1].any()
+    assert (face.points_px[0] - recorded).norm(dim=-1).mean() < 1.0
+    assert (face.confidence == 1).all()
+    assert len(black.score) == 0
 
 
 @needs_mediapipe

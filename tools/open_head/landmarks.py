@@ -24,6 +24,7 @@ from neuface.head.model import HeadModel, facing_yaw_rad
 from neuface.head.open_head import COEFFICIENT_UNIT
 from neuface.head.population import sample_weights
 from neuface.io.open_model.head_file import HeadRecipe, assemble_open_head
+from neuface.landmarks.candidates import faces_of_view
 from neuface.landmarks.detectors import MediaPipeDetector
 from neuface.landmarks.schemes import MEDIAPIPE478
 from neuface.render.rasterize import rasterize
@@ -162,15 +163,16 @@ class Hits:
     def add(self, pictures: Tensor, pixels: Tensor, open_mouth: Tensor, yaw_rad: Tensor) -> None:
         size = (PICTURE_PX, PICTURE_PX)
         ids = rasterize(pixels, self.head.faces, size).triangle_id.numpy()
-        points, confidence = self.detector.detect((pictures * 255).to(torch.uint8))
+        found = self.detector.detect((pictures * 255).to(torch.uint8))
         normals = vertex_normals(pixels, self.head.faces).numpy()
         faces, template = self.head.faces.numpy(), self.head.template.numpy().astype(np.float64)
         for shot in range(len(pictures)):
-            if float(confidence[shot].max()) == 0:
+            if not len(found[shot].score):
                 continue
             shown = ids[shot][ids[shot] >= 0]
             self.seen[bool(open_mouth[shot])] += np.bincount(shown, minlength=len(self.head.faces))
-            detected = np.asarray(points[shot], np.float64)
+            # A picture shows one head.
+            detected = np.asarray(found[shot].points_px[0], np.float64)
             column, row = np.rint(detected).astype(int).clip(0, PICTURE_PX - 1).T
             triangle = ids[shot][row, column]
             corners = faces[triangle]
@@ -385,12 +387,13 @@ def profile_offsets(
     for first in range(0, people, 4):
         generator = torch.Generator().manual_seed(seed + first)
         params = random_people(head, recipe, generator, seed + first, 4, yaws_rad)
-        points, confidence = detector.detect((painted(head, params, generator) * 255).to(torch.uint8))
+        faces = detector.detect((painted(head, params, generator) * 255).to(torch.uint8))
         fixed = in_pixels(head.landmarks(params, MEDIAPIPE478.name))[..., :2]
         eyes = head.landmarks(params.unposed(), MEDIAPIPE478.name)[:, list(MEDIAPIPE478.outer_eyes)]
         eyes_px = in_pixels(eyes)[..., :2].diff(dim=1).norm(dim=-1)
-        away = (torch.as_tensor(np.asarray(points)) - fixed) / eyes_px[..., None] * torch.tensor((1.0, -1.0))
-        known = torch.as_tensor(np.asarray(confidence)).amax(-1) > 0
+        known = torch.tensor([len(face.score) > 0 for face in faces])
+        points = faces_of_view(faces, MEDIAPIPE478).points_px[0, :, 0]
+        away = (points - fixed) / eyes_px[..., None] * torch.tensor((1.0, -1.0))
         found.append(away[known].numpy())
         true_yaw.append(facing_yaw_rad(params)[known].rad2deg().numpy())
         print(f"{first + 4}/{people} people", end="\r", flush=True)
