@@ -20,18 +20,20 @@ from jaxtyping import Float
 from torch import Tensor
 
 from neuface.errors import InputError
-from neuface.landmarks.schemes import MEDIAPIPE478, MEDIAPIPE_MESH_POINTS, scheme_with
+from neuface.landmarks.plausibility import check_axes, check_size, looks_like_depth
+from neuface.landmarks.program_outputs import faces_of_frames, is_list_of_frames
+from neuface.landmarks.schemes import layout_with, layouts_in_words, scheme_with
 from neuface.landmarks.tracking.found_faces import FoundFaces, join_views
 from neuface.landmarks.tracking.selection import most_present
 from neuface.structs import Scheme, Track
 
 LAYOUTS = "(frames, points, 2) or (views, frames, points, 2)"
 
-# Confidences are often maxima of float heatmaps: rounding may push them this far outside 0..1.
 CONFIDENCE_SLACK = 1e-3
+"""Bounds how far outside of 0 to 1 a confidence is: many are maxima of float heatmaps, with rounding errors."""
 
-# A face spans more than this in pixels; smaller coordinates mean the caller divided by the frame size.
 SMALLEST_COORDINATE_RANGE_PX = 2.0
+"""Bounds the coordinates of a face from below, pixels; smaller ones were divided by the frame's size."""
 
 
 def as_track(
@@ -49,8 +51,10 @@ def as_faces(
     Args:
         value: `(time, n, 2)`, `(views, time, n, 2)`, a list of one such `(time, n, 2)` array per view,
             `Track`, or `FoundFaces`. A third column is the confidence, 0 to 1; without it every finite point has 1.
-            `n` is 68 (`ibug68`), 478 (`mediapipe478`) or 468 (MediaPipe without the irises, which become
-            missing points). An axis of several faces may stand before the points, in any order from frame to frame;
+            `n` is 68 (`ibug68`), 478 (`mediapipe478`), or one of the orders that are read as those: 51, 98 (WFLW) and
+            468; points that are not given are missing. A list with one entry per frame may hold None, arrays of one
+            face or of several, or results of MediaPipe (`neuface.landmarks.program_outputs`). An axis of several
+            faces may stand before the points, in any order from frame to frame;
             an array without it holds one person's landmarks throughout.
         views: Number of cameras of the clip.
         time: Number of frames of the clip.
@@ -61,15 +65,21 @@ def as_faces(
 
     Raises:
         InputError: The layout, length or number of points does not fit; the third column is no confidence;
-            or coordinates are not in pixels.
+            coordinates are not in the frame's pixels; or the faces are mirrored, have swapped axes or are stretched.
     """
     if isinstance(value, Track | FoundFaces):
         given = FoundFaces.of_track(value) if isinstance(value, Track) else value
         faces = _checked_faces(given, views, time, sizes_hw)
     else:
-        faces = faces_of_views(_split_views(value, views, time), time, sizes_hw=sizes_hw)
+        faces = faces_of_views(_split_views(value, views, time, sizes_hw), time, sizes_hw=sizes_hw)
     if bool((faces.confidence > 0).any()):
         _check_are_pixels(faces.points_px, sizes_hw)
+        ibug68 = list(faces.scheme.to_ibug68)
+        check_axes(
+            faces.points_px[..., ibug68, :].flatten(0, 2),
+            faces.confidence[..., ibug68].flatten(0, 2) > 0,
+            "landmarks",
+        )
     return faces
 
 
@@ -107,6 +117,10 @@ def faces_of_views(
     views = []
     for view, (array, given) in enumerate(zip(per_view, tensors, strict=True)):
         size = None if sizes_hw is None else sizes_hw[view : view + 1]
+        if size is not None:
+            found = array.isfinite().all(-1) & (array[..., 2] > 0) & (array[..., :2] != -1).any(-1)
+            _check_are_pixels(array[None, ..., :2].masked_fill(~found[None, ..., None], 0), size)
+            check_size(array[..., :2], found, size[0], labels[view])
         points_px, confidence = _mark_missing(array[None, ..., :2], array[None, ..., 2], size)
         one = given.ndim == 3
         views.append(FoundFaces(points_px=points_px, confidence=confidence, scheme=known, one_person=one))
@@ -148,25 +162,56 @@ def _describe(value: Any) -> str:
     return type(value).__name__ if dtype is None else f"{type(value).__name__} of {dtype}"
 
 
-def _split_views(value: Any, views: int, time: int) -> list[Any]:
+def _split_views(value: Any, views: int, time: int, sizes_hw: Sequence[tuple[int, int]] | None) -> list[Any]:
     """One `(time, n, d)` or `(time, faces, n, d)` array per view."""
+    if isinstance(value, np.ndarray) and value.dtype == object:
+        value = list(value)
+    if views == 1 and time == 1 and _is_one_result(value):
+        value = [value]
+    if views == 1 and is_list_of_frames(value, time):
+        return [faces_of_frames(value, sizes_hw[0] if sizes_hw else None, "landmarks")]
     if isinstance(value, list | tuple):
         if len(value) != views:
             raise InputError(
-                f"landmarks: expected a list of {views} array(s), one per view, got a list of {len(value)}"
+                f"landmarks: expected a list of {views} array(s), one per view, or of {time} frames, got a list of "
+                f"{len(value)}"
             )
-        return list(value)
+        return [
+            faces_of_frames(item, sizes_hw[view] if sizes_hw else None, f"landmarks of view {view}")
+            if is_list_of_frames(item, time)
+            else item
+            for view, item in enumerate(value)
+        ]
     array = _to_float_tensor(value, "landmarks")
     if array.ndim == 5 or (array.ndim == 4 and tuple(array.shape[:2]) == (views, time)):
         if array.shape[0] != views:
             raise InputError(f"landmarks: expected {views} view(s), got {array.shape[0]}: {_shape(array)}")
         return list(array.unbind(0))
+    if views == 1 and time == 1 and array.ndim == 2:
+        return [array[None]]
     if views == 1 and array.ndim in (3, 4):
         _check_one_view_not_many(array, time)
         return [array]
     raise InputError(
         f"landmarks: expected {LAYOUTS} with {views} view(s) and {time} frame(s), got {_shape(array)}"
+        f"{_axes_hint(tuple(array.shape))}"
     )
+
+
+def _is_one_result(value: Any) -> bool:
+    return any(hasattr(value, name) for name in ("face_landmarks", "multi_face_landmarks", "landmark"))
+
+
+def _axes_hint(shape: tuple[int, ...]) -> str:
+    """What to do about points whose axes are in another order, or in one."""
+    if len(shape) >= 2 and shape[-2] in (2, 3) and layout_with(shape[-1]) is not None:
+        return "; put the coordinates last: points.swapaxes(-1, -2)"
+    if len(shape) == 2 and shape[1] % 2 == 0 and layout_with(shape[1] // 2) is not None:
+        return (
+            f"; points.reshape(-1, {shape[1] // 2}, 2) if x and y alternate, else "
+            f"points.reshape(-1, 2, {shape[1] // 2}).swapaxes(1, 2)"
+        )
+    return ""
 
 
 def _check_one_view_not_many(array: Tensor, time: int) -> None:
@@ -183,6 +228,7 @@ def _one_view(array: Tensor, what: str, time: int) -> Float[Tensor, "time faces 
     if array.ndim not in (3, 4) or array.shape[-1] not in (2, 3):
         raise InputError(
             f"{what}: expected (frames, points, 2), or 3 with a confidence column, got {_shape(array)}"
+            f"{_axes_hint(tuple(array.shape))}"
         )
     if array.shape[0] != time:
         raise InputError(
@@ -193,10 +239,10 @@ def _one_view(array: Tensor, what: str, time: int) -> Float[Tensor, "time faces 
         raise InputError(
             f"{what}: an array of {_shape(array)} has no landmarks; use NaN where there is no face"
         )
-    if scheme_with(array.shape[-2]) is None:
+    layout = layout_with(array.shape[-2])
+    if layout is None:
         raise InputError(
-            f"{what}: {array.shape[-2]} points per frame; expected 68 (iBUG), 478 (MediaPipe) or "
-            f"468 (MediaPipe without irises), got {_shape(array)}"
+            f"{what}: {array.shape[-2]} points per frame; expected {layouts_in_words()}, got {_shape(array)}"
         )
     if array.shape[-1] == 2:
         array = torch.cat([array, torch.ones_like(array[..., :1])], dim=-1)
@@ -206,9 +252,13 @@ def _one_view(array: Tensor, what: str, time: int) -> Float[Tensor, "time faces 
             f"{what}: the third column must be a confidence between 0 and 1, got values from "
             f"{confidence.min():.3g} to {confidence.max():.3g}; if it is a depth, drop it: points[..., :2]"
         )
-    if array.shape[-2] == MEDIAPIPE_MESH_POINTS:
-        irises = MEDIAPIPE478.count - MEDIAPIPE_MESH_POINTS
-        array = torch.cat([array, array.new_zeros(*array.shape[:-2], irises, 3)], dim=-2)
+    array = layout.in_scheme(array)
+    ibug68 = array[..., list(layout.scheme.to_ibug68), :].reshape(-1, 68, 3)
+    if looks_like_depth(ibug68[..., 2], ibug68.isfinite().all(-1)):
+        raise InputError(
+            f"{what}: the third column lies between 0 and 1, but is the depth of a face; expected a confidence. Drop "
+            "it: points[..., :2]"
+        )
     return array[:, None] if array.ndim == 3 else array
 
 

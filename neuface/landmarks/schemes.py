@@ -1,4 +1,4 @@
-"""The two landmark schemes, and how the dense one is read as the sparse one.
+"""The two landmark schemes, how the dense one is read as the sparse one, and in which other orders points are read.
 
 `IBUG68`: the iBUG-68 points, numbered from the subject's right to their left (left to right in the image).
 `MEDIAPIPE478`: MediaPipe's 468 face-mesh points followed by 5 points of each iris.
@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import torch
@@ -102,8 +102,105 @@ MEDIAPIPE478 = Scheme(
 SCHEMES = MappingProxyType({scheme.name: scheme for scheme in (IBUG68, MEDIAPIPE478)})
 
 
+@dataclass(frozen=True, kw_only=True)
+class PointLayout:
+    """An order of points in which landmarks may be given, and which points of a scheme they are."""
+
+    name: str
+    count: int
+    """Number of points that are given."""
+    scheme: Scheme
+    """The scheme as which they are read, because heads have an embedding of it."""
+    taken: tuple[int, ...]
+    """The given points that the scheme has."""
+    placed: tuple[int, ...]
+    """Which points of the scheme these are; the others are missing."""
+
+    def in_scheme(self, given: Float[Tensor, "*batch given d"]) -> Float[Tensor, "*batch points d"]:
+        """The scheme's points; those that are not given are NaN.
+
+        >>> layout_named("ibug51").in_scheme(torch.zeros(51, 2))[16:18, 0]
+        tensor([nan, 0.])
+        """
+        points = given.new_full((*given.shape[:-2], self.scheme.count, given.shape[-1]), float("nan"))
+        points[..., list(self.placed), :] = given[..., list(self.taken), :]
+        return points
+
+
+WFLW_TO_IBUG68 = (
+    *range(0, 33, 2),  # 0-16, every second point of the contour
+    *range(33, 38),  # 17-21, upper edge of the right brow, outer end first
+    *range(42, 47),  # 22-26, upper edge of the left brow, inner end first
+    *range(51, 60),  # 27-35, nose
+    *(60, 61, 63, 64, 65, 67),  # 36-41, right eye: WFLW has a third point on each lid
+    *(68, 69, 71, 72, 73, 75),  # 42-47, left eye
+    *range(76, 96),  # 48-67, lips
+)
+"""The 68 of WFLW's 98 points that are at iBUG's places; the others are the contour's between them, the brows' lower
+edges, the lids' middles and the pupils. Wu et al., Look at Boundary (CVPR 2018), figure 7."""
+
+
+def _whole(scheme: Scheme) -> PointLayout:
+    every = tuple(range(scheme.count))
+    return PointLayout(name=scheme.name, count=scheme.count, scheme=scheme, taken=every, placed=every)
+
+
+IBUG51 = PointLayout(
+    name="ibug51", count=51, scheme=IBUG68, taken=tuple(range(51)), placed=tuple(range(17, 68))
+)
+"""iBUG's points without the contour."""
+WFLW98 = PointLayout(name="wflw98", count=98, scheme=IBUG68, taken=WFLW_TO_IBUG68, placed=tuple(range(68)))
+MEDIAPIPE468 = PointLayout(
+    name="mediapipe468",
+    count=MEDIAPIPE_MESH_POINTS,
+    scheme=MEDIAPIPE478,
+    taken=tuple(range(MEDIAPIPE_MESH_POINTS)),
+    placed=tuple(range(MEDIAPIPE_MESH_POINTS)),
+)
+"""MediaPipe's mesh without the irises."""
+_OTHER_LAYOUTS = (IBUG51, WFLW98, MEDIAPIPE468)
+
+
+def known_layouts() -> tuple[PointLayout, ...]:
+    """All orders of points that are read, by their number."""
+    layouts = (*map(_whole, SCHEMES.values()), *_OTHER_LAYOUTS)
+    return tuple(sorted(layouts, key=lambda layout: layout.count))
+
+
+def layout_with(points: int) -> PointLayout | None:
+    """The layout with this number of points, if there is one."""
+    return next((layout for layout in known_layouts() if layout.count == points), None)
+
+
+def layout_named(name: str) -> PointLayout:
+    """The layout of this name, as it stands in files.
+
+    Raises:
+        InputError: no layout has this name.
+
+    >>> layout_named("wflw98").scheme.name
+    'ibug68'
+    """
+    layouts = {layout.name: layout for layout in known_layouts()}
+    if name not in layouts:
+        raise InputError(
+            f"unknown landmark scheme {name!r}: expected {' or '.join(repr(item) for item in layouts)}"
+        )
+    return layouts[name]
+
+
+def layouts_in_words() -> str:
+    """The numbers of points that are read, for error messages.
+
+    >>> layouts_in_words()
+    '51 (ibug51), 68 (ibug68), 98 (wflw98), 468 (mediapipe468) or 478 (mediapipe478)'
+    """
+    *others, last = [f"{layout.count} ({layout.name})" for layout in known_layouts()]
+    return f"{', '.join(others)} or {last}"
+
+
 def scheme_named(name: str) -> Scheme:
-    """The scheme of this name, as it stands in files.
+    """The scheme of this name.
 
     Raises:
         InputError: no scheme has this name.
@@ -118,9 +215,9 @@ def scheme_named(name: str) -> Scheme:
 
 
 def scheme_with(points: int) -> Scheme | None:
-    """The scheme with this number of points, if there is one; 468 are MediaPipe's without the irises."""
-    count = MEDIAPIPE478.count if points == MEDIAPIPE_MESH_POINTS else points
-    return next((scheme for scheme in SCHEMES.values() if scheme.count == count), None)
+    """The scheme as which this number of points is read, if there is one."""
+    layout = layout_with(points)
+    return None if layout is None else layout.scheme
 
 
 def outer_eye_distance_px(landmarks: Track) -> Float[Tensor, "views time"]:

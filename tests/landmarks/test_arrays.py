@@ -98,7 +98,7 @@ DEPTH = np.concatenate([face(3), face(3)[..., :1]], -1)
     [
         (face(4), 1, "4 frames of landmarks for a video of 3 frames"),
         (np.zeros((3, 0, 68, 2)), 1, "has no landmarks; use NaN"),
-        (face(3, 5), 1, "5 points per frame; expected 68"),
+        (face(3, 5), 1, "5 points per frame; expected 51"),
         (face(3)[..., :1], 1, r"\(frames, points, 2\)"),
         (face(3), 2, r"2 view\(s\)"),
         (face(3)[0], 1, "expected"),

@@ -119,7 +119,7 @@ def test_outer_eye_distance_is_the_same_in_both_schemes() -> None:
 
 def test_schemes_are_found_by_name_and_by_count() -> None:
     assert scheme_named("ibug68") is IBUG68
-    assert [scheme_with(count) for count in (68, 478, 468, 98)] == [IBUG68, MEDIAPIPE478, MEDIAPIPE478, None]
+    assert [scheme_with(count) for count in (68, 478, 468, 105)] == [IBUG68, MEDIAPIPE478, MEDIAPIPE478, None]
     with pytest.raises(
         InputError, match="unknown landmark scheme 'wflw98': expected 'ibug68' or 'mediapipe478'"
     ):
