@@ -169,7 +169,7 @@ def _split_views(value: Any, views: int, time: int, sizes_hw: Sequence[tuple[int
     if views == 1 and time == 1 and _is_one_result(value):
         value = [value]
     if views == 1 and is_list_of_frames(value, time):
-        return [faces_of_frames(value, sizes_hw[0] if sizes_hw else None, "landmarks")]
+        return [faces_of_frames(list(value), sizes_hw[0] if sizes_hw else None, "landmarks")]
     if isinstance(value, list | tuple):
         if len(value) != views:
             raise InputError(

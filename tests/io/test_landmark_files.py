@@ -66,7 +66,7 @@ def test_damaged_and_other_files_are_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "empty.npz").touch()
     (tmp_path / "folder").mkdir()
     (tmp_path / "words.npz").write_text("no archive")
-    np.savez(tmp_path / "foreign.npz", vertices=points)
+    np.savez(tmp_path / "foreign.npz", vertices=np.ones((3, 4654, 3)))
     np.savez(tmp_path / "objects.npz", points_px=np.array([{}], dtype=object))
     np.savez(tmp_path / "axes.npz", points_px=points[..., None])
     np.savez(tmp_path / "count.npz", points_px=points[:, :5])
@@ -118,9 +118,9 @@ FACES = np.random.default_rng(1).uniform(20, 50, (4, 2, 68, 2)).astype(np.float3
 FACES[2] = np.nan
 
 
-def seen(path: Path, **known: object) -> np.ndarray:
+def seen(path: Path, views: int | None = None, lengths: tuple[int, ...] = ()) -> np.ndarray:
     """The points of a file, NaN where they are missing: `(time, faces, points, 2)`."""
-    faces = read_faces(path, **known)
+    faces = read_faces(path, views=views, lengths=lengths)
     points = faces.points_px.masked_fill((faces.confidence == 0)[..., None], float("nan"))
     return points[0].numpy()
 
