@@ -10,31 +10,11 @@ import pytest
 import neuface
 
 PUBLIC_NAMES = {
-    "Camera",
-    "Clip",
-    "Crop",
-    "FitConfig",
-    "FitResult",
-    "HeadModel",
-    "HeadParams",
-    "InputError",
-    "MissingDependencyError",
-    "FaceModel",
-    "ModelMismatchError",
-    "NeufaceError",
-    "Outcome",
-    "Prediction",
-    "Recording",
-    "Scheme",
-    "Status",
-    "Track",
-    "WeakPerspective",
-    "load_head",
-    "load_model",
-    "optimize",
-    "optimize_person",
+    "Camera", "Clip", "Crop", "FaceModel", "FitConfig", "FitResult", "HeadModel", "HeadParams", "InputError",
+    "MissingDependencyError", "ModelMismatchError", "NeufaceError", "Outcome", "Prediction", "Recording",
+    "Scheme", "Status", "Track", "WeakPerspective", "load_head", "load_model", "optimize", "optimize_person",
     "read_clip",
-}
+}  # fmt: skip
 
 RESULT_MEMBERS = {
     "load",

@@ -6,12 +6,12 @@ import os
 from importlib import resources
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from neuface.devices import cpu_seed
 from neuface.errors import InputError
 from neuface.io.atomic import atomic_path
+from neuface.io.untrusted.safetensors_file import read_safetensors
 from neuface.io.untrusted.strict_state_dict import refuse_misfits
 from neuface.landmarks.face_mesh.networks import FaceNetworks
 
@@ -40,12 +40,7 @@ def read_face_networks(path: str | os.PathLike[str] | None = None) -> FaceNetwor
         InputError: The file cannot be read, or its tensors are not those of the networks (they are named).
     """
     source = shipped_file() if path is None else path
-    try:
-        with safe_open(source, framework="pt") as archive:
-            metadata = archive.metadata() or {}
-            tensors = {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{source} is not a readable safetensors file ({error})") from error
+    tensors, metadata = read_safetensors(source)
     if metadata.get("format") != FORMAT:
         raise InputError(f"{source} holds no weights of the face networks (expected format {FORMAT!r})")
     # The random initial weights are replaced below; drawing them must not change the caller's random state.

@@ -14,6 +14,7 @@ from torch import Tensor
 from neuface.errors import InputError
 from neuface.head.model import JOINT_NAMES, ContourAngle, HeadModel, LandmarkEmbedding
 from neuface.io.atomic import atomic_path
+from neuface.io.untrusted.safetensors_file import read_safetensors
 
 HEAD_FORMAT = "neuface-head-1"
 # Format of heads with parts that readers of the first format would ignore (FLAME's pose bases, contour angles).
@@ -48,12 +49,7 @@ def write_head(path: Path, head: HeadModel) -> None:
 
 def read_head(path: Path) -> HeadModel:
     """Read a head model written by `write_head`, on the CPU. Raises InputError for any other or a damaged file."""
-    try:
-        with safe_open(path, framework="pt") as archive:
-            metadata = archive.metadata() or {}
-            tensors = {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path} is not a readable safetensors file ({error})") from error
+    tensors, metadata = read_safetensors(path)
     known = metadata.get("format") in (HEAD_FORMAT, WIDER_HEAD_FORMAT)
     if not known or any(name not in tensors for name in _PLAIN_TENSORS):
         raise InputError(

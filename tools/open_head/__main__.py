@@ -187,6 +187,8 @@ def main() -> None:
     parser.add_argument("--face-landmarker", type=Path, help="Google's face_landmarker.task")
     parser.add_argument("--people", type=int, default=96)
     options = parser.parse_args()
+    if options.step in ("landmarks", "profiles") and options.face_landmarker is None:
+        parser.error(f"{options.step} needs --face-landmarker face_landmarker.task")
     if options.step == "modes":
         recipe = make_modes()
         regions = make_regions(recipe)

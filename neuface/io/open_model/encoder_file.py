@@ -9,7 +9,6 @@ from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -18,6 +17,7 @@ from neuface.encoders.open_encoder import OpenEncoder, OpenEncoderConfig
 from neuface.errors import InputError, ModelMismatchError
 from neuface.head.model import HeadModel
 from neuface.io.atomic import atomic_path
+from neuface.io.untrusted.safetensors_file import read_safetensors
 from neuface.io.untrusted.strict_state_dict import refuse_misfits
 
 ENCODER_FORMAT = "neuface-encoder-1"
@@ -53,12 +53,7 @@ def read_encoder(path: str | os.PathLike[str], head: HeadModel) -> OpenEncoder:
             (they are named).
         ModelMismatchError: The weights were trained for another head model.
     """
-    try:
-        with safe_open(path, framework="pt") as archive:
-            metadata = archive.metadata() or {}
-            tensors = {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path} is not a readable safetensors file ({error})") from error
+    tensors, metadata = read_safetensors(path)
     if metadata.get("format") != ENCODER_FORMAT:
         raise InputError(f"{path} holds no encoder of this package (expected format {ENCODER_FORMAT!r})")
     # The random initial weights are replaced below; drawing them must not change the caller's random state.
