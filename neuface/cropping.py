@@ -15,11 +15,13 @@ from torch import Tensor
 from neuface.errors import InputError
 from neuface.structs import Crop, FrameSource, Track
 
-# Bilinear sampling sees every frame pixel up to about this many frame pixels per crop pixel.
 LARGEST_UNFILTERED_STEP = 1.5
-# Samples per crop pixel and axis when a crop is made much smaller.
+"""Largest number of frame pixels per crop pixel at which one bilinear sample is taken; up to about there, the samples
+of neighbouring crop pixels leave out no frame pixel."""
 MOST_SAMPLES_PER_PIXEL = 8
+"""Upper bound of the samples per crop pixel and axis, whose mean a much smaller crop is."""
 FRAMES_PER_PIECE = 16
+"""Number of frames that are read and cropped at once, which bounds the memory for them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,15 +59,15 @@ class CropRule:
 OPEN_CROP = CropRule(margin=1.45, box_size="longer")
 
 DECA_CROP = CropRule(
-    # 1.1 makes a box of landmarks as large as a detector's, 1.25 leaves room around it.
+    # A detector's box is 1.1 times as large as that of the landmarks, and the square 1.25 times as large as it.
     margin=1.1 * 1.25,
     box_size="mean",
     whole_px=True,
     corner_to_corner=True,
     antialias=False,
 )
-"""DECA's and EMOCA's rule for a picture. In a clip the squares are smoothed besides, for they are not in theirs;
-`dataclasses.replace(rule, sigma_frames=0)` gives every frame the official square."""
+"""DECA's and EMOCA's rule for a picture. In a clip the squares are smoothed over time, which the official programs do
+not do; `dataclasses.replace(rule, sigma_frames=0)` gives every frame the official square."""
 
 SMIRK_CROP = CropRule(
     # The official rule is for MediaPipe's points. On the mean and on random open heads, from the front and turned

@@ -22,23 +22,32 @@ from neuface.structs import Prediction, Status, TensorStruct, Track
 BAD_BELOW = 0.5
 """Score below which an image is bad: its status is not `FITTED`."""
 SHARPNESS = 4
-# Largest error of a part of the face beyond what is usual for it in the clip, and of the whole face (NME).
-RESIDUAL_LIMIT, NME_LIMIT = 0.04, 0.10
-# Largest deviation of a part of the face from where it is just before and after; and the multiple of the clip's usual
-# deviation that is allowed where that is more.
-JUMP_LIMIT, JUMPS_OVER_USUAL = 0.06, 6.0
-# Shares of the landmarks that may be missing or without confidence, compared with the clip's usual, or lie outside of
-# the picture.
-UNCERTAIN_LIMIT, OUTSIDE_LIMIT = 0.3, 0.2
-# Largest standard deviation that the detector states for its points (median over the face).
+"""Exponent of the parts: how steeply a part falls around its limit."""
+RESIDUAL_LIMIT = 0.04
+"""Limit of the error of a part of the face beyond its median in the clip, outer-eye distances."""
+NME_LIMIT = 0.10
+"""Limit of the mean error of all landmarks, outer-eye distances."""
+JUMP_LIMIT = 0.06
+"""Limit of the deviation of a part of the face from its position in the frames beside, outer-eye distances."""
+JUMPS_OVER_USUAL = 6.0
+"""The same as a multiple of the clip's median deviation, which is the limit where it is more."""
+UNCERTAIN_LIMIT = 0.3
+"""Limit of the loss of mean confidence, as a share of the clip's median; a missing landmark has none."""
+OUTSIDE_LIMIT = 0.2
+"""Limit of the share of the landmarks that lie outside the picture."""
 DEVIATION_LIMIT = 0.10
-# Frames on each side with which a frame is compared.
+"""Limit of the detector's own standard deviation of the points, median over the face, outer-eye distances."""
 FRAMES_BESIDE = 2
-# The longest gap over which a head is interpolated, frames; how far the face may have moved meanwhile, face sizes;
-# and the score of such a frame, as a share of that of the frames around it.
-LONGEST_GAP, GAP_MOTION, INTERPOLATED_SHARE = 8, 0.5, 0.45
-# The size of the box of 68 points over the outer-eye distance of a frontal face, which bounds the latter in profiles.
+"""Number of frames on each side with which a frame is compared."""
+LONGEST_GAP = 8
+"""Largest number of consecutive frames without landmarks over which a head counts as interpolated."""
+GAP_MOTION = 0.5
+"""Largest motion of the face's centre over such a gap, in sizes of the face's box."""
+INTERPOLATED_SHARE = 0.45
+"""Score of an interpolated frame, as a share of the lesser score of the frames around it."""
 BOX_OVER_EYES = 1.6
+"""Size of the box of the 68 points over the outer-eye distance of a frontal face. In a profile, where the observed
+distance vanishes, the box gives the unit of length."""
 PARTS_OF_FACE = (
     tuple(range(0, 8)),
     tuple(range(9, 17)),
@@ -116,7 +125,7 @@ def _part(measure: Tensor, limit: float | Tensor) -> Tensor:
 def _by_part(
     values: Float[Tensor, "views time 68 c"], found: Bool[Tensor, "views time 68"]
 ) -> Float[Tensor, "views time parts c"]:
-    """The mean over the found points of every part of the face; NaN where none is."""
+    """The mean over the found points of every part of the face; NaN for a part without any."""
     means = []
     for points in PARTS_OF_FACE:
         seen = found[..., list(points), None].to(values)
@@ -205,7 +214,7 @@ def _inside(
     def outside(points: Tensor) -> Tensor:
         return ((points < -0.5) | (points > size_xy - 0.5)).any(-1)
 
-    # Detectors leave out points beyond the border, or move them onto it: the fitted head tells where they are.
+    # Detectors leave out points beyond the border, or move them onto it: the fitted head determines where they are.
     share = torch.maximum(
         (outside(points_px) & found).double().mean(-1), outside(predicted_px).double().mean(-1)
     )
@@ -215,7 +224,7 @@ def _inside(
 def _status_of_missing(
     track: Track, inside: Float[Tensor, "views time"], starts: Sequence[int]
 ) -> Int[Tensor, "views time"]:
-    """Why a frame has no landmarks: what the track says, or a short gap, or a face that has left the picture."""
+    """Why a frame has no landmarks: the track's status, or a short gap, or a face that has left the picture."""
     usable, time = track.usable, track.usable.shape[1]
     status = torch.full(usable.shape, int(Status.NO_FACE))
     if track.status is not None:

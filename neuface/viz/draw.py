@@ -11,7 +11,8 @@ from torch import Tensor
 
 __all__ = ["draw_dots", "draw_label"]
 
-DPI = 72  # one point of font size is then one pixel
+DPI = 72
+"""Resolution of rendered text, pixels per inch, at which one point of font size is one pixel."""
 LABEL_COLOUR = (255.0, 255.0, 255.0)
 LABEL_BOX_OPACITY = 0.55
 
@@ -27,7 +28,7 @@ def draw_dots(
     reach = int(radius_px) + 2
     step = torch.arange(-reach, reach + 1, device=image.device)
     points = points_px[points_px.isfinite().all(-1)].to(image.device, torch.float32)
-    # Bound of drawn positions, px: it keeps points far outside of the picture within the range of integers.
+    # Points far outside the picture could exceed the range of integers; the bound is in pixels.
     near = points.clamp(-(2.0**20), 2.0**20).round().long()
     columns = (near[:, 0, None, None] + step[None, None, :]).expand(-1, len(step), -1)
     rows = (near[:, 1, None, None] + step[None, :, None]).expand(-1, -1, len(step))

@@ -12,8 +12,9 @@ from neuface.errors import InputError
 __all__ = ["loss_curves"]
 
 DPI = 100
-# Values below this share of the largest are off the axis: a term that begins at rounding would flatten all others.
 SMALLEST_DRAWN_SHARE = 1e-5
+"""Lower end of the axis as a share of its upper one. A term that starts near zero would otherwise compress the curves
+of all others."""
 
 
 def loss_curves(
