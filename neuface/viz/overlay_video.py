@@ -13,7 +13,7 @@ from neuface.structs import FrameSource, Prediction
 from neuface.viz.overlay import overlay_mesh, side_by_side
 
 PANEL_WIDTH_PX = 640
-"""Largest width of a panel, pixels. Larger frames are scaled down, because the time of drawing grows with the pixels."""
+"""Largest width of a panel, pixels. Larger frames are scaled down: the time of drawing grows with the pixels."""
 FRAMES_PER_READ = 16
 """Number of frames that are read at once, which bounds the memory for them."""
 
