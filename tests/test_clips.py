@@ -35,7 +35,7 @@ class CentreDetector:
         return [face if frame.float().mean() > 50 else FrameFaces.none(68) for frame in frames]
 
 
-def test_arrays() -> None:
+def test_arrays_become_a_clip_with_default_names_and_rate() -> None:
     clip = read_clip(FRAMES, POINTS)
     assert (clip.views, clip.time, clip.recording.fps, clip.recording.names) == (1, TIME, 25.0, ("view0",))
     assert clip.track.usable.all()
@@ -47,7 +47,7 @@ def test_arrays() -> None:
     assert read_clip(ArraySource(FRAMES), POINTS).time == TIME
 
 
-def test_views_of_different_size() -> None:
+def test_views_may_differ_in_size() -> None:
     clip = read_clip([FRAMES, FRAMES[:, :50, :70]], [POINTS, POINTS])
     assert clip.recording.sizes_hw == [(60, 80), (50, 70)]
     crops = steady_crops(clip.track, clip.recording.sizes_hw)
@@ -113,7 +113,7 @@ def test_a_clip_without_any_face_has_no_usable_frame() -> None:
     assert not read_clip(FRAMES, late, max_frames=3).track.usable.any()
 
 
-def test_unusable_options_and_landmarks() -> None:
+def test_unusable_options_and_landmarks_are_refused() -> None:
     with pytest.raises(InputError, match="max_frames"):
         read_clip(FRAMES, POINTS, max_frames=0)
     with pytest.raises(InputError, match="fps"):

@@ -82,7 +82,7 @@ def test_both_schemes_give_the_same_crop() -> None:
     assert torch.equal(steady_crops(dense, [SIZE_HW]).T_crop_frame, expected)
 
 
-def test_unusable_numbers() -> None:
+def test_rules_with_unusable_numbers_are_refused() -> None:
     landmarks = landmarks_of(torch.tensor([[150.0, 120.0]]))
     with pytest.raises(InputError, match="margin"):
         replace(OPEN_CROP, margin=0.0)

@@ -33,7 +33,9 @@ def landmarks_of(points: np.ndarray, dtype: torch.dtype = torch.float64) -> Trac
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("case", ["inside", "border"])
-def test_square_and_picture(stored: dict[str, np.ndarray], case: str, dtype: torch.dtype) -> None:
+def test_square_and_picture_equal_the_official_ones(
+    stored: dict[str, np.ndarray], case: str, dtype: torch.dtype
+) -> None:
     """Also from landmarks in single precision, as the pipeline has them."""
     crops = steady_crops(landmarks_of(stored[f"keypoints_{case}"], dtype), [SIZE_HW], DECA_CROP)
     matrix = crops.T_crop_frame[0]

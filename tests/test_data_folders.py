@@ -31,7 +31,7 @@ def test_a_missing_file_fails_the_test_where_data_are_required(
 
 
 @pytest.mark.parametrize(("value", "outcome"), [("0", "skipped"), ("1", "errors")])
-def test_the_mark_does_the_same(
+def test_the_mark_skips_or_fails_likewise(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, value: str, outcome: str
 ) -> None:
     monkeypatch.setenv(REQUIRE_DATA, value)

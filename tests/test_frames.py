@@ -116,7 +116,7 @@ TRANSPARENT = np.zeros((2, 8, 8, 4), np.uint8)
         ([Image.new("RGBA", (8, 8))], "not opaque"),
     ],
 )
-def test_unusable_arrays(value: object, message: str) -> None:
+def test_unusable_arrays_are_refused(value: object, message: str) -> None:
     with pytest.raises(InputError, match=message):
         ArraySource(value)
 

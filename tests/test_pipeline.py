@@ -124,7 +124,9 @@ def test_vertices_project_into_the_frame(clip: SyntheticClip, result: neuface.Fi
     assert float(error.median()) < 4
 
 
-def test_outputs(result: neuface.FitResult, clip: SyntheticClip, tmp_path: Path) -> None:
+def test_a_run_writes_four_files_with_the_figures_of_the_report(
+    result: neuface.FitResult, clip: SyntheticClip, tmp_path: Path
+) -> None:
     report = write_outputs(result, tmp_path / "run", truth=clip.truth, progress=False)
     assert {path.name for path in (tmp_path / "run").iterdir()} == {
         "result.npz", "report.json", "loss.png", "overlay.mp4",
@@ -153,7 +155,7 @@ def test_poor_fits_are_marked(clip: SyntheticClip) -> None:
 
 
 @pytest.mark.parametrize("faces", ["most present", "all"])
-def test_a_clip_without_any_face_gives_a_result_that_says_so(
+def test_a_clip_without_any_face_gives_a_result_with_nothing_to_fit(
     clip: SyntheticClip, tmp_path: Path, faces: Any
 ) -> None:
     nothing = np.full_like(clip.landmarks_px.numpy(), np.nan)
@@ -188,7 +190,7 @@ def _landmarks(clip: SyntheticClip) -> np.ndarray:
     return clip.landmarks_px.numpy()
 
 
-def test_bad_frames(clip: SyntheticClip) -> None:
+def test_unusable_frames_are_refused(clip: SyntheticClip) -> None:
     frames = clip.frames.numpy()
     cases = [
         (frames.astype(np.float32) / 255, "uint8"),
@@ -202,7 +204,7 @@ def test_bad_frames(clip: SyntheticClip) -> None:
             neuface.optimize(bad, landmarks=_landmarks(clip), progress=False)
 
 
-def test_bad_landmarks(clip: SyntheticClip) -> None:
+def test_unusable_landmarks_are_refused(clip: SyntheticClip) -> None:
     frames, good = clip.frames.numpy(), _landmarks(clip)
     cases = [
         (good[:, :4], "frames"),
@@ -215,7 +217,7 @@ def test_bad_landmarks(clip: SyntheticClip) -> None:
             neuface.optimize(frames, landmarks=bad, progress=False)
 
 
-def test_bad_options(clip: SyntheticClip) -> None:
+def test_unusable_options_are_refused(clip: SyntheticClip) -> None:
     with pytest.raises(neuface.InputError, match="unknown model 'flame'"):
         neuface.optimize(clip.frames.numpy(), landmarks=_landmarks(clip), model="flame")
     with pytest.raises(neuface.InputError, match="unknown device 'gpu'"):
@@ -243,7 +245,7 @@ def short_clip(clip: SyntheticClip) -> neuface.Clip:
     return neuface.read_clip(clip.frames, clip.landmarks_px, max_frames=4)
 
 
-def test_a_clip_has_its_landmarks_already(short_clip: neuface.Clip) -> None:
+def test_a_clip_with_further_landmarks_is_refused(short_clip: neuface.Clip) -> None:
     with pytest.raises(neuface.InputError, match=r"a Clip has its own landmarks, max_frames already"):
         neuface.read_clip(short_clip, "nothere.npz", max_frames=3)
     with pytest.raises(neuface.InputError, match=r"a Clip has its own landmarks already"):

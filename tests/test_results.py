@@ -117,7 +117,7 @@ def test_a_result_is_read_and_filtered_without_any_model(
     assert "model deca" in repr(again)
 
 
-def test_three_lines_of_text(result: FitResult) -> None:
+def test_the_repr_is_three_lines_of_text(result: FitResult) -> None:
     first, second, third = repr(result).splitlines()
     assert first == "FitResult: 4 frames of left 64x48, right 40x32; model open, one identity"
     assert second == "  6 fitted, 1 no face, 1 poor; NME 4.43 %"

@@ -69,7 +69,7 @@ def clip(reference: Callable[[str], dict[str, np.ndarray]]) -> Clip:
 
 
 @pytest.mark.parametrize("name", ["deca", "smirk"])
-def test_the_whole_fit(
+def test_a_fit_with_the_models_files_improves_on_the_encoder(
     name: str, assets: Path, clip: Clip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(ASSETS_VARIABLE, str(assets))

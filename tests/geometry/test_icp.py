@@ -44,7 +44,7 @@ def test_a_known_motion_is_recovered(ball: Ball, with_scale: bool, scale: float)
     torch.testing.assert_close(found, vertices, rtol=0, atol=1e-6)
 
 
-def test_without_scale_the_size_stays(ball: Ball) -> None:
+def test_without_scale_the_size_is_kept(ball: Ball) -> None:
     vertices, faces = lumpy(ball)
     points = surface_points(1.1 * vertices, faces, 500)
     found = align_mesh_to_points(moved(vertices), faces, points)

@@ -8,7 +8,7 @@ from neuface.head.expressions import INDEPENDENT_DEVIATION, UNITS, expression_mo
 from neuface.head.model import HeadModel
 
 
-def test_moments_are_those_of_other_draws(open_head: HeadModel) -> None:
+def test_moments_agree_with_a_sample(open_head: HeadModel) -> None:
     names = open_head.expression_names
     mean, covariance = expression_moments(names)
     drawn = sample_expressions(names, 20_000, torch.Generator().manual_seed(11)).double()

@@ -257,7 +257,9 @@ def test_eyelids_do_not_turn_with_the_head(heads: dict[torch.dtype, HeadModel]) 
 
 
 @pytest.mark.parametrize("which", ["vertices", "ibug68", "ibug68_3d"])
-def test_gradients(heads: dict[torch.dtype, HeadModel], flame: dict[str, np.ndarray], which: str) -> None:
+def test_gradients_of_vertices_and_landmarks_are_those_of_finite_differences(
+    heads: dict[torch.dtype, HeadModel], flame: dict[str, np.ndarray], which: str
+) -> None:
     head = heads[torch.float64]
     params = flame_params(flame, torch.float64)[20:22]
     # A few coefficients of every kind are tested, including the eyelids.

@@ -144,7 +144,9 @@ def test_each_image_of_a_batch_has_its_own_contour_row(tiny_head) -> None:
 
 
 @pytest.mark.parametrize("which", ["vertices", "landmarks"])
-def test_gradients(tiny_head, random_params, which: str) -> None:
+def test_gradients_of_vertices_and_landmarks_are_those_of_finite_differences(
+    tiny_head, random_params, which: str
+) -> None:
     head = tiny_head()
     params = random_params(head, 2, seed=3)
     leaves = [getattr(params, name).requires_grad_() for name in PARAM_NAMES]

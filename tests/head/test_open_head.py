@@ -126,7 +126,7 @@ def test_sums_that_could_round_are_refused(assets: HeadAssets) -> None:
 # --- Structure
 
 
-def test_sizes_and_names(open_head: HeadModel) -> None:
+def test_the_head_has_the_documented_sizes_and_names(open_head: HeadModel) -> None:
     assert 4500 <= open_head.num_vertices <= 4800
     assert open_head.num_identity == 100
     assert list(open_head.expression_names) == ARKIT_UNITS

@@ -89,7 +89,7 @@ def test_pictures_whose_order_is_not_clear_are_asked_about(
             open_footage(given)
 
 
-def test_names_that_mean_nothing_are_refused_with_the_remedy(tmp_path: Path) -> None:
+def test_inputs_that_mean_no_clip_are_refused_with_the_remedy(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "videos").mkdir()
     write_video(tmp_path / "videos" / "a.mp4", FRAMES, 25)

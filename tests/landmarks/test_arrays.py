@@ -27,7 +27,7 @@ def test_layouts_of_one_view_agree(convert) -> None:
         assert (landmarks.confidence == 1).all()
 
 
-def test_several_views() -> None:
+def test_a_list_of_arrays_is_several_views() -> None:
     left, right = face(3, 478), face(3, 478, seed=1)
     stacked = as_track(np.stack([left, right]), 2, 3)
     assert stacked.scheme is MEDIAPIPE478
@@ -113,7 +113,7 @@ DEPTH = np.concatenate([face(3), face(3)[..., :1]], -1)
         ([[[1, 2], [3]]], 1, "array of numbers"),
     ],
 )
-def test_unusable_landmarks(value: object, views: int, message: str) -> None:
+def test_unusable_landmarks_are_refused(value: object, views: int, message: str) -> None:
     with pytest.raises(InputError, match=message):
         as_track(value, views, 3)
 

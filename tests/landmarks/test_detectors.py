@@ -119,7 +119,7 @@ def test_mediapipe_agrees_with_the_recorded_landmarks() -> None:
 
 
 @needs_mediapipe
-def test_mediapipe_model_that_is_none(tmp_path: Path) -> None:
+def test_files_that_are_no_mediapipe_model_are_refused(tmp_path: Path) -> None:
     (tmp_path / "bad.task").write_bytes(b"no model")
     for name in ("missing.task", "bad.task"):
         with pytest.raises(InputError, match=name):

@@ -48,7 +48,7 @@ def test_faces_without_area_and_unused_vertices_have_zero_normal_and_gradient() 
     assert points.grad.eq(0).all()
 
 
-def test_gradients() -> None:
+def test_gradients_of_normals_are_those_of_finite_differences() -> None:
     points = torch.randn(5, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     faces = torch.tensor([[0, 1, 2], [2, 1, 3], [3, 4, 0]])
     assert torch.autograd.gradcheck(lambda p: vertex_normals(p, faces), points.requires_grad_())

@@ -174,7 +174,7 @@ def test_results_survive_json() -> None:
 # --- Tables
 
 
-def test_summaries_by_hand() -> None:
+def test_summaries_equal_those_computed_by_hand() -> None:
     summaries = {item.group: item for item in summarise(three_cases())}
     assert list(summaries) == ["synthetic_1view", "synthetic_3views", "synthetic"]
     single, everyone = summaries["synthetic_1view"], summaries["synthetic"]

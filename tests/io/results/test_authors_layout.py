@@ -116,7 +116,7 @@ def test_landmarks_are_written_in_crop_units_and_missing_ones_as_nan(tmp_path: P
         ("root_rotvec", (3,), "pose: has numbers that are not finite"),
     ],
 )
-def test_what_the_layout_has_no_room_for(
+def test_parameters_that_the_layout_cannot_hold_are_refused(
     result: AuthorsResult, tmp_path: Path, field: str, size: tuple[int, ...], message: str
 ) -> None:
     value = torch.full((VIEWS, TIME, *size), 0.1 if "rotvec" in field and field != "root_rotvec" else 0.0)
@@ -149,7 +149,7 @@ def test_other_heads_and_crops_are_refused(result: AuthorsResult, tmp_path: Path
         ({}, 0, "not a multiple of 0 views"),
     ],
 )
-def test_files_that_do_not_fit(
+def test_files_that_do_not_fit_are_refused(
     stored: dict[str, np.ndarray], tmp_path: Path, changes: dict[str, Any], views: int, message: str
 ) -> None:
     content = {name: value for name, value in {**stored, **changes}.items() if value is not None}

@@ -33,14 +33,14 @@ def test_short_shots_are_all_found() -> None:
     assert cuts(torch.cat([scene(seed, 4) for seed in range(5)])) == (0, 4, 8, 12, 16)
 
 
-def test_two_shots_before_the_same_background_are_told_apart() -> None:
+def test_two_shots_with_the_same_background_are_separated() -> None:
     first, second = scene(0), scene(0)
     first[:, 20:90, 20:70] = 200.0
     second[:, 10:80, 60:110] = 40.0
     assert cuts(torch.cat((first, second))) == (0, TIME)
 
 
-def test_who_walks_through_the_picture_makes_no_cut() -> None:
+def test_a_person_who_walks_through_the_picture_makes_no_cut() -> None:
     frames = scene(0, 30)
     for frame in range(30):
         frames[frame, 10:, max(0, 6 * frame - 50) : max(1, 6 * frame)] = 220.0

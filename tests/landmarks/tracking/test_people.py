@@ -64,7 +64,7 @@ def test_one_who_is_hidden_while_crossing_is_found_again_on_the_other_side() -> 
     assert all(moves_one_way(centres_x(points, path)) for path in people)
 
 
-def test_who_turns_back_is_not_exchanged_either() -> None:
+def test_two_people_who_meet_and_turn_back_are_not_exchanged() -> None:
     near = np.sin(np.linspace(0, np.pi, 40)) ** 2
     left = np.stack((100 * near, np.full(40, 100.0)), -1)
     right = np.stack((300 - 100 * near, np.full(40, 110.0)), -1)
@@ -143,7 +143,7 @@ def test_two_real_people_are_never_exchanged() -> None:
 
 
 @needs(DATA / "field_cases")
-def test_one_who_comes_back_elsewhere_and_one_who_comes_closer() -> None:
+def test_people_who_return_elsewhere_or_come_closer_stay_themselves() -> None:
     folder = DATA / "field_cases"
     (alone,) = read_people(folder / "reenters_elsewhere.mp4", folder / "reenters_elsewhere_faces_axis.npz")
     assert alone.track.usable[0].tolist() == [True] * 5 + [False] * 3 + [True] * 8

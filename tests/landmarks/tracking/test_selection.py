@@ -48,14 +48,14 @@ TIMES = [frame / 25 for frame in range(TIME)]
         (At(x_px=1.0, y_px=2.0, seconds=0.0, view=1), At(x_px=1.0, y_px=2.0, seconds=0.0, view=1)),
     ],
 )
-def test_choices_in_short(value: object, expected: Choice) -> None:
+def test_short_forms_of_choices_are_read(value: object, expected: Choice) -> None:
     assert as_choice(value) == expected
 
 
 @pytest.mark.parametrize(
     "value", ["somebody", -1, True, (1, 2), (1, 2, "x"), (1, 2, float("nan")), None, 1.5]
 )
-def test_what_is_no_choice_is_refused(value: object) -> None:
+def test_values_that_are_no_choice_are_refused(value: object) -> None:
     with pytest.raises(InputError, match="faces: expected 'most present'"):
         as_choice(value)
 
@@ -70,7 +70,7 @@ def test_what_is_no_choice_is_refused(value: object) -> None:
         (At(x_px=80.0, y_px=100.0, seconds=0.16), 80, 0),
     ],
 )
-def test_the_one_who_is_meant_is_taken(choice: Choice, x: float, number: int) -> None:
+def test_the_chosen_person_is_taken(choice: Choice, x: float, number: int) -> None:
     (found,) = people().choose(choice, TIMES)
     assert found.selection == Selection(people=2, number=number, rule=choice.sentence)
     centre = found.track.points_px[0, 0].mean(0)
@@ -83,7 +83,7 @@ def test_everyone_is_taken_most_present_first() -> None:
     assert [int(item.track.usable.sum()) for item in found] == [10, 7]
 
 
-def test_a_frame_without_landmarks_says_why() -> None:
+def test_frames_without_landmarks_have_the_reason_as_their_status() -> None:
     points = two_people()
     points[4] = np.nan
     _, large = people(points).choose(Everyone(), TIMES)
