@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from dataclasses import dataclass, field
 from json import dumps
 from pathlib import Path
@@ -14,14 +15,14 @@ from neuface.assets_report import assets_report, convert_assets
 from neuface.assets_text import report_text
 from neuface.clips import read_people
 from neuface.demo import run_demo
-from neuface.errors import InputError, NeufaceError
+from neuface.errors import InputError, InputWarning, NeufaceError
 from neuface.fitting.config import PRESETS, FitConfig, Preset
 from neuface.frames import Clip
 from neuface.io.results.authors_layout import write_authors_result
 from neuface.model_inputs import model_inputs
 from neuface.models import FaceModel, load_model
 from neuface.pipeline import optimize
-from neuface.run_folder import make_folder, write_outputs
+from neuface.run_folder import check_folder, write_outputs
 from neuface.structs import Status
 from neuface.training.options import TrainingOptions
 from neuface.training.run import train_encoder
@@ -54,6 +55,8 @@ class Optimize:
     """Where to compute, such as cuda."""
     authors_layout: bool = False
     """Also write params.npz in the layout of the authors' program; for models with FLAME."""
+    overwrite: bool = False
+    """Replace the outputs of an earlier run in the folder; inputs are never replaced."""
     progress: bool = True
     """Show progress bars."""
     preset: Preset = "best"
@@ -65,6 +68,8 @@ class Optimize:
         config = PRESETS[self.preset].changed_by_text(self.config)
         if self.authors_layout and self.model == "open":
             raise InputError("--authors-layout is for models with FLAME, such as --model deca")
+        # Before everything that takes long.
+        check_folder(self.out, overwrite=self.overwrite, inputs=(*self.input, *self.landmarks))
         model = load_model(self.model, assets=self.assets)
         clips = read_people(
             _one_or_all(self.input),
@@ -73,15 +78,16 @@ class Optimize:
             max_frames=self.max_frames,
             progress=self.progress,
         )
-        make_folder(self.out)
         for clip in clips:
             folder = self.out / f"person_{clip.selection.number}" if self.faces == "all" else self.out
             self._fit(clip, model, config, folder)
 
     def _fit(self, clip: Clip, model: FaceModel, config: FitConfig, folder: Path) -> None:
-        make_folder(folder)
+        check_folder(folder, overwrite=self.overwrite, inputs=self.input)
         result = optimize(clip, model=model, config=config, device=self.device, progress=self.progress)
-        report = write_outputs(result, folder, head=model.head, progress=self.progress)
+        report = write_outputs(
+            result, folder, head=model.head, overwrite=self.overwrite, progress=self.progress
+        )
         print(table(report))
         print(f"written to {folder}: result.npz, overlay.mp4, report.json, loss.png")
         if self.authors_layout:
@@ -145,6 +151,8 @@ class Demo:
 
     out: Path
     """Folder for result.npz, overlay.mp4, report.json and loss.png."""
+    overwrite: bool = False
+    """Replace the outputs of an earlier run in the folder; inputs are never replaced."""
     progress: bool = True
     """Show progress bars."""
     preset: Preset = "best"
@@ -154,9 +162,11 @@ class Demo:
 
     def run(self) -> None:
         config = PRESETS[self.preset].changed_by_text(self.config)
-        make_folder(self.out)
+        check_folder(self.out, overwrite=self.overwrite)
         result, truth = run_demo(config=config, progress=self.progress)
-        report = write_outputs(result, self.out, truth=truth, progress=self.progress)
+        report = write_outputs(
+            result, self.out, truth=truth, overwrite=self.overwrite, progress=self.progress
+        )
         print(table(report))
         print(f"written to {self.out}: result.npz, overlay.mp4, report.json, loss.png")
 
@@ -220,6 +230,7 @@ class Assets:
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of the `neuface` command. Errors meant for the user are one line and exit status 2."""
     given = sys.argv[1:] if arguments is None else arguments
+    warnings.showwarning = _print_warning
     try:
         command = tyro.cli(
             Annotated[Optimize, tyro.conf.subcommand("optimize")]
@@ -237,6 +248,14 @@ def main(arguments: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("neuface: stopped", file=sys.stderr)
         sys.exit(130)
+
+
+def _print_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any
+) -> None:
+    """One line for what the user should know of an input; other warnings also say where in the program they arose."""
+    where = "" if issubclass(category, InputWarning) else f" ({filename}:{lineno})"
+    print(f"neuface: warning: {message}{where}", file=sys.stderr)
 
 
 def with_config_paths(arguments: list[str]) -> list[str]:

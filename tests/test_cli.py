@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -72,10 +73,27 @@ def test_an_unusable_output_folder_is_refused_before_the_fit(
 ) -> None:
     monkeypatch.setattr("neuface.cli.optimize", lambda *_, **__: pytest.fail("the clip was fitted first"))
     (tmp_path / "taken").write_text("a file")
-    with pytest.raises(SystemExit) as stopped:
-        main(["optimize", str(files[0]), "--out", str(tmp_path / "taken"), "--landmarks", str(files[1])])
-    assert stopped.value.code == 2
-    assert "output folder" in capsys.readouterr().err
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "report.json").write_text("{}")
+    (tmp_path / "source").mkdir()
+    shutil.copy(files[0], tmp_path / "source" / "overlay.mp4")
+    for name, arguments, message in [
+        ("taken", [str(files[0])], "output folder"),
+        (
+            "full",
+            [str(files[0])],
+            "report.json already; choose another --out, or replace them with --overwrite",
+        ),
+        (
+            "source",
+            [str(tmp_path / "source" / "overlay.mp4"), "--overwrite"],
+            "is an input and would be replaced",
+        ),
+    ]:
+        with pytest.raises(SystemExit) as stopped:
+            main(["optimize", *arguments, "--out", str(tmp_path / name), "--landmarks", str(files[1])])
+        assert stopped.value.code == 2
+        assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

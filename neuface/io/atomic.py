@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import secrets
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from av.error import FFmpegError
+from safetensors import SafetensorError
+
 from neuface.errors import InputError
+
+PROBE_BYTES = 1 << 20
+"""Size of the file that is written to try a folder, bytes; an empty one would fit on a full disk."""
+TORCH_WRITER = ("PytorchStreamWriter", "inline_container", "iostream")
+"""Words by which errors of torch's writer of files are known; they are plain RuntimeErrors."""
 
 
 def user_data_dir() -> Path:
@@ -37,7 +46,8 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     choose a format by the ending choose the same. If the block raises, the temporary file is removed and a
     file that stood at `path` before is untouched.
 
-    Raises InputError if `path` is a folder or its folder cannot be made.
+    Raises InputError if `path` is a folder, its folder cannot be made, or the file cannot be written: no permission,
+    a full disk, a quota. Writers that report a full disk by another type of error are known by name.
     """
     final = Path(path)
     if final.is_dir():
@@ -52,8 +62,43 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         # Some writers create private files; a result gets the permissions of any file that the user creates.
         temporary.chmod(0o666 & ~_umask())
         os.replace(temporary, final)
+    except (OSError, FFmpegError, SafetensorError) as error:
+        raise _not_written(final, error) from error
+    except RuntimeError as error:
+        if not any(word in str(error) for word in TORCH_WRITER):
+            raise
+        raise _not_written(final, error) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def check_writable(folder: Path) -> None:
+    """Try to write into a folder, before the work whose results it takes. Nothing is left behind.
+
+    Raises InputError if it cannot be made or written to.
+    """
+    probe = folder / f".{secrets.token_hex(4)}.probe"
+    try:
+        missing = [path for path in (folder, *folder.parents) if not path.exists()]
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            probe.write_bytes(b"\0" * PROBE_BYTES)
+        finally:
+            with suppress(OSError):
+                probe.unlink(missing_ok=True)
+                for path in missing:
+                    path.rmdir()
+    except OSError as error:
+        raise InputError(
+            f"the output folder {folder} cannot be made or written to ({error}); choose another, or make room"
+        ) from error
+
+
+def _not_written(final: Path, error: Exception) -> InputError:
+    full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
+    remedy = "the disk is full: make room" if full else "check its permissions"
+    return InputError(f"{final}: cannot be written ({error}); {remedy}, or choose another folder")
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

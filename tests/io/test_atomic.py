@@ -1,11 +1,18 @@
 """The user's data folder and atomic files."""
 
+import resource
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from neuface.errors import InputError
-from neuface.io.atomic import atomic_path, user_data_dir
+from neuface.io.atomic import atomic_path, check_writable, user_data_dir, write_json, write_text
+from neuface.io.npz import write_arrays
+from neuface.io.video import write_image, write_video
 
 
 def test_the_data_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -48,3 +55,52 @@ def test_paths_that_cannot_be_written_are_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="cannot be made"), atomic_path(tmp_path / "file" / "a.bin"):
         pytest.fail("a file cannot hold a file")
+
+
+@pytest.fixture
+def small_disk() -> Iterator[None]:
+    """Files cannot grow beyond 4 kB, which fails as a full disk does."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.usefixtures("small_disk")
+def test_a_full_disk_is_one_clear_error_and_the_old_file_stays(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3), np.uint8)
+
+    def write_tensors(path: Path) -> None:
+        with atomic_path(path) as temporary:
+            save_file({"a": torch.rand(10_000)}, temporary)
+
+    def write_checkpoint(path: Path) -> None:
+        with atomic_path(path) as temporary:
+            torch.save({"a": torch.rand(10_000)}, temporary)
+
+    writers = {
+        "a.npz": lambda path: write_arrays(path, {"a": noise}),
+        "a.txt": lambda path: write_text(path, "x" * 10_000),
+        "a.json": lambda path: write_json(path, list(range(10_000))),
+        "a.png": lambda path: write_image(path, noise[0]),
+        "a.mp4": lambda path: write_video(path, noise, 25),
+        "a.safetensors": write_tensors,
+        "a.pt": write_checkpoint,
+    }
+    for name, write in writers.items():
+        (tmp_path / name).write_text("old")
+        with pytest.raises(InputError, match=f"{name}: cannot be written"):
+            write(tmp_path / name)
+        assert (tmp_path / name).read_text() == "old"
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(writers)
+    with pytest.raises(InputError, match="cannot be made or written to"):
+        check_writable(tmp_path)
+
+
+def test_a_folder_is_tried_without_leaving_anything(tmp_path: Path) -> None:
+    check_writable(tmp_path / "a" / "b")
+    check_writable(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="output folder"):
+        check_writable(tmp_path / "file")

@@ -90,7 +90,7 @@ def test_damaged_and_other_files_are_refused_by_name(tmp_path: Path) -> None:
         "cut.npz": "cut short",
         "empty.npz": "cut short",
         "words.npz": "cannot be read",
-        "foreign.npz": "its keys: vertices",
+        "foreign.npz": "Its keys: vertices",
         "objects.npz": "cannot be read",
         "axes.npz": r"shape \(3, 68, 2, 1\)",
         "count.npz": r"shape \(3, 5, 2\)",
