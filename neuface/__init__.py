@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from neuface.errors import InputError, MissingDependencyError, ModelMismatchError, NeufaceError
 
 if TYPE_CHECKING:
-    from neuface.clips import read_clip
+    from neuface.clips import read_clip, read_people
     from neuface.fitting.config import FitConfig
     from neuface.frames import Clip, Recording
     from neuface.head.model import HeadModel
@@ -59,6 +59,7 @@ __all__ = [
     "optimize",
     "optimize_person",
     "read_clip",
+    "read_people",
 ]
 
 # The module of every public name. Names are imported on use (PEP 562), so that a program that needs one of them, or
@@ -84,6 +85,7 @@ _MODULE_OF = {
     "optimize": "neuface.pipeline",
     "optimize_person": "neuface.pipeline",
     "read_clip": "neuface.clips",
+    "read_people": "neuface.clips",
 }
 
 

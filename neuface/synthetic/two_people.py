@@ -117,7 +117,7 @@ def _paths(
         growth[1] = 0.75 + (0.9 + 0.5 * draw[4]) * _eased(t, 0.1)
     else:
         near = torch.sin(torch.pi * t) ** 2
-        gap = 0.3 + 0.15 * draw[4]
+        gap = 0.18 + 0.15 * draw[4]
         first, second = -reach + (reach - gap) * near, reach - (reach - gap) * near
     x = side * torch.stack((first + sway, second - sway))
     y = height[:, None] + 0.05 * torch.sin(2 * torch.pi * (t + draw[7])) * torch.tensor([[1.0], [-1.0]])
