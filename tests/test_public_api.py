@@ -60,11 +60,12 @@ def test_every_public_name_is_documented() -> None:
 
 def test_optimize_signature() -> None:
     parameters = inspect.signature(neuface.optimize).parameters
-    assert list(parameters) == ["frames", "landmarks", "model", "config", "device", "progress"]
+    assert list(parameters) == ["frames", "landmarks", "faces", "model", "config", "device", "progress"]
     defaults = {name: item.default for name, item in parameters.items() if name != "frames"}
+    assert defaults.pop("faces") == "most present"
     assert defaults == {"landmarks": None, "model": "open", "config": None, "device": None, "progress": True}
     keyword_only = [name for name, item in parameters.items() if item.kind is item.KEYWORD_ONLY]
-    assert keyword_only == list(defaults)
+    assert keyword_only == list(parameters)[1:]
 
 
 def test_result_members() -> None:

@@ -101,7 +101,10 @@ def judge(
     error = (observed.points_px - predicted_px) / length_px[..., None, None]
     usable = track.usable
     residual = _residual(error, found, usable)
-    steadiness = _steadiness(observed.points_px / length_px[..., None, None], error, found, usable, starts)
+    # Frames that are bad already tell nothing of the frames beside them.
+    sound = usable & (residual >= BAD_BELOW)
+    place = observed.points_px / length_px[..., None, None]
+    steadiness = _steadiness(place, error, found, usable, sound, starts)
     certainty = _certainty(track, length_px)
     inside = _inside(observed.points_px, found, predicted_px, sizes_hw)
     parts = torch.stack((residual, steadiness, certainty, inside))
@@ -157,34 +160,35 @@ def _steadiness(
     error: Float[Tensor, "views time 68 2"],
     found: Bool[Tensor, "views time 68"],
     usable: Bool[Tensor, "views time"],
+    sound: Bool[Tensor, "views time"],
     starts: Sequence[int],
 ) -> Float[Tensor, "views time"]:
     # Relative to the middle of the parts the motion of the whole head is gone; relative to the fitted head its
     # rotation is, too. A part that jumps does so in both, a head that turns quickly in one of them.
     place = _by_part(points, found)
     place = place - place.nanmedian(-2, keepdim=True).values
-    jump = torch.minimum(*(_jump(values, usable, starts) for values in (place, _by_part(error, found))))
+    jump = torch.minimum(*(_jump(values, sound, starts) for values in (place, _by_part(error, found))))
     # Where frames are far apart in time, or the landmarks noisy, all parts move.
     limit = torch.clamp(JUMPS_OVER_USUAL * _usual(jump, usable), min=JUMP_LIMIT)
     return _part((jump / limit).nan_to_num(0.0).amax(-1), 1.0)
 
 
 def _jump(
-    values: Float[Tensor, "views time parts 2"], usable: Bool[Tensor, "views time"], starts: Sequence[int]
+    values: Float[Tensor, "views time parts 2"], sound: Bool[Tensor, "views time"], starts: Sequence[int]
 ) -> Float[Tensor, "views time parts"]:
-    """Distance of every part from its place in the frames beside, of the same shot; NaN without any.
+    """Distance of every part from its place in the sound frames beside, of the same shot; NaN without any.
 
     Of four frames beside the second nearest counts: a bad one among them harms no good frame, and two bad frames in a
     row do not vouch for each other. Of one or two, as at the ends of a shot, the nearest counts.
     """
-    time = usable.shape[1]
+    time = sound.shape[1]
     shot = torch.searchsorted(torch.tensor(starts), torch.arange(time), right=True)
     beside = []
     for offset in (*range(-FRAMES_BESIDE, 0), *range(1, FRAMES_BESIDE + 1)):
         frame = torch.arange(time) + offset
         there = (frame >= 0) & (frame < time)
         frame = frame.clamp(0, time - 1)
-        known = (there & (shot[frame] == shot)) & usable[:, frame]
+        known = (there & (shot[frame] == shot)) & sound[:, frame]
         beside.append(values[:, frame].masked_fill(~known[..., None, None], torch.nan))
     distance = torch.linalg.vector_norm(torch.stack(beside) - values, dim=-1)
     known = distance.isfinite()

@@ -43,6 +43,8 @@ class DamagedClip:
     """Frame pixels and confidence; NaN where a frame has none."""
     bad: Bool[Tensor, " time"]
     good: Bool[Tensor, " time"]
+    exact_px: Float[Tensor, "1 time 68 2"]
+    """Where the landmarks truly are in the frames."""
     kind: list[str]
     """What happened to each frame, `-` for nothing."""
 
@@ -103,7 +105,7 @@ def damaged_clip(head: HeadModel, identity: Float[Tensor, " identity"], seed: in
     good = ~missing & (of_parts < GOOD_ERROR) & (outside < GOOD_OUTSIDE)
     given = torch.cat((points, confidence[..., None]), -1)
     given[confidence <= 0] = torch.nan
-    return DamagedClip(frames=frames, landmarks=given, bad=bad, good=good, kind=kind)
+    return DamagedClip(frames=frames, landmarks=given, bad=bad, good=good, exact_px=exact_then, kind=kind)
 
 
 def _free_spans(
