@@ -136,13 +136,11 @@ class PictureSequence:
         texts = []
         missing = sum(b - a - 1 for a, b in pairwise(steps))
         if missing:
-            texts.append(f"{self.name}: {missing} numbers are missing among {len(steps)} pictures")
+            texts.append(f"{self.name}: missing numbers: {missing}, among {len(steps)} pictures")
         if self._unreadable:
             names = [self._paths[index].name for index in sorted(self._unreadable)]
             more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
-            texts.append(
-                f"{self.name}: {len(names)} pictures cannot be read: {', '.join(names[:MOST_NAMED])}{more}"
-            )
+            texts.append(f"{self.name}: pictures that cannot be read: {', '.join(names[:MOST_NAMED])}{more}")
         return texts
 
 

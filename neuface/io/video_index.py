@@ -99,7 +99,7 @@ class Clock:
         """The times of frames with these stamps; frames without usable ones are evenly timed.
 
         >>> Clock.of([0, 1, 2, 5], Fraction(1, 25), 25.0).remarks
-        ('2 frames are missing: the time stamps leave room for them among 4 frames at 25 per second',)
+        ('missing frames: 2; the time stamps leave room for them among 4 frames at 25 per second',)
         """
         known = [stamp for stamp in pts if stamp is not None]
         if len(pts) == 1 or not known or unit_s is None:
@@ -126,8 +126,8 @@ def _step_remarks(steps_s: np.ndarray) -> tuple[str, ...]:
         missing = int((multiples - 1).sum())
         if missing:
             return (
-                f"{missing} frames are missing: the time stamps leave room for them among {len(steps_s) + 1} frames "
-                f"at {1 / usual:.4g} per second",
+                f"missing frames: {missing}; the time stamps leave room for them among {len(steps_s) + 1} frames at "
+                f"{1 / usual:.4g} per second",
             )
     return (
         f"the frames are unevenly timed, {steps_s.min() * 1000:.0f} to {steps_s.max() * 1000:.0f} ms apart; their "

@@ -65,7 +65,7 @@ def test_missing_numbers_leave_room_in_time_and_damaged_pictures_are_black(tmp_p
     assert not footage.frames.read(0, 5, 6).any()
     assert not footage.frames.read(0, 7, 8).any()
     assert footage.frames.read(0, 6, 7).any()
-    assert "1 numbers are missing" in footage.remarks[0]
+    assert "missing numbers: 1" in footage.remarks[0]
     assert "130.png" in footage.remarks[1]
 
 
