@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+import neuface
 from neuface.assets_report import assets_report, convert_assets
 from neuface.assets_text import report_text
 from neuface.clips import read_people
@@ -23,6 +24,7 @@ from neuface.model_inputs import model_inputs
 from neuface.models import FaceModel, load_model
 from neuface.pipeline import optimize
 from neuface.run_folder import check_folder, write_outputs
+from neuface.settings_text import described_settings
 from neuface.structs import Status
 from neuface.training.options import TrainingOptions
 from neuface.training.run import train_encoder
@@ -30,6 +32,10 @@ from neuface.training.run import train_encoder
 Changes = Annotated[dict[str, str], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="PATH VALUE")]
 """Values of settings by dotted paths; `--config.PATH VALUE` is short for `--config PATH VALUE`."""
 CONFIG_FLAG = "--config"
+Out = Annotated[Path, tyro.conf.arg(aliases=("-o",))]
+FilePerView = Annotated[tuple[Path, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="PATH")]
+"""Takes one path at a time, so that inputs may follow; it is given once per file."""
+ALL_HELP = "--help-all"
 
 
 @dataclass(frozen=True)
@@ -38,13 +44,14 @@ class Optimize:
 
     input: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Video files, one per camera."""
-    out: Path
+    out: Out
     """Folder for result.npz, overlay.mp4, report.json and loss.png; with --faces all, a folder for each person."""
     faces: str = "most present"
     """Who is fitted if there are several people: "most present", largest, all, a number (0 is the most present), or
     x,y,time with a point in the face in pixels and the time in seconds."""
-    landmarks: tuple[Path, ...] = ()
-    """Landmark files (npz), one per input or one for all; without them the face-alignment package is used."""
+    landmarks: FilePerView = ()
+    """Landmark file; one for all inputs, or one per input, each after a --landmarks of its own; without them
+    landmarks are detected."""
     max_frames: int | None = None
     """Use only the first so many frames."""
     model: str = "open"
@@ -62,7 +69,7 @@ class Optimize:
     preset: Preset = "best"
     """The configuration to begin with (docs/presets.md)."""
     config: Changes = field(default_factory=dict)
-    """What is changed in it, such as --config.objective.temporal.weight 0.3 (docs/presets.md has every path)."""
+    """What is changed in it, such as --config.objective.temporal.weight 0.3; --help-all lists every path."""
 
     def run(self) -> None:
         config = PRESETS[self.preset].changed_by_text(self.config)
@@ -149,7 +156,7 @@ def _one_or_all(paths: tuple[Path, ...]) -> Path | list[Path]:
 class Demo:
     """Fit a rendered clip with known truth: three cameras, noisy landmarks, a person never seen before."""
 
-    out: Path
+    out: Out
     """Folder for result.npz, overlay.mp4, report.json and loss.png."""
     overwrite: bool = False
     """Replace the outputs of an earlier run in the folder; inputs are never replaced."""
@@ -158,7 +165,7 @@ class Demo:
     preset: Preset = "best"
     """The configuration to begin with (docs/presets.md)."""
     config: Changes = field(default_factory=dict)
-    """What is changed in it, such as --config.objective.temporal.weight 0.3 (docs/presets.md has every path)."""
+    """What is changed in it, such as --config.objective.temporal.weight 0.3; --help-all lists every path."""
 
     def run(self) -> None:
         config = PRESETS[self.preset].changed_by_text(self.config)
@@ -231,6 +238,9 @@ def main(arguments: list[str] | None = None) -> None:
     """Entry point of the `neuface` command. Errors meant for the user are one line and exit status 2."""
     given = sys.argv[1:] if arguments is None else arguments
     warnings.showwarning = _print_warning
+    if given[:1] == ["--version"]:
+        print(f"neuface {neuface.__version__}")
+        return
     try:
         command = tyro.cli(
             Annotated[Optimize, tyro.conf.subcommand("optimize")]
@@ -239,7 +249,7 @@ def main(arguments: list[str] | None = None) -> None:
             | Annotated[TrainEncoder, tyro.conf.subcommand("train-encoder")],
             prog="neuface",
             description=__doc__,
-            args=with_config_paths(given),
+            args=with_config_paths(["--help" if argument == ALL_HELP else argument for argument in given]),
         )
         command.run()
     except NeufaceError as error:
@@ -248,6 +258,14 @@ def main(arguments: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("neuface: stopped", file=sys.stderr)
         sys.exit(130)
+    except SystemExit:
+        if ALL_HELP in given:
+            print(f"\nEvery --config path, with the value of --preset best:\n\n{_config_help()}")
+        raise
+
+
+def _config_help() -> str:
+    return described_settings(PRESETS["best"], CONFIG_FLAG)
 
 
 def _print_warning(

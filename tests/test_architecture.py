@@ -26,7 +26,7 @@ FLOORS = (
     ("io",),
     ("models", "clips", "synthetic"),
     ("results", "training", "export", "model_inputs"),
-    ("pipeline", "run_folder", "assets_report"),
+    ("pipeline", "run_folder", "assets_report", "settings_text"),
     ("dataset", "demo", "assets_text"),
     ("cli",),
 )

@@ -12,7 +12,7 @@ import pytest
 
 import neuface
 from neuface import FitConfig, InputError
-from neuface.cli import main
+from neuface.cli import Optimize, main
 from neuface.io.video import write_video
 from neuface.synthetic.clips import make_talking_clip
 from neuface.synthetic.people import demo_identity
@@ -181,3 +181,51 @@ def test_help_names_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
     printed = capsys.readouterr().out
     assert "optimize" in printed
     assert "demo" in printed
+
+
+# --- What users of other programs type
+
+
+def asked_of(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch
+) -> tuple[tuple[Path, ...], tuple[Path, ...], Path]:
+    """Inputs, landmark files and the output folder that a command line stands for."""
+    seen: list[Optimize] = []
+    monkeypatch.setattr(Optimize, "run", lambda self: seen.append(self))
+    main(["optimize", *arguments])
+    return seen[0].input, seen[0].landmarks, seen[0].out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["a.mp4", "b.mp4", "--landmarks", "a.npz", "--landmarks", "b.npz", "--out", "o"],
+        ["--landmarks", "a.npz", "--landmarks", "b.npz", "a.mp4", "b.mp4", "-o", "o"],
+        ["-o", "o", "--landmarks", "a.npz", "a.mp4", "b.mp4", "--landmarks=b.npz"],
+    ],
+)
+def test_the_order_of_options_does_not_matter(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert asked_of(arguments, monkeypatch) == (
+        (Path("a.mp4"), Path("b.mp4")), (Path("a.npz"), Path("b.npz")), Path("o"),
+    )  # fmt: skip
+
+
+def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--version"])
+    assert capsys.readouterr().out == f"neuface {neuface.__version__}\n"
+
+
+def test_help_is_one_screen_and_all_help_has_every_path(capsys: pytest.CaptureFixture[str]) -> None:
+    printed = {}
+    for flag in ("--help", "--help-all"):
+        with pytest.raises(SystemExit) as stopped:
+            main(["optimize", flag])
+        assert stopped.value.code == 0
+        printed[flag] = capsys.readouterr().out
+    assert printed["--help"].count("\n") <= 60
+    assert "--config.m-step.stop.max-passes 150" in printed["--help-all"]
+    assert "The limit: passes over the whole clip, each with one E-step." in printed["--help-all"]
+    assert (
+        "one of: LocalQuadratic, MovingMean, MovingMedian, Gaussian, Adaptive or ReleasedMean"
+        in printed["--help-all"]
+    )
