@@ -126,16 +126,16 @@ def read_people(
     elif detector is None:
         detector = FaceAlignmentDetector()
     seen = _look_at_frames(frames, detector if found is None else None, progress)
+    faces_found = seen.faces if found is None else found
+    assert faces_found is not None, "they are given or a detector has looked for them"
+    people = people_in(faces_found, seen.shot_starts)
     recording = Recording(
         frames=frames,
         timestamps_s=footage.timestamps_s,
         names=view_names,
         remarks=footage.remarks,
-        shot_starts=seen.shot_starts,
+        shot_starts=people.starts,
     )
-    faces_found = seen.faces if found is None else found
-    assert faces_found is not None, "they are given or a detector has looked for them"
-    people = people_in(faces_found, recording.shot_starts)
     return [
         Clip(recording=recording, track=_readable(person.track, seen.empty), selection=person.selection)
         for person in people.choose(choice, recording.timestamps_s)

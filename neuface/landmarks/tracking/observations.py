@@ -33,6 +33,33 @@ class Faces:
         return float(np.sqrt(np.mean(known**2))) if len(known) else 0.0
 
 
+# Distance in face sizes beyond which a face is elsewhere than before.
+ELSEWHERE = 1.5
+
+
+def jumps_of_all_faces(observed: Faces) -> tuple[int, ...]:
+    """The frames in which every face is elsewhere than all were before: cuts that pictures may not show.
+
+    On both sides, a face must be where it was in one frame more: a single wrong frame is no jump.
+    """
+    apart = [_nobody_stays(observed, frame - 1, frame) for frame in range(1, len(observed.size_px))]
+    return tuple(
+        frame
+        for frame in range(2, len(observed.size_px) - 1)
+        if apart[frame - 1] and apart[frame - 2] is False and apart[frame] is False
+    )
+
+
+def _nobody_stays(observed: Faces, before: int, after: int) -> bool | None:
+    """Whether all faces of a frame are elsewhere than those of the one before; None if one of the two has none."""
+    first, second = observed.present[before], observed.present[after]
+    if not first.any() or not second.any():
+        return None
+    way = observed.centre_px[after, second][:, None] - observed.centre_px[before, first]
+    size = np.maximum(observed.size_px[after, second][:, None], observed.size_px[before, first])
+    return bool((np.linalg.norm(way, axis=-1) > ELSEWHERE * size).all())
+
+
 def observed_faces(points_px: Float[np.ndarray, "time faces n 2"]) -> Faces:
     """Place, size and shape of faces from their landmarks.
 

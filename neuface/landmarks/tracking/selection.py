@@ -12,7 +12,7 @@ from torch import Tensor
 from neuface.errors import InputError
 from neuface.landmarks.tracking.choice import At, Choice, Everyone, Largest, MostPresent, Numbered
 from neuface.landmarks.tracking.found_faces import FoundFaces
-from neuface.landmarks.tracking.observations import Faces, observed_faces
+from neuface.landmarks.tracking.observations import Faces, jumps_of_all_faces, observed_faces
 from neuface.landmarks.tracking.people import Path, find_people
 from neuface.structs import Selection, Status, Track
 
@@ -36,6 +36,8 @@ class People:
     """Of every view."""
     paths: tuple[tuple[Path, ...], ...]
     """Of every view."""
+    starts: tuple[int, ...]
+    """The first frames of the shots: those that were known, and where all faces of a view jump."""
 
     @property
     def count(self) -> int:
@@ -148,14 +150,16 @@ def people_in(found: FoundFaces, starts: Sequence[int] = (0,)) -> People:
     """Follow everyone through a recording.
 
     Args:
-        starts: the first frames of the shots; nobody is followed from one shot into another.
+        starts: the first frames of the shots as far as they are known; nobody is followed from one shot into another.
     """
     observed = tuple(_observed(found, view) for view in range(len(found.points_px)))
+    jumps = {frame for faces in observed for frame in jumps_of_all_faces(faces)}
+    all_starts = tuple(sorted({*starts, *jumps}))
     if found.one_person:
         paths = tuple(_only_face(faces) for faces in observed)
     else:
-        paths = tuple(tuple(find_people(faces, starts)) for faces in observed)
-    return People(found=found, observed=observed, paths=paths)
+        paths = tuple(tuple(find_people(faces, all_starts)) for faces in observed)
+    return People(found=found, observed=observed, paths=paths, starts=all_starts)
 
 
 def _observed(found: FoundFaces, view: int) -> Faces:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neuface.clips import read_people
-from neuface.landmarks.tracking.observations import observed_faces
+from neuface.landmarks.tracking.observations import jumps_of_all_faces, observed_faces
 from neuface.landmarks.tracking.people import Path, find_people
 
 SIZE = 100.0
@@ -105,6 +105,21 @@ def test_the_most_present_person_comes_first_and_of_equals_the_larger() -> None:
     points = np.concatenate((faces(late, line(700, 700)), large), 1)
     people = find_people(observed_faces(points))
     assert [int(np.unique(path.face[path.present])[0]) for path in people] == [2, 1, 0]
+
+
+def test_where_all_faces_jump_there_is_a_cut() -> None:
+    left, right = line(0, 10), line(400, 410)
+    left[6:, 1] += 300
+    right[6:, 1] += 300
+    assert jumps_of_all_faces(observed_faces(faces(left, right))) == (6,)
+    # One who stays, a single wrong frame, and one who is away for a moment are none.
+    assert jumps_of_all_faces(observed_faces(faces(left, line(400, 410)))) == ()
+    left[6:, 1] -= 300
+    left[8] += 500
+    assert jumps_of_all_faces(observed_faces(faces(left))) == ()
+    left[8:] += 300
+    left[6:8] = np.nan
+    assert jumps_of_all_faces(observed_faces(faces(left))) == ()
 
 
 def test_nobody_is_followed_over_a_cut() -> None:
