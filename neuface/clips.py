@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,10 +15,11 @@ from tqdm import tqdm
 
 from neuface.errors import InputError, InputWarning
 from neuface.frames import Clip, Recording
+from neuface.io.detectors import load_detector
 from neuface.io.inputs import open_footage
 from neuface.io.landmark_inputs import given_faces
-from neuface.landmarks.candidates import FrameFaces, faces_of_view
-from neuface.landmarks.detectors import Detector, FaceAlignmentDetector
+from neuface.landmarks.detectors import Detector
+from neuface.landmarks.finding import FaceSearch
 from neuface.landmarks.tracking.choice import Everyone, as_choice
 from neuface.landmarks.tracking.cuts import find_cuts, shows_nothing, small_copies
 from neuface.landmarks.tracking.found_faces import FoundFaces, join_views
@@ -52,7 +54,8 @@ def read_clip(
         faces: Who is meant if there are several people: "most present", "largest", a number (0 is who is
             present in most frames), `(x, y, time)` with a point in the face in frame pixels and the time in
             seconds, or a `neuface.landmarks.tracking.choice.Choice`. For "all" see `read_people`.
-        detector: Finds the landmarks if none are given; the default is `FaceAlignmentDetector`.
+        detector: Finds the landmarks if none are given; the default needs no download;
+            `neuface.io.detectors.load_detector` has others.
         max_frames: Use only the first so many frames (of landmarks, too).
         fps: Frames per second, evenly; the default are the times that a video states, or 25 per second.
         offsets_s: When each view's first frame was taken, seconds on a common clock. Views of different rates are
@@ -124,7 +127,7 @@ def read_people(
     if landmarks is not None:
         found = given_faces(landmarks, footage)
     elif detector is None:
-        detector = FaceAlignmentDetector()
+        detector = load_detector()
     seen = _look_at_frames(frames, detector if found is None else None, progress)
     faces_found = seen.faces if found is None else found
     assert faces_found is not None, "they are given or a detector has looked for them"
@@ -185,21 +188,20 @@ def _look_at_frames(frames: FrameSource, detector: Detector | None, progress: bo
     what = "cuts" if detector is None else "landmarks"
     with tqdm(total=total, desc=what, unit="frame", disable=not progress) as bar:
         for view in range(frames.views):
-            faces: list[FrameFaces] = []
-            copies = []
+            search, copies = None if detector is None else FaceSearch(detector), []
             for start in range(0, frames.time, FRAMES_PER_DETECTION):
                 stop = min(start + FRAMES_PER_DETECTION, frames.time)
                 pictures = frames.read(view, start, stop)
                 copies.append(small_copies(pictures))
-                if detector is not None:
-                    faces += detector.detect(pictures)
+                if search is not None:
+                    search.look(pictures)
                 bar.update(stop - start)
             seen = torch.cat(copies)
             empty.append(shows_nothing(seen))
             # The views are synchronised: where one of them is cut, so is the recording.
             starts |= set(find_cuts(seen))
-            if detector is not None:
-                found.append(faces_of_view(faces, detector.scheme))
+            if search is not None:
+                found.append(search.finish(partial(frames.read, view)))
     return _Seen(
         faces=join_views(found) if found else None,
         shot_starts=tuple(sorted(starts)),

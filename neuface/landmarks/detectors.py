@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import weakref
+from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -33,6 +34,28 @@ class Detector(Protocol):
 
     def detect(self, frames: UInt8[Tensor, "n h w 3"]) -> list[FrameFaces]:
         """The faces in every frame of a piece of a recording, which is read from its beginning to its end."""
+        ...
+
+
+@runtime_checkable
+class FollowingDetector(Detector, Protocol):
+    """A detector that looks for a face where other frames show it."""
+
+    memory: int
+    """Number of frames over which it does."""
+
+    def detect(self, frames: UInt8[Tensor, "n h w 3"], before: Sequence[FrameFaces] = ()) -> list[FrameFaces]:
+        """The faces of every frame; `before` are those of the frames before, in time order."""
+        ...
+
+    def lacks(self, found: FrameFaces, after: Sequence[FrameFaces]) -> bool:
+        """Whether the frames after one show somebody whom it may show too."""
+        ...
+
+    def look_back(
+        self, frames: UInt8[Tensor, "n h w 3"], found: Sequence[FrameFaces], after: Sequence[FrameFaces]
+    ) -> list[FrameFaces]:
+        """The faces of frames in which some were found, with those whom the frames after them show."""
         ...
 
 

@@ -74,7 +74,7 @@ def averaged(
 ) -> Boxes:
     """One box for each face, from boxes whose scores descend."""
     left = np.arange(len(score))
-    flat = np.concatenate([corners, keypoints.reshape(len(corners), -1)], 1)
+    flat = np.concatenate([corners, keypoints.reshape(len(corners), 12)], 1)
     means, best = [], []
     while len(left):
         same = overlap(corners[left[0]], corners[left]) > SAME_FACE_OVERLAP

@@ -40,16 +40,35 @@ def whole_frames(frames: UInt8[Tensor, "n h w 3"]) -> Regions:
     )
 
 
-def faces_in(
-    networks: FaceNetworks, frames: UInt8[Tensor, "n h w 3"], windows: Regions, lowest_score: float
-) -> list[Boxes]:
-    """The faces that the detector finds in upright windows, in frame pixels, origin at the first pixel's corner."""
-    found = []
+@dataclass(frozen=True, kw_only=True)
+class DetectorOutputs(TensorStruct):
+    """What the detector said of windows; it is read with more than one score."""
+
+    raw_boxes: Float[Tensor, "n anchors 16"]
+    logits: Float[Tensor, "n anchors"]
+
+
+def detector_outputs(
+    networks: FaceNetworks, frames: UInt8[Tensor, "n h w 3"], windows: Regions
+) -> DetectorOutputs:
+    """The detector's outputs for upright windows, on the CPU."""
+    pieces = []
     for start in range(0, len(windows), PICTURES_AT_A_TIME):
         some = windows[start : start + PICTURES_AT_A_TIME]
-        pictures = sampled(frames, some.to(frames.device), DETECTOR_PX, repeat_border=False) / 127.5 - 1
+        pictures = sampled(frames, some, DETECTOR_PX, repeat_border=False) / 127.5 - 1
         raw_boxes, logits = networks.detector(pictures)
-        found += faces_of(raw_boxes, logits, lowest_score)
+        pieces.append(DetectorOutputs(raw_boxes=raw_boxes.cpu(), logits=logits.cpu()))
+    if not pieces:
+        return DetectorOutputs(raw_boxes=torch.zeros(0, 0, 16), logits=torch.zeros(0, 0))
+    return DetectorOutputs.cat(pieces)
+
+
+def placed_faces(outputs: DetectorOutputs, windows: Regions, lowest_score: float) -> list[Boxes]:
+    """The faces in every window whose score is at least `lowest_score`.
+
+    Boxes are in frame pixels with the origin at the first pixel's corner.
+    """
+    found = faces_of(outputs.raw_boxes, outputs.logits, lowest_score)
     corners = (windows.centre - windows.side[:, None] / 2).numpy()
     return [
         Boxes(
@@ -78,7 +97,7 @@ def landmarks_in(networks: FaceNetworks, frames: UInt8[Tensor, "n h w 3"], regio
     pieces = [LookedAt(points_px=torch.zeros(0, 478, 3), presence=torch.zeros(0))]
     for start in range(0, len(regions), PICTURES_AT_A_TIME):
         some = regions[start : start + PICTURES_AT_A_TIME]
-        crops = sampled(frames, some.to(frames.device), LANDMARKER_PX, repeat_border=True) / 255
+        crops = sampled(frames, some, LANDMARKER_PX, repeat_border=True) / 255
         raw = networks.landmarker(crops)
         share = raw.points.double().cpu() / LANDMARKER_PX
         flat = some.to_frame(share[..., :2]) - 0.5

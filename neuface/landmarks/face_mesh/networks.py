@@ -47,6 +47,11 @@ def _pad_after(x: Tensor, rows: int) -> Tensor:
     return pad(x, (rows // 2, rows - rows // 2, rows // 2, rows - rows // 2))
 
 
+def _channels_last(x: Tensor) -> Tensor:
+    """The memory format in which small convolutions are quickest on a CPU (by a third here)."""
+    return x.contiguous(memory_format=torch.channels_last)
+
+
 def _skipped(x: Tensor, width: int, stride: int) -> Tensor:
     """The shortcut of a block: largest of 2 x 2 where the block halves the picture, with empty channels appended."""
     if stride == 2:
@@ -69,7 +74,9 @@ class DetectorBlock(nn.Module):
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c2 h2 w2"]:
         padded = x if self.stride == 1 else _pad_after(x, 1)
-        return relu(_skipped(x, self.width, self.stride) + self.pointwise(self.depthwise(padded)))
+        inner = self.pointwise(self.depthwise(padded))
+        inner += _skipped(x, self.width, self.stride)
+        return relu(inner)
 
 
 class FaceDetector(nn.Module):
@@ -94,7 +101,7 @@ class FaceDetector(nn.Module):
         self, pictures: Float[Tensor, "n 3 128 128"]
     ) -> tuple[Float[Tensor, "n anchors 16"], Float[Tensor, "n anchors"]]:
         """Boxes (in pixels of the picture, relative to their anchors) and score logits, for pictures in -1..1."""
-        x = relu(self.stem(_pad_after(pictures, 3)))
+        x = relu(self.stem(_pad_after(_channels_last(pictures), 3)))
         fine = x
         for index, block in enumerate(self.blocks):
             x = block(x)
@@ -127,7 +134,9 @@ class LandmarkerBlock(nn.Module):
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c2 h2 w2"]:
         inner = self.widen(self.depthwise(self.narrow_slope(self.narrow(x))))
-        return self.slope(_skipped(x, self.width, self.stride) + inner)
+        # In place, because here the time goes into memory rather than arithmetic.
+        inner += _skipped(x, self.width, self.stride)
+        return self.slope(inner)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,7 +172,7 @@ class FaceLandmarker(nn.Module):
 
     def forward(self, crops: Float[Tensor, "n 3 256 256"]) -> RawLandmarks:
         """Landmarks for crops in 0..1."""
-        x = self.blocks(self.stem_slope(self.stem(_pad_after(crops, 1))))
+        x = self.blocks(self.stem_slope(self.stem(_pad_after(_channels_last(crops), 1))))
         return RawLandmarks(
             points=self.points(x).reshape(-1, LANDMARKS, 3),
             presence_logit=self.presence(x).flatten(),

@@ -13,7 +13,13 @@ from data_folders import DATA, needs
 from neuface.io.face_mesh_file import read_face_networks
 from neuface.io.video import VideoSource
 from neuface.landmarks.face_mesh.boxes import faces_of
-from neuface.landmarks.face_mesh.looks import faces_in, landmarks_in, region_of, whole_frames
+from neuface.landmarks.face_mesh.looks import (
+    detector_outputs,
+    landmarks_in,
+    placed_faces,
+    region_of,
+    whole_frames,
+)
 from neuface.landmarks.face_mesh.networks import DETECTOR_PX, LANDMARKER_PX, FaceNetworks
 from neuface.landmarks.face_mesh.regions import Regions, sampled
 
@@ -57,6 +63,13 @@ def reference_region(reference: Reference) -> Regions:
     )
 
 
+def best_region(networks: FaceNetworks, frame: torch.Tensor) -> Regions:
+    """The region of the best face in a single frame."""
+    windows = whole_frames(frame)
+    (boxes,) = placed_faces(detector_outputs(networks, frame, windows), windows, 0.5)
+    return region_of(boxes, 0)[:1]
+
+
 def test_networks_equal_the_official_ones(networks: FaceNetworks, reference: Reference) -> None:
     boxes, logits = networks.detector(picture(reference["detector_input"]) / 127.5 - 1)
     raw = networks.landmarker(picture(reference["landmark_input"]) / 255)
@@ -89,8 +102,7 @@ def test_pictures_of_regions_equal_the_official_ones(reference: Reference) -> No
 
 def test_the_whole_chain_equals_the_official_one(networks: FaceNetworks, reference: Reference) -> None:
     frame = frame_of(reference)
-    (boxes,) = faces_in(networks, frame, whole_frames(frame), 0.5)
-    region = region_of(boxes, 0)[:1]
+    region = best_region(networks, frame)
     found = landmarks_in(networks, frame, region)
     expected = reference_region(reference)
     for got, wanted in ((region.centre, expected.centre), (region.side, expected.side)):
@@ -119,8 +131,7 @@ def test_whole_clips_equal_the_official_program(
     official = torch.from_numpy(reference["landmarks"])[..., :2] - 0.5
     for index in range(source.time):
         frame = source.read(0, index, index + 1)
-        (boxes,) = faces_in(networks, frame, whole_frames(frame), 0.5)
-        found = landmarks_in(networks, frame, region_of(boxes, 0)[:1])
+        found = landmarks_in(networks, frame, best_region(networks, frame))
         scores = networks.scorer(found.points_px[..., :2])
         eye_distance = (official[index, 33] - official[index, 263]).norm()
         error = (found.points_px[0, :, :2] - official[index]).norm(dim=-1).mean() / eye_distance
