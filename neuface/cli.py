@@ -16,16 +16,18 @@ from neuface.assets_report import assets_report, convert_assets
 from neuface.assets_text import report_text
 from neuface.clips import read_people
 from neuface.demo import run_demo
+from neuface.devices import checked_device
 from neuface.errors import InputError, InputWarning, NeufaceError
 from neuface.fitting.config import PRESETS, FitConfig, Preset
 from neuface.frames import Clip
+from neuface.io.checkpoints import CheckpointFile
 from neuface.io.results.authors_layout import write_authors_result
 from neuface.model_inputs import model_inputs
 from neuface.models import FaceModel, load_model
-from neuface.pipeline import optimize
+from neuface.pipeline import fit_clips, fit_key
 from neuface.run_folder import check_folder, write_outputs
 from neuface.settings_text import described_settings
-from neuface.structs import Status
+from neuface.structs import Outcome, Status
 from neuface.training.options import TrainingOptions
 from neuface.training.run import train_encoder
 
@@ -36,6 +38,8 @@ Out = Annotated[Path, tyro.conf.arg(aliases=("-o",))]
 FilePerView = Annotated[tuple[Path, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="PATH")]
 """Takes one path at a time, so that inputs may follow; it is given once per file."""
 ALL_HELP = "--help-all"
+CHECKPOINT = "checkpoint.pt"
+"""Name of the state of an unfinished fit, in the output folder."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,8 @@ class Optimize:
     """Also write params.npz in the layout of the authors' program; for models with FLAME."""
     overwrite: bool = False
     """Replace the outputs of an earlier run in the folder; inputs are never replaced."""
+    resume: bool = False
+    """Go on with a fit that was stopped or killed, from its last checkpoint in the folder."""
     progress: bool = True
     """Show progress bars."""
     preset: Preset = "best"
@@ -76,7 +82,7 @@ class Optimize:
         if self.authors_layout and self.model == "open":
             raise InputError("--authors-layout is for models with FLAME, such as --model deca")
         # Before everything that takes long.
-        check_folder(self.out, overwrite=self.overwrite, inputs=(*self.input, *self.landmarks))
+        check_folder(self.out, overwrite=self._may_replace, inputs=(*self.input, *self.landmarks))
         model = load_model(self.model, assets=self.assets)
         clips = read_people(
             _one_or_all(self.input),
@@ -89,13 +95,37 @@ class Optimize:
             folder = self.out / f"person_{clip.selection.number}" if self.faces == "all" else self.out
             self._fit(clip, model, config, folder)
 
+    @property
+    def _may_replace(self) -> bool:
+        """Whether outputs may be replaced; those of an interrupted fit are, by the fit that goes on."""
+        return self.overwrite or (self.resume and (self.out / CHECKPOINT).exists())
+
     def _fit(self, clip: Clip, model: FaceModel, config: FitConfig, folder: Path) -> None:
-        check_folder(folder, overwrite=self.overwrite, inputs=self.input)
-        result = optimize(clip, model=model, config=config, device=self.device, progress=self.progress)
+        check_folder(folder, overwrite=self._may_replace, inputs=self.input)
+        checkpoint = CheckpointFile(folder / CHECKPOINT, fit_key([clip], model, config), resume=self.resume)
+        (result,) = fit_clips(
+            [clip],
+            model,
+            config,
+            checked_device(self.device),
+            progress=self.progress,
+            checkpoints=checkpoint,
+            keep_interrupted=True,
+        )
+        interrupted = result.outcome is Outcome.INTERRUPTED
         report = write_outputs(
-            result, folder, head=model.head, overwrite=self.overwrite, progress=self.progress
+            result,
+            folder,
+            head=model.head,
+            overwrite=self._may_replace,
+            progress=self.progress,
+            overlay=not interrupted,
         )
         print(table(report))
+        if interrupted:
+            print(f"written to {folder}: result.npz, report.json, loss.png")
+            raise KeyboardInterrupt
+        checkpoint.remove()
         print(f"written to {folder}: result.npz, overlay.mp4, report.json, loss.png")
         if self.authors_layout:
             # Last: the layout may lack room for a parameter, and the other files are written by then.
@@ -160,6 +190,8 @@ class Demo:
     """Folder for result.npz, overlay.mp4, report.json and loss.png."""
     overwrite: bool = False
     """Replace the outputs of an earlier run in the folder; inputs are never replaced."""
+    resume: bool = False
+    """Go on with a fit that was stopped or killed, from its last checkpoint in the folder."""
     progress: bool = True
     """Show progress bars."""
     preset: Preset = "best"

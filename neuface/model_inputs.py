@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from neuface.cropping import CropRule, iterate_crops, steady_crops
 from neuface.encoders.predictor import Predictor
 from neuface.frames import Clip, Recording
+from neuface.io.image_store import ImageStore
 from neuface.landmarks.schemes import to_ibug68
 from neuface.models import FaceModel
 from neuface.structs import Crop, Selection, Track
@@ -34,24 +36,61 @@ class ModelInputs:
     selection: Selection
     """How many people there were and who this is."""
 
-    def encoded(self, encoder: Predictor) -> Float[Tensor, "views time c h w"]:
-        """The crops of all images in the form that the encoder takes.
-
-        Frames are read and cropped in bounded pieces; what is returned is in memory as a whole.
+    def encoded(
+        self, encoder: Predictor, *, with_pictures: bool = False
+    ) -> Iterator[tuple[int, Float[Tensor, "n c h w"], Float[Tensor, "n 3 side side"] | None]]:
+        """The crops in bounded pieces, view by view: the view, the images in the form that the encoder takes, and
+        with `with_pictures` the pictures of PHOTOMETRIC_PX, 0 to 1, that the photometric term samples.
         """
-        pictures = iterate_crops(self.recording.frames, self.crops, antialias=self.rule.antialias)
-        return self._by_image([encoder.prepare(crops) for _, crops in pictures])
-
-    def pictures(self) -> Float[Tensor, "views time 3 side side"]:
-        """The crops of all images at PHOTOMETRIC_PX, 0 to 1."""
         size = (PHOTOMETRIC_PX, PHOTOMETRIC_PX)
-        pictures = iterate_crops(self.recording.frames, self.crops)
-        return self._by_image(
-            [torch.nn.functional.interpolate(crops, size=size, mode="area") for _, crops in pictures]
-        )
+        for view, crops in iterate_crops(self.recording.frames, self.crops, antialias=self.rule.antialias):
+            pictures = (
+                torch.nn.functional.interpolate(crops, size=size, mode="area") if with_pictures else None
+            )
+            yield view, encoder.prepare(crops), pictures
 
-    def _by_image(self, pieces: list[Tensor]) -> Tensor:
-        return torch.cat(pieces).unflatten(0, (self.recording.views, self.recording.time))
+
+@dataclass(frozen=True, kw_only=True)
+class EncodedImages:
+    """The images of the clips of a fit, as the encoder takes them; made by `encode_images`."""
+
+    images: ImageStore
+    """By the index in the flattened (views, time) clip, where time runs through all clips."""
+    pictures: Float[Tensor, "views time 3 side side"] | None
+    """For the photometric term."""
+
+
+def encode_images(
+    clips: Sequence[ModelInputs],
+    encoder: Predictor,
+    *,
+    with_pictures: bool = False,
+    device: torch.device | None = None,
+) -> EncodedImages:
+    """Read and crop every frame of some clips once.
+
+    Args:
+        clips: with the same number of views.
+        with_pictures: whether to keep the pictures for the photometric term, too.
+        device: where the images are wanted.
+    """
+    views, time = clips[0].recording.views, sum(clip.recording.time for clip in clips)
+    store: ImageStore | None = None
+    pictures: list[list[Tensor]] = [[] for _ in range(views)]
+    offset = 0
+    for clip in clips:
+        done = [0] * views
+        for view, images, of_term in clip.encoded(encoder, with_pictures=with_pictures):
+            if store is None:
+                store = ImageStore(views * time, tuple(images.shape[1:]), device=device)
+            store.write(view * time + offset + done[view], images)
+            done[view] += len(images)
+            if of_term is not None:
+                pictures[view].append(of_term)
+        offset += clip.recording.time
+    assert store is not None, "a recording has frames"
+    joined = torch.stack([torch.cat(pieces) for pieces in pictures]).to(device) if with_pictures else None
+    return EncodedImages(images=store, pictures=joined)
 
 
 def model_inputs(clip: Clip, model: FaceModel) -> ModelInputs:

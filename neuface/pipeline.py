@@ -17,14 +17,16 @@ from neuface.devices import checked_device
 from neuface.errors import InputError
 from neuface.evaluation.figures import image_nme_percent
 from neuface.evaluation.quality import judge
+from neuface.fitting.checkpoint import Checkpoints
 from neuface.fitting.config import DirectFit, FitConfig
 from neuface.fitting.direct import fit_direct
 from neuface.fitting.loop import FitOutcome, fit
 from neuface.fitting.parameterisation import FineTunedEncoder, Parameterisation, predict_clip
 from neuface.fitting.problem import Problem, join_problems, make_problem
 from neuface.frames import Clip
+from neuface.hashing import tensors_hash
 from neuface.landmarks.tracking.choice import OnePerson
-from neuface.model_inputs import ModelInputs, model_inputs
+from neuface.model_inputs import ModelInputs, encode_images, model_inputs
 from neuface.models import FaceModel, load_model
 from neuface.results import FitResult
 from neuface.structs import Outcome
@@ -148,11 +150,14 @@ def fit_clips(
     *,
     progress: bool,
     parameterise: Parameterise | None = None,
+    checkpoints: Checkpoints | None = None,
+    keep_interrupted: bool = False,
 ) -> tuple[FitResult, ...]:
     """Fit clips of one person that are read already; one result per clip.
 
     Args:
         parameterise: makes what is optimised in the place of the encoder; None optimises what `config.m_step` names.
+        checkpoints, keep_interrupted: as for `neuface.fitting.loop.fit`.
 
     Raises:
         InputError: the configuration or the model is none, or the clips cannot be fitted together.
@@ -167,7 +172,9 @@ def fit_clips(
     # `Module.to` moves a module in place, and the caller's own must not move.
     encoder = copy.deepcopy(model.encoder).to(device)
     problem = join_problems([_problem_of(seen, config) for seen in fitting]).to(device)
-    images = torch.cat([seen.encoded(model.encoder) for seen in fitting], dim=1).to(device).flatten(0, 1)
+    photometric = config.objective.photometric is not None
+    seen = encode_images(fitting, model.encoder, with_pictures=photometric, device=device)
+    problem = replace(problem, pictures=seen.pictures)
     run = fit_direct if isinstance(config.m_step, DirectFit) else fit
     # Whoever calls from code that computes without gradients needs them here all the same.
     with (
@@ -175,20 +182,49 @@ def fit_clips(
         torch.enable_grad(),
         _Bar(config.m_step.stop.max_passes, enabled=progress) as bar,
     ):
-        optimised: Parameterisation = FineTunedEncoder(encoder, images)
+        optimised: Parameterisation = FineTunedEncoder(encoder, seen.images)
         if parameterise is not None:
             optimised = parameterise(optimised, problem)
         if bool(problem.valid.any()):
-            found = run(optimised, head, problem, config, bar.show, calibration=model.calibration)
+            found = run(
+                optimised,
+                head,
+                problem,
+                config,
+                bar.show,
+                calibration=model.calibration,
+                checkpoints=checkpoints,
+                keep_interrupted=keep_interrupted,
+            )
         else:
             found = _nothing_to_fit(optimised, problem, config)
     seconds = time.perf_counter() - started
     results, start = [], 0
-    for seen in fitting:
-        span = slice(start, start + seen.recording.time)
+    for inputs in fitting:
+        span = slice(start, start + inputs.recording.time)
         start = span.stop
-        results.append(_result(seen, model, config, found, span, seconds))
+        results.append(_result(inputs, model, config, found, span, seconds))
     return tuple(results)
+
+
+def fit_key(clips: Sequence[Clip], model: FaceModel, config: FitConfig) -> str:
+    """A hash of what is fitted and how: fits of equal keys go the same way, but for the pictures themselves."""
+    tensors = {
+        f"clip{number}.{name}": tensor
+        for number, clip in enumerate(clips)
+        for name, tensor in clip.track.named_tensors().items()
+    }
+    tensors |= {f"encoder.{name}": tensor for name, tensor in model.encoder.state_dict().items()}
+    facts = [
+        (
+            clip.recording.names,
+            clip.recording.timestamps_s,
+            clip.recording.sizes_hw,
+            clip.recording.shot_starts,
+        )
+        for clip in clips
+    ]
+    return tensors_hash(tensors, repr((facts, model.name, model.head.parameter_hash(), config)).encode())
 
 
 def _nothing_to_fit(predicted: Parameterisation, problem: Problem, config: FitConfig) -> FitOutcome:
@@ -211,7 +247,6 @@ def _problem_of(seen: ModelInputs, config: FitConfig) -> Problem:
         seen.crops,
         seen.usable,
         use_confidence=landmark is None or landmark.use_confidence,
-        pictures=None if config.objective.photometric is None else seen.pictures(),
         starts=seen.recording.shot_starts,
     )
 

@@ -58,6 +58,7 @@ def write_outputs(
     truth: HeadParams | None = None,
     overwrite: bool = False,
     progress: bool = True,
+    overlay: bool = True,
 ) -> dict[str, Any]:
     """Write `result.npz`, `report.json`, `loss.png` and `overlay.mp4` into a folder.
 
@@ -68,6 +69,7 @@ def write_outputs(
         truth: the true parameters, batch axes `views time`, where they are known.
         overwrite: replace the outputs of an earlier run.
         progress: show a progress bar while the video is drawn.
+        overlay: whether to draw it.
 
     Returns:
         The content of `report.json`.
@@ -83,7 +85,8 @@ def write_outputs(
     write_json(folder / "report.json", report)
     title = f"{result.model}: {result.outcome.label}"
     write_image(folder / "loss.png", loss_curves(weighted_history(result), title, ylabel="part of the loss"))
-    result.overlay(folder / "overlay.mp4", head=fitted, progress=progress)
+    if overlay:
+        result.overlay(folder / "overlay.mp4", head=fitted, progress=progress)
     return report
 
 

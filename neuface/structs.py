@@ -303,6 +303,10 @@ class Outcome(Enum):
         "lower the learning rate, and look for frames without a picture."
     )
 
+    INTERRUPTED = (
+        "The fit was stopped before its end and the best pass so far was returned; "
+        "run it again with --resume to go on from its last checkpoint."
+    )
     NOTHING_TO_FIT = (
         "No frame has a face that could be fitted: what is here is what the encoder sees without any landmark; "
         "look at the video, try another detector, or give landmarks."

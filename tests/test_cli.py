@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import neuface
 from neuface import FitConfig, InputError
@@ -71,7 +72,7 @@ def test_an_unusable_output_folder_is_refused_before_the_fit(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("neuface.cli.optimize", lambda *_, **__: pytest.fail("the clip was fitted first"))
+    monkeypatch.setattr("neuface.cli.fit_clips", lambda *_, **__: pytest.fail("the clip was fitted first"))
     (tmp_path / "taken").write_text("a file")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "report.json").write_text("{}")
@@ -124,11 +125,11 @@ def test_a_preset_is_changed_by_what_config_names(
 ) -> None:
     asked = []
 
-    def remember(*_: Any, config: FitConfig, **__: Any) -> None:
+    def remember(_: Any, __: Any, config: FitConfig, *___: Any, **____: Any) -> None:
         asked.append(config)
         raise InputError("that is all this test wants to know")
 
-    monkeypatch.setattr("neuface.cli.optimize", remember)
+    monkeypatch.setattr("neuface.cli.fit_clips", remember)
     with pytest.raises(SystemExit):
         main(
             ["optimize", str(files[0]), "--out", str(tmp_path / "out"), "--landmarks", str(files[1]),
@@ -229,3 +230,43 @@ def test_help_is_one_screen_and_all_help_has_every_path(capsys: pytest.CaptureFi
         "one of: LocalQuadratic, MovingMean, MovingMedian, Gaussian, Adaptive or ReleasedMean"
         in printed["--help-all"]
     )
+
+
+def test_ctrl_c_keeps_the_best_pass_and_the_fit_goes_on(
+    files: tuple[Path, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    video, landmarks = files
+    common = [
+        "optimize", str(video), "--landmarks", str(landmarks), "--config.m-step.stop.max-passes", "4",
+        "--no-progress",
+    ]  # fmt: skip
+    main([*common, "--out", str(tmp_path / "whole")])
+    with monkeypatch.context() as patch:
+        patch.setattr("neuface.pipeline._Bar.show", interrupt_at(2))
+        with pytest.raises(SystemExit) as stopped:
+            main([*common, "--out", str(tmp_path / "out")])
+    assert stopped.value.code == 130
+    partial = neuface.FitResult.load(tmp_path / "out" / "result.npz")
+    assert partial.outcome is neuface.Outcome.INTERRUPTED
+    assert len(partial.history["total"]) == 3
+    assert (tmp_path / "out" / "checkpoint.pt").exists()
+    assert neuface.Outcome.INTERRUPTED.value in capsys.readouterr().out
+    main([*common, "--out", str(tmp_path / "out"), "--resume"])
+    resumed, whole = (neuface.FitResult.load(tmp_path / name / "result.npz") for name in ("out", "whole"))
+    assert resumed.history == whole.history
+    for name in ("identity", "expression", "root_rotvec"):
+        assert torch.equal(getattr(resumed, name), getattr(whole, name))
+    assert not (tmp_path / "out" / "checkpoint.pt").exists()
+
+
+def interrupt_at(passes: int) -> Any:
+    """In the place of the progress bar's: Ctrl-C is pressed in this pass."""
+
+    def show(_: Any, number: int, __: dict[str, float]) -> None:
+        if number == passes:
+            raise KeyboardInterrupt
+
+    return show

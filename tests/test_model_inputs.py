@@ -11,7 +11,7 @@ import torch
 import neuface
 from neuface.cropping import DECA_CROP, OPEN_CROP, crop_images, steady_crops
 from neuface.frames import ArraySource, Clip
-from neuface.model_inputs import PHOTOMETRIC_PX, model_inputs
+from neuface.model_inputs import PHOTOMETRIC_PX, encode_images, model_inputs
 from neuface.models import FaceModel
 
 TIME = 20
@@ -56,16 +56,33 @@ def test_inputs_are_the_prepared_crops_and_each_frame_is_read_once(model: FaceMo
     assert isinstance(clip.recording.frames, CountingSource)
     before = list(clip.recording.frames.reads)
     seen = model_inputs(clip, model)
-    encoded = seen.encoded(model.encoder)
+    encoded = encode_images([seen], model.encoder).images
     crop = crop_images(torch.from_numpy(FRAMES[17:18]), seen.crops.T_crop_frame[0, 17:18], 224)
-    assert encoded.shape[:2] == (1, TIME)
-    assert torch.equal(encoded[0, 17], model.encoder.prepare(crop)[0])
+    assert torch.equal(encoded[torch.tensor([17])], model.encoder.prepare(crop))
     assert clip.recording.frames.reads == [count + 1 for count in before]
 
 
-def test_pictures_are_means_over_pixels_of_the_crops(model: FaceModel, clip: Clip) -> None:
+def test_pictures_are_means_over_pixels_of_the_same_crops(model: FaceModel, clip: Clip) -> None:
+    assert isinstance(clip.recording.frames, CountingSource)
+    before = list(clip.recording.frames.reads)
     seen = model_inputs(clip, model)
     crop = crop_images(torch.from_numpy(FRAMES[:1]), seen.crops.T_crop_frame[0, :1], 224)
-    pictures = seen.pictures()
+    pictures = encode_images([seen], model.encoder, with_pictures=True).pictures
+    assert clip.recording.frames.reads == [count + 1 for count in before]
+    assert pictures is not None
     assert pictures.shape == (1, TIME, 3, PHOTOMETRIC_PX, PHOTOMETRIC_PX)
     torch.testing.assert_close(pictures[0, 0], torch.nn.functional.avg_pool2d(crop, 2)[0])
+
+
+def test_images_of_joined_clips_lie_view_by_view(model: FaceModel) -> None:
+    """The index runs through the time of all clips in the first view, then in the second."""
+    clips = []
+    for time in (3, 2):
+        frames = np.random.default_rng(time).integers(0, 256, (2, time, 60, 80, 3), np.uint8)
+        clips.append(neuface.read_clip(frames, np.stack([POINTS[:time]] * 2)))
+    seen = [model_inputs(clip, model) for clip in clips]
+    images = encode_images(seen, model.encoder).images
+    alone = [encode_images([item], model.encoder).images for item in seen]
+    expected = [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (0, 3), (0, 4), (0, 5), (1, 2), (1, 3)]
+    for row, (clip, index) in enumerate(expected):
+        assert torch.equal(images[torch.tensor([row])], alone[clip][torch.tensor([index])])

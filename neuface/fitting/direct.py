@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 from neuface.encoders.calibration import UNCALIBRATED, EncoderCalibration
+from neuface.fitting.checkpoint import Checkpoints
 from neuface.fitting.config import DirectFit, FitConfig
 from neuface.fitting.loop import FitOutcome, Report, fit
 from neuface.fitting.objective import FromEncoder, FromLandmarks
@@ -18,6 +20,7 @@ from neuface.fitting.parameterisation import (
 )
 from neuface.fitting.problem import Problem
 from neuface.head.model import HeadModel
+from neuface.structs import Outcome
 
 
 def fit_direct(
@@ -28,6 +31,8 @@ def fit_direct(
     report: Report | None = None,
     *,
     calibration: EncoderCalibration = UNCALIBRATED,
+    checkpoints: Checkpoints | None = None,
+    keep_interrupted: bool = False,
 ) -> FitOutcome:
     """Fit the parameters of every image of a clip, starting at the pretrained encoder's predictions.
 
@@ -35,8 +40,9 @@ def fit_direct(
     orientation, jaw, identity and expression are. Otherwise everything is optimised at once. The jaw is fixed if the
     encoder never moves it.
 
-    Raises InputError if no image has a landmark.
+    Arguments and errors are those of `fit`.
     """
+    run = partial(fit, calibration=calibration, checkpoints=checkpoints, keep_interrupted=keep_interrupted)
     m_step = config.m_step
     start = predict_clip(
         encoder.eval(), (problem.views, problem.time), m_step.batches.images_at_once, problem.valid.device
@@ -46,10 +52,12 @@ def fit_direct(
     most = m_step.stop.max_passes
     coarse_passes = min(m_step.coarse_passes if isinstance(m_step, DirectFit) else 0, most - 1)
     if coarse_passes == 0:
-        return fit(FreeParameters(start, everything), head, problem, config, report, calibration=calibration)
+        return run(FreeParameters(start, everything), head, problem, config, report)
 
     coarse = config.changed({"m_step.stop.max_passes": coarse_passes})
-    first = fit(FreeParameters(start, POSE), head, problem, coarse, report, calibration=calibration)
+    first = run(FreeParameters(start, POSE), head, problem, coarse, report, stage="coarse")
+    if first.outcome is Outcome.INTERRUPTED:
+        return first
     # The first value belongs to the start.
     done = len(first.history["total"]) - 1
 
@@ -63,9 +71,7 @@ def fit_direct(
         # The first stage ends at the most probable code, so that a second estimate would use the landmarks twice.
         fine = fine.changed({"objective.identity_prior": FromEncoder(weight=prior.weight)})
     details = tuple(name for name in everything if name not in CAMERA)
-    second = fit(
-        FreeParameters(first.prediction, details), head, problem, fine, report_on, calibration=calibration
-    )
+    second = run(FreeParameters(first.prediction, details), head, problem, fine, report_on, stage="fine")
     # The second stage begins where the first ended, and both record that state.
     history = {
         name: [*values, *second.history[name][1:]]

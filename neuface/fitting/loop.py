@@ -14,6 +14,7 @@ from torch import Tensor
 
 from neuface.encoders.calibration import UNCALIBRATED, EncoderCalibration
 from neuface.errors import InputError
+from neuface.fitting.checkpoint import Checkpoints, FitState
 from neuface.fitting.config import FitConfig
 from neuface.fitting.descent import Descent, freeze_normalisation
 from neuface.fitting.objective import FromLandmarks
@@ -55,12 +56,18 @@ def fit(
     report: Report | None = None,
     *,
     calibration: EncoderCalibration = UNCALIBRATED,
+    checkpoints: Checkpoints | None = None,
+    stage: str = "fit",
+    keep_interrupted: bool = False,
 ) -> FitOutcome:
     """Optimise a copy of `parameterisation` on one clip (paper, Sec. 3.2, "Overall process").
 
     Args:
         report: called after every pass with its number and the loss and parts.
         calibration: how wrong the initial predictions are, for the estimate of the person from the landmarks.
+        checkpoints: where the state is kept between passes, and from where the fit goes on if one is there.
+        stage: name of this fit among those that share the checkpoints.
+        keep_interrupted: whether Ctrl-C ends the fit with its best pass so far, in place of a KeyboardInterrupt.
 
     Raises:
         InputError: no image has a landmark, or there is nothing to optimise.
@@ -78,10 +85,14 @@ def fit(
     def predicted() -> Prediction:
         return predict_clip(tuned, (problem.views, problem.time), images_at_once, problem.valid.device)
 
-    descent = Descent(trainable, config)
     initial = predicted()
-    progress = Progress(stop=stop)
-    best_state = copy.deepcopy(tuned.state_dict())
+    state = FitState(
+        tuned=tuned,
+        descent=Descent(trainable, config),
+        progress=Progress(stop=stop),
+        best=copy.deepcopy(tuned.state_dict()),
+        identity_spread=[],
+    )
     prior = config.objective.identity_prior
     estimate = (
         estimate_person(head, initial, problem, calibration=calibration)
@@ -93,39 +104,59 @@ def fit(
     priors = Priors(
         identity=person.prior_mean, expression_points=_expression_points(head, initial, problem, estimate)
     )
-    prediction, spread = initial, []
-    number = 0
-    while True:
-        current = person.of_clip(prediction)
-        targets = estimate_targets(head, current, problem, config, priors)
-        progress.record(clip_parts(head, current, problem, targets, config))
-        spread.append(float(prediction.params.identity[problem.valid].std(0, correction=0).mean()))
-        if report is not None:
-            report(number, {name: values[-1] for name, values in progress.history.items()})
-        if not progress.finite:
-            outcome = Outcome.DIVERGED
-            break
-        if progress.improved:
-            best_state = copy.deepcopy(tuned.state_dict())
-        if number == stop.max_passes:
-            outcome = Outcome.PASS_LIMIT
-            break
-        if progress.stalled and not progress.starts_again(descent.step_size):
-            outcome = Outcome.CONVERGED
-            break
-        descent.one_pass(tuned, head, problem, person, targets, prediction.params.identity)
+    prediction = initial
+    stored = None if checkpoints is None else checkpoints.read(stage)
+    if stored is not None:
+        state.restore(stored)
         prediction = predicted()
-        number += 1
-    if config.m_step.returns == "best" or outcome is Outcome.DIVERGED:
-        tuned.load_state_dict(best_state)
+    progress = state.progress
+    while True:
+        try:
+            current = person.of_clip(prediction)
+            targets = estimate_targets(head, current, problem, config, priors)
+            progress.record(clip_parts(head, current, problem, targets, config))
+            state.identity_spread.append(
+                float(prediction.params.identity[problem.valid].std(0, correction=0).mean())
+            )
+            if report is not None:
+                report(state.passes, {name: values[-1] for name, values in progress.history.items()})
+            if not progress.finite:
+                outcome = Outcome.DIVERGED
+                break
+            if progress.improved:
+                state.best = copy.deepcopy(tuned.state_dict())
+            if state.passes == stop.max_passes:
+                outcome = Outcome.PASS_LIMIT
+                break
+            if progress.stalled and not progress.starts_again(state.descent.step_size):
+                outcome = Outcome.CONVERGED
+                break
+            state.descent.one_pass(tuned, head, problem, person, targets, prediction.params.identity)
+            prediction = predicted()
+            state.passes += 1
+            if checkpoints is not None:
+                checkpoints.offer(stage, state.stored)
+        except KeyboardInterrupt:
+            if not keep_interrupted or not progress.history:
+                raise
+            outcome = Outcome.INTERRUPTED
+            break
+    if config.m_step.returns == "best" or outcome in (Outcome.DIVERGED, Outcome.INTERRUPTED):
+        tuned.load_state_dict(state.best)
         prediction = predicted()
     return FitOutcome(
         initial=initial,
         prediction=person.of_clip(prediction),
-        history=progress.history,
-        identity_spread=spread,
+        history=_whole_passes(progress.history),
+        identity_spread=state.identity_spread[: len(progress.history["total"])],
         outcome=outcome,
     )
+
+
+def _whole_passes(history: History) -> History:
+    """The history up to the last pass that was recorded in all its parts, should it have been interrupted."""
+    passes = min(len(values) for values in history.values())
+    return {name: values[:passes] for name, values in history.items()}
 
 
 def _expression_points(

@@ -51,7 +51,6 @@ def make_problem(
     valid: Bool[Tensor, "views time"],
     *,
     use_confidence: bool = True,
-    pictures: Float[Tensor, "views time 3 side side"] | None = None,
     starts: tuple[int, ...] = (0,),
 ) -> Problem:
     """Observations in crop NDC, with confidence 0 in the frames that cannot be used.
@@ -70,7 +69,6 @@ def make_problem(
         scheme=landmarks.scheme,
         ndc_per_frame_px=crops.ndc_per_frame_px.to(observed),
         centre_px=crops.ndc_to_frame(observed.new_zeros(*valid.shape, 1, 2))[..., 0, :],
-        pictures=pictures,
         starts=starts,
     )
 

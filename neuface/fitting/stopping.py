@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 from neuface.fitting.config import Stop
 from neuface.fitting.descent import StepSize
@@ -28,6 +29,15 @@ class Progress:
     """Passes since that fall."""
     _drops: int = 0
     """How often the step size has fallen."""
+
+    def stored(self) -> dict[str, Any]:
+        """All that changes, as plain values."""
+        return {item.name: getattr(self, item.name) for item in fields(self) if item.name != "stop"}
+
+    def restore(self, stored: dict[str, Any]) -> None:
+        """Take over what `stored` gave."""
+        for name, value in stored.items():
+            setattr(self, name, value)
 
     def record(self, parts: dict[str, float]) -> None:
         """Append the loss and the parts of one pass."""

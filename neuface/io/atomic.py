@@ -50,8 +50,9 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     a full disk, a quota. Writers that report a full disk by another type of error are known by name.
     """
     final = Path(path)
-    if final.is_dir():
-        raise InputError(f"{final}: is a folder; expected the name of a file to write")
+    if final.exists() and not final.is_file():
+        kind = "a folder" if final.is_dir() else "a device or pipe"
+        raise InputError(f"{final}: is {kind}; expected the name of a file to write")
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

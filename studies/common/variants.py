@@ -19,7 +19,7 @@ from neuface.fitting.parameterisation import (
 )
 from neuface.fitting.problem import Problem
 from neuface.frames import Clip
-from neuface.model_inputs import model_inputs
+from neuface.model_inputs import encode_images, model_inputs
 from neuface.models import FaceModel
 from neuface.pipeline import fit_clips
 from neuface.results import FitResult
@@ -79,9 +79,9 @@ def encoder_prediction(clip: Clip, model: FaceModel, config: FitConfig) -> Predi
     Its cameras project to the NDC of the model's crops.
     """
     encoder = copy.deepcopy(model.encoder).eval()
-    images = model_inputs(clip, model).encoded(model.encoder)
-    tuned = FineTunedEncoder(encoder, images.flatten(0, 1))
-    return predict_clip(tuned, (images.shape[0], images.shape[1]), config.m_step.batches.images_at_once)
+    images = encode_images([model_inputs(clip, model)], model.encoder).images
+    shape = (clip.views, clip.time)
+    return predict_clip(FineTunedEncoder(encoder, images), shape, config.m_step.batches.images_at_once)
 
 
 def fit_clip(
