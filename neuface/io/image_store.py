@@ -71,7 +71,7 @@ class ImageStore:
         if self._memory is not None:
             return self._memory[index]
         images = np.empty((len(index), *self.shape), np.float32)
-        flat = images.reshape(len(index), -1)
+        flat = images.reshape(len(index), math.prod(self.shape))
         for place, row in enumerate(index.tolist()):
             # Reading at a position, not a mapped file: mapped pages would count as this process's memory.
             data = os.pread(self._file.fileno(), self._row_bytes, row * self._row_bytes)
