@@ -20,6 +20,7 @@ from torch import Tensor
 
 from neuface.errors import InputError
 from neuface.geometry.perspective import PerspectiveCamera
+from neuface.geometry.uneven_times import moments_of
 from neuface.pictures import PictureArray, is_picture, is_pil, picture, video_array
 from neuface.structs import ONLY_ONE, FrameSource, Selection, Track
 
@@ -93,6 +94,11 @@ class Recording:
         if self.time < 2:
             return DEFAULT_FPS
         return round((self.time - 1) / (self.timestamps_s[-1] - self.timestamps_s[0]), FPS_DIGITS)
+
+    @property
+    def moments(self) -> tuple[float, ...] | None:
+        """The times in units of the usual step between frames; None if they are evenly spaced."""
+        return moments_of(self.timestamps_s)
 
     def some_views(self, kept: Sequence[int]) -> Recording:
         """The recording of some of the cameras, in the order of `kept`."""
@@ -229,6 +235,7 @@ class MultiSource:
         labels = [getattr(source, "name", f"view {index}") for index, source in enumerate(sources)]
         _check_equal_lengths(list(names or labels), [source.time for source in sources])
         self._views = [(source, view) for source in sources for view in range(source.views)]
+        self.files = tuple(file for source in sources for file in files_of(source))
 
     @property
     def views(self) -> int:
@@ -256,6 +263,7 @@ class FirstFrames:
         self._source = source
         self.views = source.views
         self.time = min(time, source.time)
+        self.files = files_of(source)
 
     def size_hw(self, view: int) -> tuple[int, int]:
         return self._source.size_hw(view)
@@ -271,6 +279,7 @@ class SomeViews:
     def __init__(self, source: FrameSource, kept: Sequence[int]) -> None:
         self._source, self._kept = source, tuple(kept)
         self.views, self.time = len(kept), source.time
+        self.files = files_of(source)
 
     def size_hw(self, view: int) -> tuple[int, int]:
         return self._source.size_hw(self._inner(view))
@@ -281,6 +290,11 @@ class SomeViews:
     def _inner(self, view: int) -> int:
         check_view(self, view)
         return self._kept[view]
+
+
+def files_of(source: FrameSource) -> tuple[str, ...]:
+    """The files from which frames are read, as far as the source tells."""
+    return tuple(getattr(source, "files", ()))
 
 
 def check_view(source: FrameSource, view: int) -> None:

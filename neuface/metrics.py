@@ -88,6 +88,7 @@ def msi3d(
     unit: LengthUnit = "mm",
     fps: float | None = None,
     starts: Sequence[int] = (0,),
+    moments: Sequence[float] | None = None,
 ) -> Float[Tensor, ""]:
     """Motion stability index MSI3D (paper, Sec. 4): the mean over points of 1 / spread of acceleration over time.
 
@@ -105,6 +106,8 @@ def msi3d(
         fps: frames per second. If given, accelerations are per s^2, and s replaces frame in every unit. Without it,
             only results on the same clip are comparable.
         starts: the first frames of the shots; there is no acceleration across a cut.
+        moments: when each frame was taken, in units of a frame; None if they are evenly spaced. Of frames that are
+            not, the acceleration is the second divided difference, doubled.
 
     Raises:
         InputError: another `spread` or `unit`, or `fps` is not a positive number.
@@ -117,7 +120,10 @@ def msi3d(
     within = (shot[2:] == shot[:-2]).to(points.device)
     if int(within.sum()) < 2:
         return points.new_tensor(torch.nan)
-    accelerations = _second_differences(1000 * points.double())[..., within, :, :]
+    accelerations = _second_differences(1000 * points.double())
+    if moments is not None:
+        accelerations = _accelerations(1000 * points.double(), moments)
+    accelerations = accelerations[..., within, :, :]
     variance = accelerations.var(dim=-3, correction=0).sum(-1)
     variance = variance.clamp(min=MSI_FLOOR_MM**2) * units_per_mm**2
     return (1 / (variance if spread == "variance" else variance.sqrt())).mean().to(points.dtype)
@@ -371,6 +377,15 @@ def scan_to_mesh_mm(
 
 def _second_differences(points: Float[Tensor, "*views time points axes"]) -> Tensor:
     return points[..., 2:, :, :] - 2 * points[..., 1:-1, :, :] + points[..., :-2, :, :]
+
+
+def _accelerations(
+    points: Float[Tensor, "*views time points axes"], moments: Sequence[float]
+) -> Float[Tensor, "*views inner points axes"]:
+    """Second derivatives by the real steps between frames."""
+    steps = torch.tensor(moments, dtype=points.dtype, device=points.device).diff()[:, None, None]
+    velocities = points.diff(dim=-3) / steps
+    return velocities.diff(dim=-3) * 2 / (steps[1:] + steps[:-1])
 
 
 def _jitter(

@@ -21,6 +21,8 @@ from neuface.errors import InputError, ModelMismatchError
 from neuface.evaluation.figures import Figures, measure, vertices_in_chunks
 from neuface.evaluation.quality import Quality
 from neuface.fitting.config import FitConfig
+from neuface.frames import files_of
+from neuface.geometry.uneven_times import moments_of
 from neuface.head.model import HeadModel
 from neuface.io.results.npz_layout import HISTORY, read_result_arrays, write_result_arrays
 from neuface.io.results.plain_values import as_plain, from_plain
@@ -219,7 +221,17 @@ def report(result: FitResult, head: HeadModel, truth: HeadParams | None = None) 
         truth: the true parameters, batch axes `views time`, where they are known.
     """
     before, after = (
-        _known(measure(head, prediction, result.landmarks, result.valid, truth, starts=result.shot_starts))
+        _known(
+            measure(
+                head,
+                prediction,
+                result.landmarks,
+                result.valid,
+                truth,
+                starts=result.shot_starts,
+                moments=moments_of(result.timestamps_s.tolist()),
+            )
+        )
         for prediction in (result.initial, result.prediction)
     )
     failed = failed_frames(result)
@@ -307,8 +319,11 @@ def write_overlay(
     # On use: both load slowly, and most results are never drawn.
     from tqdm import tqdm
 
+    from neuface.io.atomic import check_is_no_input
     from neuface.io.video import write_video
 
+    source = frames or result.frames
+    check_is_no_input(path, () if source is None else files_of(source))
     pictures = tqdm(
         overlay_pictures(result, head, frames),
         total=result.status.shape[1],
@@ -316,7 +331,7 @@ def write_overlay(
         unit="frame",
         disable=not progress,
     )
-    write_video(path, pictures, result.fps)
+    write_video(path, pictures, result.fps, timestamps_s=result.timestamps_s.tolist())
 
 
 def _known(figures: Figures) -> dict[str, float]:

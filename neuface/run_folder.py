@@ -9,7 +9,7 @@ from typing import Any
 
 from neuface.errors import InputError
 from neuface.head.model import HeadModel
-from neuface.io.atomic import check_writable, write_json
+from neuface.io.atomic import check_is_no_input, check_writable, write_json
 from neuface.io.video import write_image
 from neuface.results import FitResult, head_of
 from neuface.structs import HeadParams
@@ -25,7 +25,9 @@ def make_folder(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
 
 
-def check_folder(folder: Path, *, overwrite: bool = False, inputs: Iterable[Any] = ()) -> None:
+def check_folder(
+    folder: Path, *, overwrite: bool = False, inputs: Iterable[str | PathLike[str]] = ()
+) -> None:
     """Whether outputs can be written into a folder, tried before the work that fills it. Nothing is left behind.
 
     Args:
@@ -39,9 +41,7 @@ def check_folder(folder: Path, *, overwrite: bool = False, inputs: Iterable[Any]
     """
     there = [folder / name for name in OUTPUT_NAMES if (folder / name).exists()]
     for output in there:
-        for item in inputs:
-            if isinstance(item, str | PathLike) and Path(item).exists() and output.samefile(item):
-                raise InputError(f"{output} is an input and would be replaced; choose another --out")
+        check_is_no_input(output, inputs)
     if there and not overwrite:
         raise InputError(
             f"the output folder {folder} holds {', '.join(path.name for path in there)} already; choose another "

@@ -42,6 +42,7 @@ def measure(
     truth: HeadParams | None = None,
     *,
     starts: Sequence[int] = (0,),
+    moments: Sequence[float] | None = None,
 ) -> Figures:
     """All figures of one prediction with batch axes `views time`.
 
@@ -50,6 +51,7 @@ def measure(
         landmarks: the observed landmarks, frame pixels; NME is the mean over the images that are `valid`.
         truth: true parameters of the same head model, batch axes `views time`, where they are known.
         starts: the first frames of the shots; no motion is measured across a cut.
+        moments: when each frame was taken, in usual steps between frames; None if they are evenly spaced.
     """
     whole = image_nme_percent(head, prediction, landmarks)
     inner = image_nme_percent(head, prediction, landmarks, inner_only=True)
@@ -64,8 +66,8 @@ def measure(
     return Figures(
         nme_percent=finite_or_none(whole[valid].nanmean()),
         nme51_percent=finite_or_none(inner[valid].nanmean()),
-        msi3d_landmarks=finite_or_none(metrics.msi3d(points, starts=starts)),
-        msi3d_vertices=finite_or_none(metrics.msi3d(posed, starts=starts)),
+        msi3d_landmarks=finite_or_none(metrics.msi3d(points, starts=starts, moments=moments)),
+        msi3d_vertices=finite_or_none(metrics.msi3d(posed, starts=starts, moments=moments)),
         cvd_mm=finite_or_none(metrics.cvd_mm(unposed, valid)) if valid.shape[0] > 1 else None,
         mpve_mm=mpve,
     )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, Literal
 
 import torch
@@ -16,6 +17,7 @@ from neuface.fitting.problem import Problem
 from neuface.fitting.smoothing import LocalQuadratic, ReleasedMean, Smoother
 from neuface.geometry.interpolation import interpolate_missing
 from neuface.geometry.rotations import continuous_signs, rotvec_to_quaternion
+from neuface.geometry.uneven_times import on_even_grid
 from neuface.head.model import HeadModel
 from neuface.losses import log_scale
 from neuface.settings import Setting
@@ -97,17 +99,37 @@ class ClipState:
             quaternion = normalize(
                 interpolate_missing(continuous_signs(quaternion), self.known, self.segments), dim=-1
             )
-        return self.e_step.smoothing.rotations(quaternion, self.segments)
+        if self.problem.moments is None:
+            return self.e_step.smoothing.rotations(quaternion, self.segments)
+        smoothed = self._smoothed_in_time(
+            continuous_signs(quaternion),
+            lambda piece: self.e_step.smoothing.rotations(normalize(piece, dim=-1), (0,)),
+        )
+        return normalize(smoothed, dim=-1)
 
     def smoothed_values(self, values: Float[Tensor, "views time c"]) -> Float[Tensor, "views time c"]:
         """A trajectory of values, every channel smoothed.
 
         Raises InputError if the filter is for rotations only.
         """
-        if isinstance(self.e_step.smoothing, ReleasedMean):
+        smoothing = self.e_step.smoothing
+        if isinstance(smoothing, ReleasedMean):
             raise InputError("ReleasedMean smooths rotations only: choose another EStep.smoothing")
         values = interpolate_missing(values, self.known, self.segments)
-        return self.e_step.smoothing.values(values, self.segments)
+        if self.problem.moments is None:
+            return smoothing.values(values, self.segments)
+        return self._smoothed_in_time(values, lambda piece: smoothing.values(piece, (0,)))
+
+    def _smoothed_in_time(
+        self, values: Float[Tensor, "views time c"], smoother: Callable[[Tensor], Tensor]
+    ) -> Float[Tensor, "views time c"]:
+        """Every segment smoothed alone, with the real times of its frames."""
+        moments = self.problem.moments
+        assert moments is not None, "evenly spaced frames are smoothed as they are"
+        pieces = []
+        for start, end in pairwise((*self.segments, values.shape[1])):
+            pieces.append(on_even_grid(smoother, values[:, start:end], moments[start:end]))
+        return torch.cat(pieces, 1)
 
     def smoothed_camera(self) -> Camera:
         """The camera smoothed in frame pixels, because crops move and change size, then in each crop's units."""

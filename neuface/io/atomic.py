@@ -7,7 +7,7 @@ import json
 import os
 import secrets
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -94,6 +94,13 @@ def check_writable(folder: Path) -> None:
         raise InputError(
             f"the output folder {folder} cannot be made or written to ({error}); choose another, or make room"
         ) from error
+
+
+def check_is_no_input(path: str | os.PathLike[str], inputs: Iterable[str | os.PathLike[str]]) -> None:
+    """Raises InputError if a file that shall be written is one of those that are read."""
+    output = Path(path)
+    if any(output.exists() and os.path.exists(item) and output.samefile(item) for item in inputs):
+        raise InputError(f"{output} is an input and would be replaced; choose another name or folder")
 
 
 def _not_written(final: Path, error: Exception) -> InputError:

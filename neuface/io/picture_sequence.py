@@ -73,6 +73,7 @@ class PictureSequence:
             raise InputError(f"{name}: no pictures; expected at least one")
         self.name, self.fps, self.start_s = name, fps, 0.0
         self._paths, steps = _ordered(list(paths))
+        self.files = tuple(map(str, self._paths))
         first, problems = self._first_readable()
         self._size_hw = first.size_hw(0)
         stored_wh = [_stored_wh(path) for path in self._paths]

@@ -6,7 +6,7 @@ import itertools
 import os
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from neuface.errors import InputError
 from neuface.frames import check_range, check_view
+from neuface.geometry.uneven_times import moments_of
 from neuface.io.atomic import atomic_path
 from neuface.io.video_index import index_of
 from neuface.io.video_streams import open_video
@@ -30,6 +31,8 @@ QUALITY_CRF = "18"
 """libx264's constant rate factor: visually lossless, so that measured pictures stay comparable."""
 LARGEST_FPS_DENOMINATOR = 1001
 """Bounds the denominator of a written frame rate; containers want small integers, and 30000/1001 is exact."""
+TIME_BASE = Fraction(1, 90_000)
+"""The unit of written time stamps of uneven frames, seconds; it divides the steps of all usual rates."""
 
 
 class VideoSource:
@@ -54,6 +57,7 @@ class VideoSource:
 
     def __init__(self, path: str | os.PathLike[str], *, stream: int | None = None) -> None:
         self._path, self._stream = Path(path), stream
+        self.files = (str(self._path),)
         self._cache: OrderedDict[int, Tensor] = OrderedDict()
         self._video = open_video(self._path, stream)
         try:
@@ -153,10 +157,17 @@ def read_video(path: str | os.PathLike[str]) -> tuple[UInt8[Tensor, "time h w 3"
         source.close()
 
 
-def write_video(path: str | os.PathLike[str], frames: Iterable[Any], fps: int | float) -> None:
+def write_video(
+    path: str | os.PathLike[str],
+    frames: Iterable[Any],
+    fps: int | float,
+    *,
+    timestamps_s: Sequence[float] | None = None,
+) -> None:
     """Write uint8 RGB frames `(h, w, 3)`, numpy or torch, as an H.264 mp4 that players everywhere accept.
 
-    Odd sizes are padded by repeating the last row or column. The file appears whole or not at all.
+    Odd sizes are padded by repeating the last row or column. The file appears whole or not at all. Frames that are
+    not evenly spaced are shown at `timestamps_s`, the seconds of each, so that the video keeps time with its sound.
 
     Raises:
         InputError: No frames, a frame that is not uint8 `(h, w, 3)`, frames of different size, or a frame
@@ -175,6 +186,9 @@ def write_video(path: str | os.PathLike[str], frames: Iterable[Any], fps: int | 
             height, width = (side + side % 2 for side in first.shape[:2])
             stream = container.add_stream("libx264", rate=rate, options={"crf": QUALITY_CRF})
             stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+            uneven = timestamps_s is not None and moments_of(timestamps_s) is not None
+            if uneven:
+                stream.codec_context.time_base = TIME_BASE
             for index, picture in enumerate(itertools.chain([first], checked)):
                 if picture.shape != first.shape:
                     raise InputError(
@@ -183,6 +197,11 @@ def write_video(path: str | os.PathLike[str], frames: Iterable[Any], fps: int | 
                     )
                 padding = ((0, height - picture.shape[0]), (0, width - picture.shape[1]), (0, 0))
                 frame = av.VideoFrame.from_ndarray(np.pad(picture, padding, mode="edge"), format="rgb24")
+                if uneven and timestamps_s is not None:
+                    frame.pts, frame.time_base = (
+                        round((timestamps_s[index] - timestamps_s[0]) / TIME_BASE),
+                        TIME_BASE,
+                    )
                 container.mux(stream.encode(frame))
             container.mux(stream.encode(None))
 

@@ -11,7 +11,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from neuface.errors import InputError
-from neuface.frames import check_range, check_view
+from neuface.frames import check_range, check_view, files_of
 from neuface.structs import FrameSource
 
 ABSENT = -1
@@ -53,6 +53,7 @@ class AlignedViews:
     def __init__(self, sources: Sequence[FrameSource], chosen: Sequence[Sequence[int]]) -> None:
         self._sources, self._chosen = tuple(sources), tuple(tuple(view) for view in chosen)
         self.views, self.time = len(self._sources), len(self._chosen[0])
+        self.files = tuple(file for source in self._sources for file in files_of(source))
 
     def size_hw(self, view: int) -> tuple[int, int]:
         """Height and width of one camera's frames."""

@@ -79,6 +79,16 @@ def test_written_video_reads_back(tmp_path: Path, height: int, width: int) -> No
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.mp4"]
 
 
+def test_uneven_frames_are_written_at_their_times(tmp_path: Path) -> None:
+    times = [0.0, 0.04, 0.08, 0.2, 0.24, 0.5]
+    write_video(tmp_path / "a.mp4", moving_frames(6), 25, timestamps_s=[3 + time for time in times])
+    assert VideoSource(tmp_path / "a.mp4").timestamps_s == pytest.approx(times, abs=1e-3)
+    even = [frame / 25 for frame in range(6)]
+    write_video(tmp_path / "b.mp4", moving_frames(6), 25, timestamps_s=even)
+    write_video(tmp_path / "c.mp4", moving_frames(6), 25)
+    assert (tmp_path / "b.mp4").read_bytes() == (tmp_path / "c.mp4").read_bytes()
+
+
 def test_rotation_in_the_container_is_applied(tmp_path: Path) -> None:
     path = tmp_path / "phone.mp4"
     write_video(path, moving_frames(4, 48, 64), 25)

@@ -10,6 +10,7 @@ import av
 import numpy as np
 import pytest
 import torch
+from av.stream import Disposition
 from data_folders import DATA, needs
 from PIL import Image, ImageOps
 
@@ -113,7 +114,7 @@ def test_a_cover_picture_is_no_video(tmp_path: Path) -> None:
         sound = container.add_stream("aac", rate=44100)
         cover = container.add_stream("png", rate=1)
         cover.width, cover.height, cover.pix_fmt = 120, 96, "rgb24"
-        cover.disposition = av.stream.Disposition.attached_pic
+        cover.disposition = Disposition.attached_pic
         container.mux(cover.encode(av.VideoFrame.from_ndarray(FRAMES[0], format="rgb24")))
         wave = av.AudioFrame.from_ndarray(np.zeros((2, 1024), np.float32), format="fltp", layout="stereo")
         wave.sample_rate = 44100
