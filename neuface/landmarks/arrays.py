@@ -20,7 +20,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from neuface.errors import InputError
-from neuface.landmarks.plausibility import check_axes, check_size, looks_like_depth
+from neuface.landmarks.plausibility import (
+    SMALLEST_COORDINATE_RANGE_PX,
+    check_axes,
+    check_size,
+    looks_like_depth,
+)
 from neuface.landmarks.program_outputs import faces_of_frames, is_list_of_frames
 from neuface.landmarks.schemes import layout_with, layouts_in_words, scheme_with
 from neuface.landmarks.tracking.found_faces import FoundFaces, join_views
@@ -31,9 +36,6 @@ LAYOUTS = "(frames, points, 2) or (views, frames, points, 2)"
 
 CONFIDENCE_SLACK = 1e-3
 """Bounds how far outside of 0 to 1 a confidence is: many are maxima of float heatmaps, with rounding errors."""
-
-SMALLEST_COORDINATE_RANGE_PX = 2.0
-"""Bounds the coordinates of a face from below, pixels; smaller ones were divided by the frame's size."""
 
 
 def as_track(
@@ -119,7 +121,6 @@ def faces_of_views(
         size = None if sizes_hw is None else sizes_hw[view : view + 1]
         if size is not None:
             found = array.isfinite().all(-1) & (array[..., 2] > 0) & (array[..., :2] != -1).any(-1)
-            _check_are_pixels(array[None, ..., :2].masked_fill(~found[None, ..., None], 0), size)
             check_size(array[..., :2], found, size[0], labels[view])
         points_px, confidence = _mark_missing(array[None, ..., :2], array[None, ..., 2], size)
         one = given.ndim == 3

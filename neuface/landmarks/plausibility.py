@@ -26,6 +26,8 @@ LEAST_DEPTH_SPREAD = 0.02
 LARGEST_STRETCH = 1.2
 """Bounds the ratio of the scales along x and y. Medians over real clips are 0.91 to 1.04, the smallest of videos
 whose pixels are taller than wide."""
+SMALLEST_COORDINATE_RANGE_PX = 2.0
+"""Bounds the coordinates of a face from below, pixels; smaller ones were divided by the frame's size."""
 MOST_OUTSIDE = 0.5
 """Bounds the share of points outside of the frame; a face that is cut off has fewer."""
 FEWEST_POINTS = 12
@@ -48,7 +50,8 @@ def check_size(
     """Raises InputError if most points lie outside of the frame; warns if all lie in its first quarter."""
     height, width = size_hw
     points = points_px[found]
-    if len(points) == 0 or max(size_hw) <= 2:
+    if len(points) == 0 or float(points.abs().max()) <= SMALLEST_COORDINATE_RANGE_PX:
+        # Points that are no pixels at all have an error of their own.
         return
     x, y = points.unbind(-1)
     outside = float(((x < -0.5) | (x > width - 0.5) | (y < -0.5) | (y > height - 0.5)).float().mean())
@@ -58,7 +61,7 @@ def check_size(
             f"{float(x.max()):.0f}, y up to {float(y.max()):.0f}). If they were found in pictures of another size, "
             f"multiply x by {width} / THEIR_WIDTH and y by {height} / THEIR_HEIGHT"
         )
-    if float(x.max()) < width / 2 and float(y.max()) < height / 2 and float(x.max()) > 2:
+    if float(x.max()) < width / 2 and float(y.max()) < height / 2:
         warnings.warn(
             f"{what}: all points lie in the upper left quarter of the frame of {width}x{height} pixels; if they were "
             "found in smaller pictures, scale them",

@@ -125,7 +125,7 @@ def test_a_view_without_any_face_is_allowed() -> None:
 
 @pytest.mark.parametrize("value", [NAN_FACE, np.zeros((3, 68, 2)), NAN_FACE[:, None]])
 def test_landmarks_without_any_face_are_a_track_without_any(value: np.ndarray) -> None:
-    track = as_track(value, 1, 3)
+    track = as_track(value, 1, 3, sizes_hw=[(60, 80)])
     assert not track.found.any()
     assert track.status is not None
     assert (track.status == Status.NO_FACE).all()
