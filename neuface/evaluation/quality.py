@@ -204,7 +204,8 @@ def _certainty(track: Track, length_px: Float[Tensor, "views time"]) -> Float[Te
     if track.uncertainty_px is None:
         return certainty
     deviation = track.uncertainty_px.median(-1).values / length_px
-    return torch.minimum(certainty, _part(deviation, DEVIATION_LIMIT))
+    limit = (DEVIATION_OVER_USUAL * _usual(deviation, track.usable)).clamp(*DEVIATION_LIMITS)
+    return torch.minimum(certainty, _part(deviation, limit))
 
 
 def _inside(

@@ -8,6 +8,7 @@ dissolves have no cut.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -29,6 +30,8 @@ FRAMES_BESIDE = 2
 FRAMES_AROUND = 6
 # Number of frames without a picture that may be lost data. After more of them, both sides are compared.
 MOST_LOST_FRAMES = 5
+# Number of frames in which something may hide much of the picture as it passes by.
+PASSING_FRAMES = 15
 # Bounds the brightness that is divided out: a factor of more than this is another picture.
 LARGEST_BRIGHTENING = 2.5
 # Standard deviation of a picture's values, of 255, below which it shows nothing.
@@ -73,8 +76,24 @@ def find_cuts(copies: Float[Tensor, "time blocks blocks 3"]) -> tuple[int, ...]:
     starts = [0]
     for place in range(1, len(pictures)):
         if not 1 <= lost[place - 1] <= MOST_LOST_FRAMES and _is_cut(pictures, steps, place):
-            starts.append(int(kept[place]))
-    return tuple(starts)
+            starts.append(place)
+    return tuple(int(kept[place]) if place else 0 for place in _without_passers_by(pictures, starts))
+
+
+def _without_passers_by(
+    pictures: Float[np.ndarray, "time blocks blocks 3"], starts: Sequence[int]
+) -> list[int]:
+    """The starts without those of short shots after which the picture is as it was before: something passed by."""
+    kept = list(starts)
+    place = 1
+    while place < len(kept) - 1:
+        first, after = kept[place], kept[place + 1]
+        same = (_differences(pictures[first - 1], pictures[after]) > CHANGED).mean() <= CHANGED_SHARE
+        if after - first <= PASSING_FRAMES and same:
+            del kept[place : place + 2]
+        else:
+            place += 1
+    return kept
 
 
 def _is_cut(

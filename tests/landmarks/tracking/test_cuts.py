@@ -65,6 +65,12 @@ def test_a_flash_or_lost_frames_make_no_cut(value: float) -> None:
     assert shows_nothing(copies).nonzero()[:, 0].tolist() == [7, 8]
 
 
+def test_what_hides_the_picture_for_a_moment_makes_no_cut() -> None:
+    frames = scene(0, 30)
+    frames[12:20, :, 20:110] = scene(1, 8)[:, :, 20:110]
+    assert cuts(frames) == (0,)
+
+
 def test_a_long_black_between_two_shots_is_a_cut_and_within_one_shot_none() -> None:
     black = torch.zeros(8, 90, 120, 3)
     assert cuts(torch.cat((scene(0, 6), black, scene(1, 6)))) == (0, 14)
