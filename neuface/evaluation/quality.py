@@ -35,8 +35,9 @@ UNCERTAIN_LIMIT = 0.3
 """Limit of the loss of mean confidence, as a share of the clip's median; a missing landmark has none."""
 OUTSIDE_LIMIT = 0.2
 """Limit of the share of the landmarks that lie outside the picture."""
-DEVIATION_LIMIT = 0.10
-"""Limit of the detector's own standard deviation of the points, median over the face, outer-eye distances."""
+DEVIATION_OVER_USUAL, DEVIATION_LIMITS = 2.2, (0.04, 0.10)
+"""Limit of the standard deviation that the detector states for its points (median over the face): a multiple of the
+clip's usual one, but at least the first and at most the second of the other two, outer-eye distances."""
 FRAMES_BESIDE = 2
 """Number of frames on each side with which a frame is compared."""
 LONGEST_GAP = 8
