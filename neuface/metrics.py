@@ -129,6 +129,44 @@ def msi3d(
     return (1 / (variance if spread == "variance" else variance.sqrt())).mean().to(points.dtype)
 
 
+class MotionStability:
+    """`msi3d` of a clip that is added piece by piece; sums are in float64."""
+
+    def __init__(self) -> None:
+        self._last: Tensor | None = None
+        self._last_moments: tuple[float, ...] = ()
+        self._sum: Tensor | None = None
+        self._squares: Tensor | None = None
+        self._count = 0
+
+    def begin_shot(self) -> None:
+        """The next piece is not the continuation of the last one."""
+        self._last, self._last_moments = None, ()
+
+    def add(
+        self, points: Float[Tensor, "*views time points 3"], moments: Sequence[float] | None = None
+    ) -> None:
+        """The next frames, metres; `moments` as for `msi3d`."""
+        joined = points if self._last is None else torch.cat((self._last, points), dim=-3)
+        times = None if moments is None else (*self._last_moments, *moments)
+        self._last, self._last_moments = joined[..., -2:, :, :], () if times is None else times[-2:]
+        if joined.shape[-3] < 3:
+            return
+        points_mm = 1000 * joined.double()
+        accelerations = _second_differences(points_mm) if times is None else _accelerations(points_mm, times)
+        total, squares = accelerations.sum(-3), accelerations.square().sum(-3)
+        self._sum = total if self._sum is None else self._sum + total
+        self._squares = squares if self._squares is None else self._squares + squares
+        self._count += accelerations.shape[-3]
+
+    def msi3d(self) -> Float[Tensor, ""]:
+        """The index, frame^4 / mm^2; NaN for fewer than two accelerations."""
+        if self._sum is None or self._squares is None or self._count < 2:
+            return torch.tensor(torch.nan)
+        variance = (self._squares / self._count - (self._sum / self._count).square()).sum(-1)
+        return (1 / variance.clamp(min=MSI_FLOOR_MM**2)).mean()
+
+
 def jitter_mm(
     points: Float[Tensor, "*views time points 3"], valid: Bool[Tensor, "*views time"]
 ) -> Float[Tensor, ""]:
@@ -230,6 +268,28 @@ def cvd_matrix_mm(
     """
     totals, counts = _view_distances_mm(vertices, valid)
     return (totals / counts).fill_diagonal_(0.0).to(vertices.dtype)
+
+
+class ViewDistances:
+    """`cvd_mm` of a clip that is added piece by piece."""
+
+    def __init__(self) -> None:
+        self._totals: Tensor | None = None
+        self._counts: Tensor | None = None
+
+    def add(
+        self, vertices: Float[Tensor, "views time vertices 3"], valid: Bool[Tensor, "views time"]
+    ) -> None:
+        """Some frames."""
+        totals, counts = _view_distances_mm(vertices, valid)
+        self._totals = totals if self._totals is None else self._totals + totals
+        self._counts = counts if self._counts is None else self._counts + counts
+
+    def cvd_mm(self) -> Float[Tensor, ""]:
+        """The distance, mm; NaN if no frame is valid in two views."""
+        if self._totals is None or self._counts is None:
+            return torch.tensor(torch.nan)
+        return self._totals.triu().sum() / self._counts.triu().sum()
 
 
 def cvd_mm(

@@ -418,3 +418,30 @@ def test_mpve_of_two_opposite_shifts_is_their_size() -> None:
     axes = 0.1 * torch.cat((torch.eye(3), -torch.eye(3))).double()
     longer = axes * (1 + 0.001 / 0.1)
     assert float(metrics.mpve_mm(longer, axes)) == pytest.approx(1.0)
+
+
+# --- Clips that are added piece by piece
+
+
+@pytest.mark.parametrize("even", [True, False])
+@pytest.mark.parametrize("piece", [1, 2, 5, 40])
+def test_pieces_of_a_clip_have_the_figures_of_the_whole(piece: int, even: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    points = torch.randn(2, 17, 6, 3, generator=generator, dtype=torch.float64)
+    valid = torch.rand(2, 17, generator=generator) < 0.8
+    moments = None if even else torch.rand(17, generator=generator).add(0.5).cumsum(0).tolist()
+    motion, distances = metrics.MotionStability(), metrics.ViewDistances()
+    for shot in (slice(0, 8), slice(8, 17)):
+        motion.begin_shot()
+        for start in range(shot.start, shot.stop, piece):
+            part = slice(start, min(start + piece, shot.stop))
+            motion.add(points[:, part], None if moments is None else moments[part])
+            distances.add(points[:, part], valid[:, part])
+    torch.testing.assert_close(motion.msi3d(), metrics.msi3d(points, starts=(0, 8), moments=moments))
+    torch.testing.assert_close(distances.cvd_mm(), metrics.cvd_mm(points, valid))
+
+
+def test_a_clip_of_two_frames_has_no_motion() -> None:
+    motion = metrics.MotionStability()
+    motion.add(torch.zeros(1, 2, 4, 3))
+    assert math.isnan(float(motion.msi3d()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from jaxtyping import Bool, Float
@@ -55,21 +56,33 @@ def measure(
     """
     whole = image_nme_percent(head, prediction, landmarks)
     inner = image_nme_percent(head, prediction, landmarks, inner_only=True)
-    unposed = vertices_in_chunks(head, prediction.params.unposed())
-    posed = vertices_in_chunks(head, prediction.params)
     points = landmarks68(head, prediction.params, landmarks.scheme)
-    mpve = None
-    if truth is not None:
-        above_neck = ~head.regions["neck"] if "neck" in head.regions else None
-        true_vertices = vertices_in_chunks(head, truth.unposed())
-        mpve = finite_or_none(metrics.mpve_mm(unposed, true_vertices, above_neck))
+    above_neck = ~head.regions["neck"] if "neck" in head.regions else None
+    motion, distances = metrics.MotionStability(), metrics.ViewDistances()
+    errors_mm: list[Tensor] = []
+    views, time = valid.shape
+    frames_at_once = max(1, MESHES_PER_CHUNK // views)
+    shots = (*starts, time)
+    # A piece of frames at a time: the meshes of a long clip would not fit in memory.
+    for shot_start, shot_end in pairwise(shots):
+        motion.begin_shot()
+        for start in range(shot_start, shot_end, frames_at_once):
+            piece = slice(start, min(start + frames_at_once, shot_end))
+            params = prediction.params[:, piece]
+            motion.add(head.vertices(params), None if moments is None else moments[piece])
+            unposed = head.vertices(params.unposed())
+            distances.add(unposed, valid[:, piece])
+            if truth is not None:
+                true_vertices = head.vertices(truth[:, piece].unposed())
+                error = metrics.mpve_mm(unposed, true_vertices, above_neck)
+                errors_mm.append(error.double() * (piece.stop - piece.start))
     return Figures(
         nme_percent=finite_or_none(whole[valid].nanmean()),
         nme51_percent=finite_or_none(inner[valid].nanmean()),
         msi3d_landmarks=finite_or_none(metrics.msi3d(points, starts=starts, moments=moments)),
-        msi3d_vertices=finite_or_none(metrics.msi3d(posed, starts=starts, moments=moments)),
-        cvd_mm=finite_or_none(metrics.cvd_mm(unposed, valid)) if valid.shape[0] > 1 else None,
-        mpve_mm=mpve,
+        msi3d_vertices=finite_or_none(motion.msi3d()),
+        cvd_mm=finite_or_none(distances.cvd_mm()) if views > 1 else None,
+        mpve_mm=None if truth is None else finite_or_none(torch.stack(errors_mm).sum() / time),
     )
 
 
