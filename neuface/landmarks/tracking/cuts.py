@@ -32,6 +32,9 @@ FRAMES_AROUND = 6
 MOST_LOST_FRAMES = 5
 # Number of frames in which something may hide much of the picture as it passes by.
 PASSING_FRAMES = 15
+# Number of frames before and after it that are compared, and the share of the blocks that may have changed meanwhile,
+# because people move and light varies.
+BESIDE_PASSING, RETURNED_SHARE = 4, 0.4
 # Bounds the brightness that is divided out: a factor of more than this is another picture.
 LARGEST_BRIGHTENING = 2.5
 # Standard deviation of a picture's values, of 255, below which it shows nothing.
@@ -88,8 +91,10 @@ def _without_passers_by(
     place = 1
     while place < len(kept) - 1:
         first, after = kept[place], kept[place + 1]
-        same = (_differences(pictures[first - 1], pictures[after]) > CHANGED).mean() <= CHANGED_SHARE
-        if after - first <= PASSING_FRAMES and same:
+        # What passes by is partly in the picture just before and just after.
+        before, later = pictures[max(0, first - BESIDE_PASSING) : first], pictures[after:][:BESIDE_PASSING]
+        changed = min((_differences(a, b) > CHANGED).mean() for a in before for b in later)
+        if after - first <= PASSING_FRAMES and changed <= RETURNED_SHARE:
             del kept[place : place + 2]
         else:
             place += 1
