@@ -47,7 +47,7 @@ class Optimize:
     """Fit 3D head meshes to a face video; several inputs are synchronised views of one person."""
 
     input: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Video files, one per camera."""
+    """Video files, folders or patterns of pictures, one per camera; or the pictures of one camera."""
     out: Out
     """Folder for result.npz, overlay.mp4, report.json and loss.png; with --faces all, a folder for each person."""
     faces: str = "most present"
@@ -56,6 +56,9 @@ class Optimize:
     landmarks: FilePerView = ()
     """Landmark file; one for all inputs, or one per input, each after a --landmarks of its own; without them
     landmarks are detected."""
+    offsets_s: Annotated[tuple[float, ...], tyro.conf.UseAppendAction] = ()
+    """When a camera's first frame was taken, in seconds; one per input, each after an --offsets-s of its own, if the
+    videos do not begin together."""
     max_frames: int | None = None
     """Use only the first so many frames."""
     model: str = "open"
@@ -89,6 +92,7 @@ class Optimize:
             _one_or_all(self.landmarks) if self.landmarks else None,
             faces=self.faces,
             max_frames=self.max_frames,
+            offsets_s=self.offsets_s or None,
             progress=self.progress,
         )
         for clip in clips:
