@@ -22,12 +22,14 @@ from neuface.evaluation.figures import Figures, measure, vertices_in_chunks
 from neuface.evaluation.quality import Quality
 from neuface.fitting.config import FitConfig
 from neuface.frames import files_of
+from neuface.geometry.perspective import PerspectiveCamera
 from neuface.geometry.uneven_times import moments_of
 from neuface.head.model import HeadModel
 from neuface.io.results.npz_layout import HISTORY, read_result_arrays, write_result_arrays
 from neuface.io.results.plain_values import as_plain, from_plain
 from neuface.landmarks.schemes import scheme_named
 from neuface.structs import (
+    HEAD_TO_IMAGE_SIGNS,
     ONLY_ONE,
     Camera,
     FrameSource,
@@ -133,6 +135,14 @@ class FitResult:
         params = self.params if posed else self.params.unposed()
         return vertices_in_chunks(head_of(self, head), params)
 
+    def project(self, head: HeadModel | None = None) -> Float[Tensor, "views time vertices 2"]:
+        """Where the mesh vertices are in the frames, pixels; pixel centres are at integers."""
+        return self.camera.project(self.vertices(head))
+
+    def cameras(self, focal_px: float) -> PerspectiveCamera:
+        """Perspective cameras in OpenCV's convention: see `neuface.results.perspective_cameras`."""
+        return perspective_cameras(self, focal_px)
+
     def report(self, truth: HeadParams | None = None, *, head: HeadModel | None = None) -> dict[str, Any]:
         """Figures before and after, timing and failed frames: see `neuface.results.report`."""
         return report(self, head_of(self, head), truth)
@@ -183,6 +193,41 @@ class FitResult:
 def passes(result: FitResult) -> int:
     """Number of passes over the clip: the history also has the value before the first one."""
     return len(result.history["total"]) - 1
+
+
+def perspective_cameras(result: FitResult, focal_px: float) -> PerspectiveCamera:
+    """Cameras K, R, t that see the head's origin as the fit does, batch axes `views time`.
+
+    A fit sees by weak perspective, which has no focal length: with the one that is stated, the head is put at the
+    distance at which it has its size. Points nearer to the camera than the origin then appear larger, further ones
+    smaller; the difference is their distance in depth over that distance. The principal point is the frame's centre.
+
+    Args:
+        focal_px: focal length, pixels, such as the frame's width for a view of 53 degrees.
+
+    Returns:
+        `x_camera = R x_head + t`, metres; axes as in OpenCV: x right, y down, z along the line of sight.
+
+    Raises:
+        InputError: the focal length is not a positive number.
+    """
+    if not (math.isfinite(focal_px) and focal_px > 0):
+        raise InputError(f"focal_px must be a positive number of pixels, got {focal_px}")
+    camera = result.camera
+    position, magnification = camera.position, camera.magnification
+    centre_px = position.new_tensor([((w - 1) / 2, (h - 1) / 2) for h, w in result.frame_sizes_hw])
+    depth_m = focal_px / magnification
+    across_m = (position - centre_px[:, None]) * (depth_m / focal_px)[..., None]
+    K = position.new_zeros(*magnification.shape, 3, 3)
+    K[..., 0, 0] = K[..., 1, 1] = focal_px
+    K[..., :2, 2] = centre_px[:, None]
+    K[..., 2, 2] = 1.0
+    return PerspectiveCamera(
+        K=K,
+        distortion=position.new_zeros(*magnification.shape, 5),
+        rotation=torch.diag(position.new_tensor(HEAD_TO_IMAGE_SIGNS)).expand_as(K),
+        translation=torch.cat((across_m, depth_m[..., None]), dim=-1),
+    )
 
 
 def head_of(result: FitResult, head: HeadModel | None = None) -> HeadModel:

@@ -17,10 +17,12 @@ PUBLIC_NAMES = {
 }  # fmt: skip
 
 RESULT_MEMBERS = {
+    "cameras",
     "load",
     "overlay",
     "params",
     "prediction",
+    "project",
     "report",
     "save",
     "valid",

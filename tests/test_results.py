@@ -235,3 +235,43 @@ def test_a_cut_off_file_is_refused(result: FitResult, tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:2000])
     with pytest.raises(neuface.InputError, match="not a readable npz"):
         FitResult.load(path)
+
+
+# --- Cameras
+
+
+def test_vertices_are_projected_to_frame_pixels(result: FitResult) -> None:
+    found = result.project()
+    expected = result.camera.project(result.vertices())
+    assert torch.equal(found, expected)
+    assert found.shape[:2] == (VIEWS, TIME)
+
+
+@pytest.mark.parametrize("focal_px", [900.0, 1e6])
+def test_perspective_cameras_see_the_origin_where_the_fit_does(result: FitResult, focal_px: float) -> None:
+    cameras = result.cameras(focal_px)
+    origin = torch.zeros(VIEWS, TIME, 1, 3)
+    torch.testing.assert_close(cameras.project(origin)[..., 0, :], result.camera.position, atol=1e-2, rtol=0)
+    # A point across the line of sight, at the depth of the origin, is where the fit sees it.
+    across = torch.tensor([0.05, -0.03, 0.0]).expand(VIEWS, TIME, 1, 3)
+    torch.testing.assert_close(cameras.project(across), result.camera.project(across), atol=1e-2, rtol=0)
+    # OpenCV: K (R x + t), divided by the last row.
+    point = torch.tensor([0.02, 0.04, 0.06])
+    in_camera = cameras.rotation[1, 2] @ point + cameras.translation[1, 2]
+    seen = cameras.K[1, 2] @ in_camera
+    torch.testing.assert_close(
+        cameras.project(point.expand(VIEWS, TIME, 1, 3))[1, 2, 0], (seen / seen[2])[:2]
+    )
+    assert bool((cameras.translation[..., 2] == focal_px / result.camera.magnification).all())
+    assert cameras.K[1, 0, 0, 2] == (result.frame_sizes_hw[1][1] - 1) / 2
+
+
+def test_with_a_long_focal_length_both_cameras_agree_on_the_whole_head(result: FitResult) -> None:
+    vertices = result.vertices()
+    far = result.cameras(1e7).to(torch.float64).project(vertices.double())
+    assert float((far - result.project()).abs().max()) < 0.05
+
+
+def test_a_focal_length_must_be_positive(result: FitResult) -> None:
+    with pytest.raises(neuface.InputError, match="focal_px must be a positive number of pixels, got 0"):
+        result.cameras(0.0)
