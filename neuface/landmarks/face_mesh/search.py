@@ -185,7 +185,7 @@ def tiles_of(size_hw: tuple[int, int]) -> Float[np.ndarray, "tiles 3"]:
     return np.array(tiles)
 
 
-def _places(length: float, side: float) -> Float[np.ndarray, " n"]:
+def _places(length: int, side: float) -> Float[np.ndarray, " n"]:
     """The centres of overlapping intervals of one length that cover a longer one."""
     count = math.ceil((length / side - TILE_OVERLAP) / (1 - TILE_OVERLAP))
     return np.linspace(side / 2, length - side / 2, max(1, count))
