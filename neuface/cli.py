@@ -21,6 +21,7 @@ from neuface.errors import InputError, InputWarning, NeufaceError
 from neuface.fitting.config import PRESETS, FitConfig, Preset
 from neuface.frames import Clip
 from neuface.io.checkpoints import CheckpointFile
+from neuface.io.detectors import DetectorName, load_detector
 from neuface.io.results.authors_layout import write_authors_result
 from neuface.model_inputs import model_inputs
 from neuface.models import FaceModel, load_model
@@ -65,6 +66,8 @@ class Optimize:
     """Head and encoder: open, or deca, emoca or smirk from your own files (see `neuface assets`)."""
     assets: Path | None = None
     """Folder with those files; the default is NEUFACE_ASSETS, else a per-user data folder."""
+    detector: DetectorName = "face-mesh"
+    """What finds the landmarks: face-mesh is inside the package; fan and mediapipe need the extras of that name."""
     device: str = "cpu"
     """Where to compute, such as cuda."""
     authors_layout: bool = False
@@ -91,6 +94,9 @@ class Optimize:
             _one_or_all(self.input),
             _one_or_all(self.landmarks) if self.landmarks else None,
             faces=self.faces,
+            detector=None
+            if self.landmarks
+            else load_detector(self.detector, device=self.device, assets=self.assets),
             max_frames=self.max_frames,
             offsets_s=self.offsets_s or None,
             progress=self.progress,

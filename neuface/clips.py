@@ -18,8 +18,8 @@ from neuface.frames import Clip, Recording
 from neuface.io.detectors import load_detector
 from neuface.io.inputs import open_footage
 from neuface.io.landmark_inputs import given_faces
-from neuface.landmarks.detectors import Detector
-from neuface.landmarks.finding import FaceSearch
+from neuface.landmarks.detectors import Detector, FollowingDetector
+from neuface.landmarks.finding import FaceSearch, without_jumps
 from neuface.landmarks.tracking.choice import Everyone, as_choice
 from neuface.landmarks.tracking.cuts import find_cuts, shows_nothing, small_copies
 from neuface.landmarks.tracking.found_faces import FoundFaces, join_views
@@ -139,10 +139,15 @@ def read_people(
         remarks=footage.remarks,
         shot_starts=people.starts,
     )
-    return [
-        Clip(recording=recording, track=_readable(person.track, seen.empty), selection=person.selection)
-        for person in people.choose(choice, recording.timestamps_s)
-    ]
+    clips = []
+    for person in people.choose(choice, recording.timestamps_s):
+        track = person.track
+        if found is None and isinstance(detector, FollowingDetector):
+            track = without_jumps(track, detector, frames, people.starts)
+        clips.append(
+            Clip(recording=recording, track=_readable(track, seen.empty), selection=person.selection)
+        )
+    return clips
 
 
 def _readable(track: Track, empty: Bool[Tensor, "views time"]) -> Track:

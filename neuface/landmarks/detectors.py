@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from neuface.errors import InputError, MissingDependencyError
@@ -56,6 +56,12 @@ class FollowingDetector(Detector, Protocol):
         self, frames: UInt8[Tensor, "n h w 3"], found: Sequence[FrameFaces], after: Sequence[FrameFaces]
     ) -> list[FrameFaces]:
         """The faces of frames in which some were found, with those whom the frames after them show."""
+        ...
+
+    def look_near(
+        self, frames: UInt8[Tensor, "n h w 3"], expected_px: Float[Tensor, "n points 2"]
+    ) -> list[FrameFaces]:
+        """In every frame the face nearest to where landmarks are expected, or none."""
         ...
 
 

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
-from jaxtyping import UInt8
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from neuface.landmarks.candidates import FrameFaces, faces_of_view
 from neuface.landmarks.detectors import Detector, FollowingDetector
+from neuface.landmarks.steadiness import LARGEST_JUMP, smooth_path
 from neuface.landmarks.tracking.found_faces import FoundFaces
+from neuface.structs import FrameSource, Status, Track
+
+# Number of frames that are read at a time.
+FRAMES_AT_A_TIME = 16
+# Number of times that a person's path is followed: what was found in one round carries the next into longer gaps.
+ROUNDS = 3
 
 
 class FaceSearch:
@@ -43,3 +53,62 @@ class FaceSearch:
                 self._blocks[index] = block = detector.look_back(read(start, stop), block, after)
             after = [*block, *after][: detector.memory]
             stop = start
+
+
+def without_jumps(
+    track: Track, detector: FollowingDetector, frames: FrameSource, starts: Sequence[int]
+) -> Track:
+    """One person's landmarks on a smooth path: jumps are left out, and gaps are looked at where the path leads.
+
+    A hand that was taken for the face, or a face that was found badly, lies off the path of the frames around it.
+
+    Args:
+        starts: the first frames of the shots.
+    """
+    uncertainty_px = track.uncertainty_px
+    assert uncertainty_px is not None, "the detector that follows estimates it"
+    assert track.status is not None, "the tracker gives it"
+    points_px, confidence, status = track.points_px.clone(), track.confidence.clone(), track.status.clone()
+    uncertainty_px = uncertainty_px.clone()
+    for view in range(len(points_px)):
+        for last in (*[False] * ROUNDS, True):
+            found = confidence[view].amax(-1) > 0
+            path = smooth_path(
+                points_px[view].double().numpy(), found.numpy(), track.scheme.outer_eyes, starts
+            )
+            jumps = torch.from_numpy(np.nan_to_num(path.jump) > LARGEST_JUMP)
+            for values in (points_px, confidence, uncertainty_px):
+                values[view, jumps] = 0
+            status[view, jumps] = int(Status.OCCLUDED)
+            expected_px = torch.from_numpy(path.points_px).float()
+            missing = (~found | jumps) & expected_px.isfinite().all(-1).all(-1)
+            if last or not missing.any():
+                break
+            for frame, face in _looks_near(detector, frames, view, missing, expected_px):
+                assert face.uncertainty_px is not None, "the detector that follows estimates it"
+                points_px[view, frame] = face.points_px[0]
+                confidence[view, frame] = face.confidence[0]
+                uncertainty_px[view, frame] = face.uncertainty_px[0]
+                status[view, frame] = int(Status.FITTED)
+    return replace(
+        track, points_px=points_px, confidence=confidence, uncertainty_px=uncertainty_px, status=status
+    )
+
+
+def _looks_near(
+    detector: FollowingDetector,
+    frames: FrameSource,
+    view: int,
+    wanted: Bool[Tensor, " time"],
+    expected_px: Float[Tensor, "time points 2"],
+) -> Iterator[tuple[int, FrameFaces]]:
+    """The faces in those frames of a view in which a look at where one is expected finds one."""
+    for start in range(0, len(wanted), FRAMES_AT_A_TIME):
+        stop = min(start + FRAMES_AT_A_TIME, len(wanted))
+        chosen = wanted[start:stop].nonzero()[:, 0]
+        if len(chosen):
+            pictures = frames.read(view, start, stop)[chosen]
+            seen = detector.look_near(pictures, expected_px[start + chosen])
+            for offset, face in zip(chosen.tolist(), seen, strict=True):
+                if len(face.score):
+                    yield start + offset, face

@@ -229,7 +229,8 @@ def outer_eye_distance_px(landmarks: Track) -> Float[Tensor, "views time"]:
 
 
 def to_ibug68(landmarks: Track) -> Track:
-    """The iBUG-68 counterparts of landmarks of any scheme, with their confidence.
+    """The iBUG-68 counterparts of landmarks of any scheme, with their confidence and
+    uncertainty.
 
     Landmarks that are in `IBUG68` already are returned as they are.
     """
@@ -240,5 +241,6 @@ def to_ibug68(landmarks: Track) -> Track:
         landmarks,
         points_px=landmarks.points_px[..., chosen, :],
         confidence=landmarks.confidence[..., chosen],
+        uncertainty_px=None if landmarks.uncertainty_px is None else landmarks.uncertainty_px[..., chosen],
         scheme=IBUG68,
     )

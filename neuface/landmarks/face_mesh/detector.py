@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from neuface.landmarks.candidates import FrameFaces
 from neuface.landmarks.face_mesh.faces import Faces, no_faces_yet, unmatched
 from neuface.landmarks.face_mesh.networks import FaceNetworks
-from neuface.landmarks.face_mesh.search import LONGEST_UNSEEN, follow, search
+from neuface.landmarks.face_mesh.search import LONGEST_UNSEEN, follow, look_around, search
 from neuface.landmarks.face_mesh.uncertainty import confidence_of, differences, estimated_px
 from neuface.landmarks.schemes import MEDIAPIPE478
+
+# Displacements of the regions in which an expected face is looked for, in their sides: half of it may be hidden.
+SHIFTS = ((0.0, 0.0), (0.1, 0.0), (-0.1, 0.0), (0.0, 0.1), (0.0, -0.1))
 
 
 class FaceMeshDetector:
@@ -56,6 +59,22 @@ class FaceMeshDetector:
         """See `FollowingDetector.lacks`."""
         here = Faces.cat([no_faces_yet(), *_as_faces([found])])
         return any(bool(unmatched(faces, here).any()) for faces in _as_faces(after))
+
+    @torch.inference_mode()
+    def look_near(
+        self, frames: UInt8[Tensor, "n h w 3"], expected_px: Float[Tensor, "n 478 2"]
+    ) -> list[FrameFaces]:
+        """See `FollowingDetector.look_near`."""
+        there = frames.to(self._device)
+        numbers = torch.arange(len(frames))
+        seen = Faces.cat(look_around(self._networks, there, expected_px, numbers, SHIFTS))
+        away = (seen.points_px - expected_px[seen.frame]).norm(dim=-1).mean(-1)
+        nearest = []
+        for frame in range(len(frames)):
+            here = (seen.frame == frame).nonzero()[:, 0]
+            if len(here):
+                nearest.append(int(here[away[here].argmin()]))
+        return self._candidates(there, seen[torch.tensor(nearest, dtype=torch.int64)])
 
     def _candidates(self, frames: UInt8[Tensor, "n h w 3"], faces: Faces) -> list[FrameFaces]:
         """The faces by frame, with the uncertainty of their points."""

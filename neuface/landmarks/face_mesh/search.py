@@ -15,7 +15,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from neuface.landmarks.face_mesh.boxes import Boxes, overlap
@@ -96,8 +96,10 @@ def follow(
             known, unseen = _remembered(known, unseen, faces)
         for frame in order:
             here = found.of_frame(frame)
-            regained = _look_around(networks, frames, known[unmatched(known, here)], frame)
-            if len(regained):
+            lost = known[unmatched(known, here)]
+            if len(lost):
+                where = torch.full((len(lost),), frame)
+                _, regained = look_around(networks, frames, lost.points_px, where)
                 here = joined(here, regained)
                 found = Faces.cat([found[found.frame != frame], here])
             known, unseen = _remembered(known, unseen, here)
@@ -114,17 +116,38 @@ def _remembered(known: Faces, unseen: Tensor, here: Faces) -> tuple[Faces, Tenso
     return Faces.cat([here, known[missing]]), ages
 
 
-def _look_around(networks: FaceNetworks, frames: Tensor, faces: Faces, frame: int) -> Faces:
-    """Faces of a neighbouring frame, looked for in another one."""
-    if not len(faces):
-        return faces
-    around = regions_around(faces.points_px, torch.full((len(faces),), frame))
+def look_around(
+    networks: FaceNetworks,
+    frames: UInt8[Tensor, "n h w 3"],
+    expected_px: Float[Tensor, "k 478 2"],
+    frame: Int[Tensor, " k"],
+    shifts: Sequence[tuple[float, float]] = ((0.0, 0.0),),
+) -> tuple[Faces, Faces]:
+    """What shows a face where faces are expected, up to once for every region that is tried.
+
+    Args:
+        shifts: displacements of the regions that are tried, in their sides.
+
+    Returns:
+        The faces at first sight, and those of a second look from where they are.
+    """
+    around = regions_around(expected_px, frame)
     # People come closer and go away, and a hand in front may hide less of a wider region.
-    tried = Regions.cat([replace(around, side=around.side * factor) for factor in FOLLOWING_SIZES])
-    first = without_doubles(accepted(landmarks_in(networks, frames, tried), tried, size_of(frames)))
+    tried = Regions.cat(
+        [
+            replace(
+                around,
+                side=around.side * factor,
+                centre=around.centre + around.side[:, None] * torch.tensor(shift, dtype=torch.float64),
+            )
+            for factor in FOLLOWING_SIZES
+            for shift in shifts
+        ]
+    )
+    first = accepted(landmarks_in(networks, frames, tried), tried, size_of(frames))
     # The face has moved; a look from where it is now places it as well as any other.
     regions = regions_around(first.points_px, first.frame)
-    return accepted(landmarks_in(networks, frames, regions), regions, size_of(frames))
+    return first, accepted(landmarks_in(networks, frames, regions), regions, size_of(frames))
 
 
 def size_of(frames: UInt8[Tensor, "n h w 3"]) -> tuple[int, int]:
