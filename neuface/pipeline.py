@@ -78,7 +78,7 @@ def optimize(
             video, a list of paths (synchronised views), or a `Clip` from `neuface.read_clip`.
         landmarks: 2D landmarks in frame pixels: arrays `(time, n, 2)` or `(views, time, n, 2)` with n = 68
             (iBUG) or 478 (MediaPipe) and NaN where there is no face, or the path(s) of landmark files. None: the
-            `face-alignment` package finds them.
+            networks inside this package find them.
         faces: who is fitted if there are several people, as for `neuface.read_clip`: "most present", "largest", a
             number, or `(x, y, time)`. "all" fits each of them alone.
         model: the head and encoder to use, by name or as loaded.

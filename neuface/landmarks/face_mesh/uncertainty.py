@@ -6,7 +6,9 @@ difference, as a share of the crop's side, predicts the error::
     log sigma = BIAS + OF_POINT log(d_point + FLOOR) + OF_FACE log(d_face + FLOOR) + OF_SIZE log(side / 150 px)
 
 d_point is the root mean square difference around a point, d_face that of the whole face. The coefficients are the
-most probable ones (Student's t) for rendered heads; `tools/calibrate_landmarks.py` determines and tests them.
+most probable ones (Student's t, four degrees of freedom) for 127 pictures of 16 rendered heads, faces of 40 to 260 px.
+For 122 pictures of 16 others, sorted by sigma into six classes, the median of error / sigma is 1.08, 1.00, 0.92, 0.78,
+0.68 and 1.22 (0.83 if errors were normal), and the logarithms of error and sigma have a correlation of 0.64.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from neuface.landmarks.face_mesh.regions import Regions
 # How the second crop differs from the first: in size, in turn (radians) and in place (share of its side).
 JITTER_SIZE, JITTER_TURN, JITTER_SHIFT = 1.1, 0.1, 0.03
 # Distance over which differences are averaged, as a share of the side: one difference is a poor standard deviation.
-NEIGHBOURHOOD = 0.05
+NEIGHBOURHOOD = 0.03
 # Coefficients of the formula above.
 BIAS, OF_POINT, OF_FACE, OF_SIZE = 0.472, 0.488, 0.544, -0.271
 # Bounds both differences from below, as a share of the side.
