@@ -6,9 +6,9 @@ difference, as a share of the crop's side, predicts the error::
     log sigma = BIAS + OF_POINT log(d_point + FLOOR) + OF_FACE log(d_face + FLOOR) + OF_SIZE log(side / 150 px)
 
 d_point is the root mean square difference around a point, d_face that of the whole face. The coefficients are the
-most probable ones (Student's t, four degrees of freedom) for 127 pictures of 16 rendered heads, faces of 40 to 260 px.
-For 122 pictures of 16 others, sorted by sigma into six classes, the median of error / sigma is 1.08, 1.00, 0.92, 0.78,
-0.68 and 1.22 (0.83 if errors were normal), and the logarithms of error and sigma have a correlation of 0.64.
+most probable ones (Student's t, four degrees of freedom) for 127 pictures of 16 rendered heads (33 to 222 px).
+For 122 pictures of 16 others, sorted by sigma into six classes, the median of error / sigma is 1.08, 1.00, 0.92,
+0.78, 0.68 and 1.22 (0.83 if errors were normal); the logarithms of error and sigma have a correlation of 0.64.
 """
 
 from __future__ import annotations
