@@ -10,7 +10,6 @@ import torch
 from data_folders import PARITY
 
 from neuface.cropping import DECA_CROP, SMIRK_CROP, crop_images, steady_crops
-from neuface.landmarks.arrays import as_track
 from neuface.landmarks.schemes import IBUG68, MEDIAPIPE478, to_ibug68
 from neuface.structs import Crop, Track
 
@@ -96,8 +95,8 @@ def test_smirk_looks_at_all_points_of_mediapipe() -> None:
 
 def test_a_clip_is_smoothed_by_default(stored: dict[str, np.ndarray]) -> None:
     steps = np.array([0.0, 9.0, 0.0, 9.0, 0.0])[:, None, None]
-    points = (stored["keypoints_inside"] + steps).astype(np.float32)
-    track = as_track(points, 1, 5, sizes_hw=[SIZE_HW])
+    points = torch.from_numpy((stored["keypoints_inside"] + steps).astype(np.float32))[None]
+    track = Track(points_px=points, confidence=torch.ones(points.shape[:-1]), scheme=IBUG68)
     raw = steady_crops(track, [SIZE_HW], replace(DECA_CROP, sigma_frames=0)).T_crop_frame[0, :, 0, 2]
     calm = steady_crops(track, [SIZE_HW], DECA_CROP).T_crop_frame[0, :, 0, 2]
     assert float(calm.diff().abs().max()) < 0.5 * float(raw.diff().abs().max())

@@ -193,9 +193,9 @@ def _landmarks(clip: SyntheticClip) -> np.ndarray:
 def test_unusable_frames_are_refused(clip: SyntheticClip) -> None:
     frames = clip.frames.numpy()
     cases = [
-        (frames.astype(np.float32) / 255, "uint8"),
+        (frames.astype(np.float32) * 2, "0 to 255"),
         (frames[..., 0], "channel|shape|expected"),
-        (np.concatenate((frames, frames[..., :1]), axis=-1), "channel|RGBA|3"),
+        (np.concatenate((frames, frames[..., :1]), axis=-1), "not opaque"),
         (frames[:, :0], "frame"),
         ([frames[0], frames[1][:4]], "length|frames"),
     ]
@@ -209,7 +209,6 @@ def test_unusable_landmarks_are_refused(clip: SyntheticClip) -> None:
     cases = [
         (good[:, :4], "frames"),
         (good[:, :, :50], "68|478"),
-        (np.full_like(good, np.nan), "every frame|no frame|NaN"),
         (good[:1], "view"),
     ]
     for bad, message in cases:

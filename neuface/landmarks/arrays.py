@@ -57,7 +57,7 @@ def as_faces(
             468; points that are not given are missing. A list with one entry per frame may hold None, arrays of one
             face or of several, or results of MediaPipe (`neuface.landmarks.program_outputs`). An axis of several
             faces may stand before the points, in any order from frame to frame;
-            an array without it holds one person's landmarks throughout.
+            an array without it holds one person's landmarks throughout. All but a `Track` are compared with a face.
         views: Number of cameras of the clip.
         time: Number of frames of the clip.
         sizes_hw: Frame height and width of every view, to recognise points that cannot belong to the frame.
@@ -76,6 +76,8 @@ def as_faces(
         faces = faces_of_views(_split_views(value, views, time, sizes_hw), time, sizes_hw=sizes_hw)
     if bool((faces.confidence > 0).any()):
         _check_are_pixels(faces.points_px, sizes_hw)
+    # A track states its scheme and unit already, and may be of a head that is no person's.
+    if bool((faces.confidence > 0).any()) and not isinstance(value, Track):
         ibug68 = list(faces.scheme.to_ibug68)
         check_axes(
             faces.points_px[..., ibug68, :].flatten(0, 2),

@@ -22,8 +22,9 @@ from neuface.encoders.emoca import EmocaEncoder
 from neuface.encoders.flame_encoder import FlameEncoder
 from neuface.frames import Clip
 from neuface.io.assets.catalogue import ASSETS_VARIABLE, SMIRK_WEIGHTS, assets_dirs, only_asset
-from neuface.landmarks.schemes import MEDIAPIPE478
+from neuface.landmarks.schemes import IBUG68, MEDIAPIPE478
 from neuface.model_inputs import model_inputs
+from neuface.structs import Track
 
 SHORT = neuface.FitConfig.best({"m_step.stop.max_passes": 2, "m_step.adam.learning_rate": 1e-4})
 FLAME_FILES = (
@@ -64,8 +65,10 @@ def assets(tmp_path_factory: pytest.TempPathFactory, formula: Callable[..., dict
 def clip(reference: Callable[[str], dict[str, np.ndarray]]) -> Clip:
     """Two small frames, and landmarks roughly at the tiny head."""
     stored = reference("crop")
-    moved = np.stack([stored["keypoints_inside"], stored["keypoints_inside"] + 2])
-    return neuface.read_clip(np.repeat(stored["source"][None], 2, 0), moved.astype(np.float32))
+    moved = np.stack([stored["keypoints_inside"], stored["keypoints_inside"] + 2]).astype(np.float32)[None]
+    # A track is not compared with a human face, which the tiny head is not.
+    track = Track(points_px=torch.from_numpy(moved), confidence=torch.ones(moved.shape[:-1]), scheme=IBUG68)
+    return neuface.read_clip(np.repeat(stored["source"][None], 2, 0), track)
 
 
 @pytest.mark.parametrize("name", ["deca", "smirk"])
