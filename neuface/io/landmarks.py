@@ -33,6 +33,8 @@ ONE_VIEW_KEY = "points_px"
 ALL_VIEWS_KEY = "landmarks"
 SCHEME_KEY = "scheme"
 NPZ_MAGIC = b"PK"
+MOST_ARRAYS = 100
+"""Bounds the arrays among which landmarks of another name are looked for; each is read by itself."""
 KINDS = (
     "npz or npy with (frames, points, 2), (frames, faces, points, 2) or (views, frames, points, 2), OpenFace's csv, "
     "json, a 300-W pts or a folder of them"
@@ -184,6 +186,10 @@ def _from_archive(wanted: _Wanted) -> FoundFaces:
     if own:
         (key,) = own
         return _from_array(_checked(arrays[key], f"{file}: {key}"), wanted, key, scheme)
+    if len(keys) > MOST_ARRAYS:
+        raise InputError(
+            f"{file}: it is not clear which of its {len(keys)} arrays are the landmarks; call them {ONE_VIEW_KEY!r}"
+        )
     found: dict[str, np.ndarray] = {}
     for key in keys:
         try:
