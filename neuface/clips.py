@@ -59,7 +59,7 @@ def read_clip(
         max_frames: Use only the first so many frames (of landmarks, too).
         fps: Frames per second, evenly; the default are the times that a video states, or 25 per second.
         offsets_s: When each view's first frame was taken, seconds on a common clock. Views of different rates are
-            matched by time; a moment that a view missed is a black frame there.
+            matched by time; a frame that a view missed is black there.
         names: One name per view; the default is the file names, or `view0`, `view1`, ...
         progress: Show a progress bar while landmarks are detected.
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from neuface.errors import InputError
 from neuface.geometry.perspective import PerspectiveCamera
-from neuface.geometry.uneven_times import moments_of
+from neuface.geometry.uneven_times import frame_times_of
 from neuface.pictures import PictureArray, is_picture, is_pil, picture, video_array
 from neuface.structs import ONLY_ONE, FrameSource, Selection, Track
 
@@ -96,9 +96,9 @@ class Recording:
         return round((self.time - 1) / (self.timestamps_s[-1] - self.timestamps_s[0]), FPS_DIGITS)
 
     @property
-    def moments(self) -> tuple[float, ...] | None:
+    def frame_times(self) -> tuple[float, ...] | None:
         """The times in units of the usual step between frames; None if they are evenly spaced."""
-        return moments_of(self.timestamps_s)
+        return frame_times_of(self.timestamps_s)
 
     def some_views(self, kept: Sequence[int]) -> Recording:
         """The recording of some of the cameras, in the order of `kept`."""

@@ -88,7 +88,7 @@ def msi3d(
     unit: LengthUnit = "mm",
     fps: float | None = None,
     starts: Sequence[int] = (0,),
-    moments: Sequence[float] | None = None,
+    frame_times: Sequence[float] | None = None,
 ) -> Float[Tensor, ""]:
     """Motion stability index MSI3D (paper, Sec. 4): the mean over points of 1 / spread of acceleration over time.
 
@@ -106,8 +106,8 @@ def msi3d(
         fps: frames per second. If given, accelerations are per s^2, and s replaces frame in every unit. Without it,
             only results on the same clip are comparable.
         starts: the first frames of the shots; there is no acceleration across a cut.
-        moments: when each frame was taken, in units of a frame; None if they are evenly spaced. Of frames that are
-            not, the acceleration is the second divided difference, doubled.
+        frame_times: when each frame was taken, in units of a frame; None if they are evenly spaced. Of frames that
+            are not, the acceleration is the second divided difference, doubled.
 
     Raises:
         InputError: another `spread` or `unit`, or `fps` is not a positive number.
@@ -121,8 +121,8 @@ def msi3d(
     if int(within.sum()) < 2:
         return points.new_tensor(torch.nan)
     accelerations = _second_differences(1000 * points.double())
-    if moments is not None:
-        accelerations = _accelerations(1000 * points.double(), moments)
+    if frame_times is not None:
+        accelerations = _accelerations(1000 * points.double(), frame_times)
     accelerations = accelerations[..., within, :, :]
     variance = accelerations.var(dim=-3, correction=0).sum(-1)
     variance = variance.clamp(min=MSI_FLOOR_MM**2) * units_per_mm**2
@@ -134,22 +134,22 @@ class MotionStability:
 
     def __init__(self) -> None:
         self._last: Tensor | None = None
-        self._last_moments: tuple[float, ...] = ()
+        self._last_frame_times: tuple[float, ...] = ()
         self._sum: Tensor | None = None
         self._squares: Tensor | None = None
         self._count = 0
 
     def begin_shot(self) -> None:
         """The next piece is not the continuation of the last one."""
-        self._last, self._last_moments = None, ()
+        self._last, self._last_frame_times = None, ()
 
     def add(
-        self, points: Float[Tensor, "*views time points 3"], moments: Sequence[float] | None = None
+        self, points: Float[Tensor, "*views time points 3"], frame_times: Sequence[float] | None = None
     ) -> None:
-        """The next frames, metres; `moments` as for `msi3d`."""
+        """The next frames, metres; `frame_times` as for `msi3d`."""
         joined = points if self._last is None else torch.cat((self._last, points), dim=-3)
-        times = None if moments is None else (*self._last_moments, *moments)
-        self._last, self._last_moments = joined[..., -2:, :, :], () if times is None else times[-2:]
+        times = None if frame_times is None else (*self._last_frame_times, *frame_times)
+        self._last, self._last_frame_times = joined[..., -2:, :, :], () if times is None else times[-2:]
         if joined.shape[-3] < 3:
             return
         points_mm = 1000 * joined.double()
@@ -440,10 +440,10 @@ def _second_differences(points: Float[Tensor, "*views time points axes"]) -> Ten
 
 
 def _accelerations(
-    points: Float[Tensor, "*views time points axes"], moments: Sequence[float]
+    points: Float[Tensor, "*views time points axes"], frame_times: Sequence[float]
 ) -> Float[Tensor, "*views inner points axes"]:
     """Second derivatives by the real steps between frames."""
-    steps = torch.tensor(moments, dtype=points.dtype, device=points.device).diff()[:, None, None]
+    steps = torch.tensor(frame_times, dtype=points.dtype, device=points.device).diff()[:, None, None]
     velocities = points.diff(dim=-3) / steps
     return velocities.diff(dim=-3) * 2 / (steps[1:] + steps[:-1])
 

@@ -248,7 +248,7 @@ def _problem_of(seen: ModelInputs, config: FitConfig) -> Problem:
         seen.usable,
         use_confidence=landmark is None or landmark.use_confidence,
         starts=seen.recording.shot_starts,
-        moments=seen.recording.moments,
+        frame_times=seen.recording.frame_times,
     )
 
 

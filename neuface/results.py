@@ -23,7 +23,7 @@ from neuface.evaluation.quality import Quality
 from neuface.fitting.config import FitConfig
 from neuface.frames import files_of
 from neuface.geometry.perspective import PerspectiveCamera
-from neuface.geometry.uneven_times import moments_of
+from neuface.geometry.uneven_times import frame_times_of
 from neuface.head.model import HeadModel
 from neuface.io.results.npz_layout import HISTORY, read_result_arrays, write_result_arrays
 from neuface.io.results.plain_values import as_plain, from_plain
@@ -274,7 +274,7 @@ def report(result: FitResult, head: HeadModel, truth: HeadParams | None = None) 
                 result.valid,
                 truth,
                 starts=result.shot_starts,
-                moments=moments_of(result.timestamps_s.tolist()),
+                frame_times=frame_times_of(result.timestamps_s.tolist()),
             )
         )
         for prediction in (result.initial, result.prediction)

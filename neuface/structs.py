@@ -263,7 +263,7 @@ class Status(IntEnum):
     FITTED = 0, "The head was fitted to the landmarks of this frame."
     INTERPOLATED = (
         1,
-        "The face was missed for a moment; the head follows from the frames just before and after.",
+        "The face was missed for a few frames; the head follows from the frames just before and after.",
     )
     OCCLUDED = (
         2,

@@ -1,4 +1,4 @@
-"""Clips small enough to fit in a moment, with known truth."""
+"""Clips small enough to fit in seconds, with known truth."""
 
 from __future__ import annotations
 

@@ -429,15 +429,15 @@ def test_pieces_of_a_clip_have_the_figures_of_the_whole(piece: int, even: bool) 
     generator = torch.Generator().manual_seed(0)
     points = torch.randn(2, 17, 6, 3, generator=generator, dtype=torch.float64)
     valid = torch.rand(2, 17, generator=generator) < 0.8
-    moments = None if even else torch.rand(17, generator=generator).add(0.5).cumsum(0).tolist()
+    frame_times = None if even else torch.rand(17, generator=generator).add(0.5).cumsum(0).tolist()
     motion, distances = metrics.MotionStability(), metrics.ViewDistances()
     for shot in (slice(0, 8), slice(8, 17)):
         motion.begin_shot()
         for start in range(shot.start, shot.stop, piece):
             part = slice(start, min(start + piece, shot.stop))
-            motion.add(points[:, part], None if moments is None else moments[part])
+            motion.add(points[:, part], None if frame_times is None else frame_times[part])
             distances.add(points[:, part], valid[:, part])
-    torch.testing.assert_close(motion.msi3d(), metrics.msi3d(points, starts=(0, 8), moments=moments))
+    torch.testing.assert_close(motion.msi3d(), metrics.msi3d(points, starts=(0, 8), frame_times=frame_times))
     torch.testing.assert_close(distances.cvd_mm(), metrics.cvd_mm(points, valid))
 
 

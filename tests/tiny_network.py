@@ -1,4 +1,4 @@
-"""An encoder small enough to be fine-tuned in a moment."""
+"""An encoder small enough to be fine-tuned in seconds."""
 
 from __future__ import annotations
 

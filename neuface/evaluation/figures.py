@@ -43,7 +43,7 @@ def measure(
     truth: HeadParams | None = None,
     *,
     starts: Sequence[int] = (0,),
-    moments: Sequence[float] | None = None,
+    frame_times: Sequence[float] | None = None,
 ) -> Figures:
     """All figures of one prediction with batch axes `views time`.
 
@@ -52,7 +52,7 @@ def measure(
         landmarks: the observed landmarks, frame pixels; NME is the mean over the images that are `valid`.
         truth: true parameters of the same head model, batch axes `views time`, where they are known.
         starts: the first frames of the shots; no motion is measured across a cut.
-        moments: when each frame was taken, in usual steps between frames; None if they are evenly spaced.
+        frame_times: when each frame was taken, in usual steps between frames; None if they are evenly spaced.
     """
     whole = image_nme_percent(head, prediction, landmarks)
     inner = image_nme_percent(head, prediction, landmarks, inner_only=True)
@@ -69,7 +69,7 @@ def measure(
         for start in range(shot_start, shot_end, frames_at_once):
             piece = slice(start, min(start + frames_at_once, shot_end))
             params = prediction.params[:, piece]
-            motion.add(head.vertices(params), None if moments is None else moments[piece])
+            motion.add(head.vertices(params), None if frame_times is None else frame_times[piece])
             unposed = head.vertices(params.unposed())
             distances.add(unposed, valid[:, piece])
             if truth is not None:
@@ -79,7 +79,7 @@ def measure(
     return Figures(
         nme_percent=finite_or_none(whole[valid].nanmean()),
         nme51_percent=finite_or_none(inner[valid].nanmean()),
-        msi3d_landmarks=finite_or_none(metrics.msi3d(points, starts=starts, moments=moments)),
+        msi3d_landmarks=finite_or_none(metrics.msi3d(points, starts=starts, frame_times=frame_times)),
         msi3d_vertices=finite_or_none(motion.msi3d()),
         cvd_mm=finite_or_none(distances.cvd_mm()) if views > 1 else None,
         mpve_mm=None if truth is None else finite_or_none(torch.stack(errors_mm).sum() / time),

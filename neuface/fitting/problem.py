@@ -31,7 +31,7 @@ class Problem(TensorStruct):
     starts: tuple[int, ...] = (0,)
     """First frames of the shots, and of the clips that were joined along time; trajectories are not smoothed across
     them."""
-    moments: tuple[float, ...] | None = None
+    frame_times: tuple[float, ...] | None = None
     """When each frame was taken, in units of the usual step between frames; None if they are evenly spaced."""
 
     @property
@@ -44,8 +44,10 @@ class Problem(TensorStruct):
 
     def cut(self, start: int, end: int) -> Problem:
         """The frames `start` to `end` of all views, as one piece."""
-        moments = None if self.moments is None else self.moments[start:end]
-        return replace(self.map_tensors(lambda tensor: tensor[:, start:end]), starts=(0,), moments=moments)
+        frame_times = None if self.frame_times is None else self.frame_times[start:end]
+        return replace(
+            self.map_tensors(lambda tensor: tensor[:, start:end]), starts=(0,), frame_times=frame_times
+        )
 
 
 def make_problem(
@@ -55,12 +57,12 @@ def make_problem(
     *,
     use_confidence: bool = True,
     starts: tuple[int, ...] = (0,),
-    moments: tuple[float, ...] | None = None,
+    frame_times: tuple[float, ...] | None = None,
 ) -> Problem:
     """Observations in crop NDC, with confidence 0 in the frames that cannot be used.
 
     Without `use_confidence`, every landmark that was found has the same weight. `starts` are the first frames of the
-    shots, `moments` the times in usual steps if they are uneven.
+    shots, `frame_times` the times in usual steps if they are uneven.
     """
     confidence = landmarks.confidence
     if not use_confidence:
@@ -74,7 +76,7 @@ def make_problem(
         ndc_per_frame_px=crops.ndc_per_frame_px.to(observed),
         centre_px=crops.ndc_to_frame(observed.new_zeros(*valid.shape, 1, 2))[..., 0, :],
         starts=starts,
-        moments=moments,
+        frame_times=frame_times,
     )
 
 
@@ -94,10 +96,10 @@ def join_problems(problems: Sequence[Problem]) -> Problem:
     starts = tuple(
         offset + start for offset, problem in zip(offsets, problems, strict=True) for start in problem.starts
     )
-    moments = None
-    if any(problem.moments is not None for problem in problems):
+    frame_times = None
+    if any(problem.frame_times is not None for problem in problems):
         # Nothing is smoothed across the joints, so that every clip may begin at 0.
-        moments = tuple(
-            float(time) for problem in problems for time in problem.moments or range(problem.time)
+        frame_times = tuple(
+            float(time) for problem in problems for time in problem.frame_times or range(problem.time)
         )
-    return replace(Problem.cat(problems, dim=1), starts=starts, moments=moments)
+    return replace(Problem.cat(problems, dim=1), starts=starts, frame_times=frame_times)

@@ -99,7 +99,7 @@ class ClipState:
             quaternion = normalize(
                 interpolate_missing(continuous_signs(quaternion), self.known, self.segments), dim=-1
             )
-        if self.problem.moments is None:
+        if self.problem.frame_times is None:
             return self.e_step.smoothing.rotations(quaternion, self.segments)
         smoothed = self._smoothed_in_time(
             continuous_signs(quaternion),
@@ -116,7 +116,7 @@ class ClipState:
         if isinstance(smoothing, ReleasedMean):
             raise InputError("ReleasedMean smooths rotations only: choose another EStep.smoothing")
         values = interpolate_missing(values, self.known, self.segments)
-        if self.problem.moments is None:
+        if self.problem.frame_times is None:
             return smoothing.values(values, self.segments)
         return self._smoothed_in_time(values, lambda piece: smoothing.values(piece, (0,)))
 
@@ -124,11 +124,11 @@ class ClipState:
         self, values: Float[Tensor, "views time c"], smoother: Callable[[Tensor], Tensor]
     ) -> Float[Tensor, "views time c"]:
         """Every segment smoothed alone, with the real times of its frames."""
-        moments = self.problem.moments
-        assert moments is not None, "evenly spaced frames are smoothed as they are"
+        frame_times = self.problem.frame_times
+        assert frame_times is not None, "evenly spaced frames are smoothed as they are"
         pieces = []
         for start, end in pairwise((*self.segments, values.shape[1])):
-            pieces.append(on_even_grid(smoother, values[:, start:end], moments[start:end]))
+            pieces.append(on_even_grid(smoother, values[:, start:end], frame_times[start:end]))
         return torch.cat(pieces, 1)
 
     def smoothed_camera(self) -> Camera:

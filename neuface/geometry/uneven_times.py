@@ -18,12 +18,12 @@ LONGEST_GAP = 100.0
 """Bounds a gap that is filled, usual steps; no filter's window reaches across it."""
 
 
-def moments_of(timestamps_s: Sequence[float]) -> tuple[float, ...] | None:
+def frame_times_of(timestamps_s: Sequence[float]) -> tuple[float, ...] | None:
     """Times in units of the usual step; None if the frames are evenly spaced.
 
-    >>> moments_of([0.0, 0.04, 0.08, 0.2])
+    >>> frame_times_of([0.0, 0.04, 0.08, 0.2])
     (0.0, 1.0, 2.0, 5.0)
-    >>> moments_of([0.0, 0.033, 0.067, 0.1]) is None
+    >>> frame_times_of([0.0, 0.033, 0.067, 0.1]) is None
     True
     """
     times = torch.tensor(timestamps_s, dtype=torch.float64)
@@ -40,7 +40,7 @@ def moments_of(timestamps_s: Sequence[float]) -> tuple[float, ...] | None:
 
 
 def on_even_grid(
-    smoother: Callable[[Tensor], Tensor], values: Float[Tensor, "*batch time c"], moments: Sequence[float]
+    smoother: Callable[[Tensor], Tensor], values: Float[Tensor, "*batch time c"], frame_times: Sequence[float]
 ) -> Float[Tensor, "*batch time c"]:
     """A filter of even frames applied to uneven ones: interpolated to an even grid, filtered, interpolated back.
 
@@ -51,7 +51,7 @@ def on_even_grid(
     >>> on_even_grid(lambda even: even[..., :1, :] + torch.arange(6.0)[:, None], line, [0.0, 1.0, 4.0, 5.0])[:, 0]
     tensor([0., 1., 4., 5.])
     """
-    times = torch.tensor(moments, dtype=torch.float64)
+    times = torch.tensor(frame_times, dtype=torch.float64)
     steps = times.diff().clamp(max=LONGEST_GAP)
     if len(times) < 2 or bool((steps == 1).all()):
         return smoother(values)

@@ -34,11 +34,11 @@ class Footage:
     remarks: tuple[str, ...] = ()
     """Sentences about what the user should know."""
     chosen: tuple[tuple[int, ...], ...] | None = None
-    """For every view, the number of its own frame at every moment (-1: none); None if they are counted alike."""
+    """For every view, the number of its own frame for every frame of the recording (-1: none); None if equal."""
     whole_time: int
-    """How many moments there are without `max_frames`."""
+    """How many frames the recording has without `max_frames`."""
     own_lengths: tuple[int, ...] | None = None
-    """How many frames every view has by itself; None if as many as there are moments."""
+    """How many frames every view has by itself; None if as many as the recording has."""
 
 
 def open_footage(
@@ -71,7 +71,7 @@ def open_footage(
         footage = _from_files([_open_camera(item, rate) for item in files], rate, offsets_s)
         offsets_s = None
     if offsets_s is not None:
-        raise InputError("offsets_s: is for files of several cameras; cut arrays to the moments they share")
+        raise InputError("offsets_s: is for files of several cameras; cut arrays to the time they share")
     if max_frames is not None and max_frames < footage.frames.time:
         return Footage(
             frames=FirstFrames(footage.frames, max_frames),

@@ -1,4 +1,4 @@
-"""The landmarks that a caller gives for a recording: files or values, matched to its views and moments."""
+"""The landmarks that a caller gives for a recording: files or values, matched to its views and frames."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from neuface.landmarks.tracking.found_faces import FoundFaces, join_views
 def given_faces(landmarks: Any, footage: Footage) -> FoundFaces:
     """All faces of a recording, from what `neuface.read_clip` takes as landmarks.
 
-    Landmarks may cover all frames of the files, or only those that are used (`max_frames`, the moments of views that
+    Landmarks may cover all frames of the files, or only those that are used (`max_frames`, the frames of views that
     are matched by time).
 
     Raises:
@@ -61,7 +61,7 @@ def _is_path(value: Any) -> bool:
 
 
 def _of_view(item: Any, view: int, footage: Footage, size_hw: Sequence[tuple[int, int]]) -> FoundFaces:
-    """One view's faces at the moments that are used."""
+    """One view's faces in the frames that are used."""
     time = footage.frames.time
     own = footage.own_lengths[view] if footage.own_lengths else footage.whole_time
     lengths = (own, footage.whole_time, time)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from neuface.errors import InputError
 from neuface.frames import check_range, check_view
-from neuface.geometry.uneven_times import moments_of
+from neuface.geometry.uneven_times import frame_times_of
 from neuface.io.atomic import atomic_path
 from neuface.io.video_index import index_of
 from neuface.io.video_streams import open_video
@@ -186,7 +186,7 @@ def write_video(
             height, width = (side + side % 2 for side in first.shape[:2])
             stream = container.add_stream("libx264", rate=rate, options={"crf": QUALITY_CRF})
             stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-            uneven = timestamps_s is not None and moments_of(timestamps_s) is not None
+            uneven = timestamps_s is not None and frame_times_of(timestamps_s) is not None
             if uneven:
                 stream.codec_context.time_base = TIME_BASE
             for index, picture in enumerate(itertools.chain([first], checked)):

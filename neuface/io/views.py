@@ -17,7 +17,7 @@ from neuface.structs import FrameSource
 ABSENT = -1
 """Stands for a frame that a view does not have."""
 SAME_TIME_STEPS = 0.5
-"""Bounds how far apart frames of one moment are, in steps of the view to which they are matched."""
+"""Bounds how far apart frames of one time are, in steps of the view to which they are matched."""
 SAME_SPAN_STEPS = 1.5
 """Bounds the difference in length of videos that are taken to begin together, in steps of the slowest."""
 MOST_ENCODER_DELAY_S = 0.15
@@ -39,11 +39,11 @@ class ViewTimes:
 
 @dataclass(frozen=True, kw_only=True)
 class TimeLine:
-    """Which frame of every view belongs to which moment."""
+    """Which frame of every view belongs to which frame of the recording."""
 
     timestamps_s: tuple[float, ...]
     chosen: tuple[tuple[int, ...], ...]
-    """For every view, the number of its frame at every moment, or `ABSENT`."""
+    """For every view, the number of its frame at every frame of the recording, or `ABSENT`."""
     remarks: tuple[str, ...]
 
 
@@ -61,7 +61,7 @@ class AlignedViews:
         return self._sources[view].size_hw(0)
 
     def read(self, view: int, start: int, stop: int) -> UInt8[Tensor, "n h w 3"]:
-        """The frames of moments `start <= t < stop`."""
+        """The frames `start <= t < stop`."""
         check_range(self, view, start, stop)
         frames = torch.zeros((stop - start, *self.size_hw(view), 3), dtype=torch.uint8)
         for place, number in enumerate(self._chosen[view][start:stop]):
@@ -73,8 +73,8 @@ class AlignedViews:
 def align(views: Sequence[ViewTimes], offsets_s: Sequence[int | float] | None = None) -> TimeLine:
     """One time line for the cameras of a recording.
 
-    The slowest camera gives the moments, the others the frame that is nearest in time. A moment that a camera missed
-    (no frame within half a step) is absent there and stays in the others.
+    The slowest camera gives the times of the frames, the others the frame that is nearest in time. A frame that a
+    camera missed (no frame within half a step) is absent there and stays in the others.
 
     Args:
         views: the frames of every camera.
@@ -82,7 +82,7 @@ def align(views: Sequence[ViewTimes], offsets_s: Sequence[int | float] | None = 
             together, which is believed of videos of equal length whose own clocks do not contradict.
 
     Raises:
-        InputError: nothing says how the videos belong together, or they share no moment.
+        InputError: nothing says how the videos belong together, or they share no time.
 
     >>> fast = ViewTimes(name="a", timestamps_s=(0.0, 0.02, 0.04, 0.06), start_s=0.0, step_s=0.02)
     >>> slow = ViewTimes(name="b", timestamps_s=(0.0, 0.04), start_s=0.0, step_s=0.04)
@@ -102,18 +102,18 @@ def align(views: Sequence[ViewTimes], offsets_s: Sequence[int | float] | None = 
         same = tuple(range(len(times[0])))
         # Equal up to the rounding of containers: the first view's own times are kept.
         return TimeLine(timestamps_s=views[0].timestamps_s, chosen=(same,) * len(views), remarks=())
-    moments = _moments(times, views)
+    frame_times = _frame_times(times, views)
     chosen, largest_s = [], 0.0
     for own, view in zip(times, views, strict=True):
-        nearest = np.abs(own[None] - moments[:, None]).argmin(1)
-        distance = np.abs(own[nearest] - moments)
+        nearest = np.abs(own[None] - frame_times[:, None]).argmin(1)
+        distance = np.abs(own[nearest] - frame_times)
         absent = distance > SAME_TIME_STEPS * view.step_s * (1 + 1e-6)
         largest_s = max(largest_s, float(distance[~absent].max(initial=0.0)))
         chosen.append(tuple(np.where(absent, ABSENT, nearest).tolist()))
     if all(ABSENT in numbers and set(numbers) == {ABSENT} for numbers in chosen):
-        raise InputError("the views share no moment")
+        raise InputError("the views share no time")
     return TimeLine(
-        timestamps_s=tuple((moments - moments[0]).tolist()),
+        timestamps_s=tuple((frame_times - frame_times[0]).tolist()),
         chosen=tuple(chosen),
         remarks=tuple(_alignment_remarks(views, chosen, largest_s)),
     )
@@ -152,34 +152,32 @@ def _one_clock(times: Sequence[np.ndarray], views: Sequence[ViewTimes]) -> bool:
     )
 
 
-def _moments(times: Sequence[np.ndarray], views: Sequence[ViewTimes]) -> np.ndarray:
+def _frame_times(times: Sequence[np.ndarray], views: Sequence[ViewTimes]) -> np.ndarray:
     """The slowest view's times within the span that all share; its gaps are filled with even steps."""
     begin, end = max(own[0] for own in times), min(own[-1] for own in times)
     if end < begin:
         spans = ", ".join(
             f"{view.name}: {own[0]:.2f} to {own[-1]:.2f} s" for own, view in zip(times, views, strict=True)
         )
-        raise InputError(f"the views share no moment ({spans}); check offsets_s")
+        raise InputError(f"the views share no time ({spans}); check offsets_s")
     slowest = max(range(len(views)), key=lambda index: views[index].step_s)
     own, step_s = times[slowest], views[slowest].step_s
     filled: list[float] = [float(own[0])]
     for time in own[1:]:
         steps = round((time - filled[-1]) / step_s)
         filled += np.linspace(filled[-1], time, max(steps, 1) + 1)[1:].tolist()
-    moments = np.array(filled)
+    frame_times = np.array(filled)
     slack = SAME_TIME_STEPS * min(view.step_s for view in views)
-    return moments[(moments >= begin - slack) & (moments <= end + slack)]
+    return frame_times[(frame_times >= begin - slack) & (frame_times <= end + slack)]
 
 
 def _alignment_remarks(
     views: Sequence[ViewTimes], chosen: Sequence[Sequence[int]], largest_s: float
 ) -> list[str]:
-    moments = len(chosen[0])
-    texts = [
-        f"the views are matched by time: {moments} moments, frames at most {largest_s * 1000:.0f} ms apart"
-    ]
+    count = len(chosen[0])
+    texts = [f"the views are matched by time: {count} frames, views at most {largest_s * 1000:.0f} ms apart"]
     for view, numbers in zip(views, chosen, strict=True):
         absent = sum(number == ABSENT for number in numbers)
         if absent:
-            texts.append(f"{view.name}: misses {absent} of {moments} moments")
+            texts.append(f"{view.name}: misses {absent} of {count} frames")
     return texts

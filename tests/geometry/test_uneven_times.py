@@ -7,17 +7,17 @@ import torch
 
 from neuface import metrics
 from neuface.geometry.smoothing import moving_average, smooth
-from neuface.geometry.uneven_times import moments_of, on_even_grid
+from neuface.geometry.uneven_times import frame_times_of, on_even_grid
 
 KEPT = [0, 1, 2, 3, 7, 8, 9, 10, 12, 13, 14, 15, 16]
 
 
 def test_evenly_spaced_frames_have_no_moments() -> None:
     for rate in (6.0, 25.0, 30000 / 1001, 60.0, 240.0):
-        assert moments_of([frame / rate for frame in range(50)]) is None
+        assert frame_times_of([frame / rate for frame in range(50)]) is None
         # As Matroska writes them, in milliseconds.
-        assert moments_of([round(1000 * frame / rate) / 1000 for frame in range(50)]) is None
-    assert moments_of([frame / 25 for frame in KEPT]) == pytest.approx(KEPT)
+        assert frame_times_of([round(1000 * frame / rate) / 1000 for frame in range(50)]) is None
+    assert frame_times_of([frame / 25 for frame in KEPT]) == pytest.approx(KEPT)
 
 
 def test_a_filter_sees_the_frames_where_they_were() -> None:
@@ -53,8 +53,8 @@ def test_a_gap_of_hours_costs_no_memory() -> None:
 def test_a_constant_acceleration_is_seen_at_any_steps() -> None:
     times = torch.tensor(KEPT, dtype=torch.float64)
     points = (0.001 * times.square())[:, None, None] * torch.tensor([1.0, 2.0, 0.0], dtype=torch.float64)
-    steady = metrics.msi3d(points, moments=list(map(float, KEPT)))
+    steady = metrics.msi3d(points, frame_times=list(map(float, KEPT)))
     assert steady == pytest.approx(1 / metrics.MSI_FLOOR_MM**2)
     assert metrics.msi3d(points) < 1e-3 * steady
     even = points[[0, 1, 2, 3]]
-    assert torch.equal(metrics.msi3d(even), metrics.msi3d(even, moments=[0.0, 1.0, 2.0, 3.0]))
+    assert torch.equal(metrics.msi3d(even), metrics.msi3d(even, frame_times=[0.0, 1.0, 2.0, 3.0]))

@@ -209,7 +209,7 @@ def test_views_of_different_rates_and_offsets_are_matched_by_time(tmp_path: Path
     write_video(tmp_path / "short.mp4", slow, 50)
     with pytest.raises(InputError, match=re.escape("(fast: 12 in 0.24 s, short: 6 in 0.12 s)")):
         open_footage([paths[0], tmp_path / "short.mp4"])
-    with pytest.raises(InputError, match="share no moment"):
+    with pytest.raises(InputError, match="share no time"):
         open_footage(paths, offsets_s=(0, 100))
     with pytest.raises(InputError, match="expected 2 times"):
         open_footage(paths, offsets_s=(0,))

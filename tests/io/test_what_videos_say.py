@@ -156,7 +156,7 @@ def test_clips_of_the_field_say_what_is_odd_about_them() -> None:
     views = [folder / "base16.mp4", folder / "vfr_11_of_16.mp4"]
     with pytest.warns(InputWarning, match="missing frames: 5;|matched by time|misses 5"):
         both = read_clip(views, [points, points[:11]])
-    assert any("misses 5 of 16 moments" in remark for remark in both.recording.remarks)
+    assert any("misses 5 of 16 frames" in remark for remark in both.recording.remarks)
     times = np.array(VideoSource(views[1]).timestamps_s)
     present = np.abs(np.array(both.recording.timestamps_s)[:, None] - times).min(1) < 1e-3
     assert both.track.found[1].numpy().tolist() == present.tolist()

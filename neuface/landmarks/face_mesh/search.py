@@ -109,7 +109,7 @@ def follow(
 def _remembered(known: Faces, unseen: Tensor, here: Faces) -> tuple[Faces, Tensor]:
     """The faces to look for in the next frame, and for how many frames each was not seen.
 
-    Who is hidden for a moment is looked for where they were; not for long, because people leave.
+    Who is hidden for a few frames is looked for where they were; not for long, because people leave.
     """
     missing = unmatched(known, here) & (unseen < LONGEST_UNSEEN)
     ages = torch.cat([torch.zeros(len(here), dtype=torch.int64), unseen[missing] + 1])

@@ -1,4 +1,4 @@
-"""Networks of growing width under plain gradient descent, at a size that takes a moment."""
+"""Networks of growing width under plain gradient descent, at a size that takes seconds."""
 
 from __future__ import annotations
 
