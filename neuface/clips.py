@@ -177,7 +177,7 @@ def _checked_names(names: Sequence[str] | None, default: tuple[str, ...]) -> tup
 
 @dataclass(frozen=True, kw_only=True)
 class _Seen:
-    """What one look at all frames tells."""
+    """What is seen in one pass over all frames."""
 
     faces: FoundFaces | None
     """None without a detector."""

@@ -226,7 +226,7 @@ class MultiSource:
     """Several sources as the views of one, in their order.
 
     Raises:
-        InputError: No sources, or sources of different length (`names` tells which is which).
+        InputError: No sources, or sources of different length (`names` says which is which).
     """
 
     def __init__(self, sources: Sequence[FrameSource], names: Sequence[str] | None = None) -> None:
@@ -293,7 +293,7 @@ class SomeViews:
 
 
 def files_of(source: FrameSource) -> tuple[str, ...]:
-    """The files from which frames are read, as far as the source tells."""
+    """The files from which frames are read, as far as the source knows."""
     return tuple(getattr(source, "files", ()))
 
 

@@ -35,8 +35,8 @@ def _lines(setting: Setting, prefix: str) -> Iterator[str]:
         kinds = list(dataclasses_of(hints[item.name]))
         shown = type(value).__name__ if is_dataclass(value) else str(value)
         yield f"{path} {shown}"
-        told = docs.get(item.name) or _first_paragraph(value if is_dataclass(value) else None)
-        yield from textwrap.wrap(told, WIDTH, initial_indent="    ", subsequent_indent="    ")
+        meaning = docs.get(item.name) or _first_paragraph(value if is_dataclass(value) else None)
+        yield from textwrap.wrap(meaning, WIDTH, initial_indent="    ", subsequent_indent="    ")
         if len(kinds) > 1 or (kinds and value is None):
             yield f"    one of: {described(hints[item.name])}"
         if isinstance(value, Setting):

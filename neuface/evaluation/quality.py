@@ -102,7 +102,7 @@ def judge(
     error = (observed.points_px - predicted_px) / length_px[..., None, None]
     usable = track.usable
     residual = _residual(error, found, usable)
-    # Frames that are bad already tell nothing of the frames beside them.
+    # Frames that are bad already do not count for the frames beside them.
     sound = usable & (residual >= BAD_BELOW)
     place = observed.points_px / length_px[..., None, None]
     steadiness = _steadiness(place, error, found, usable, sound, starts)

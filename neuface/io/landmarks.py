@@ -60,7 +60,7 @@ def read_faces(
 
     Args:
         path: the file, or a folder of pts files, one per frame in natural order.
-        views: how many cameras the clip has, to tell views from faces; None if that is not known.
+        views: how many cameras the clip has, to distinguish views from faces; None if that is not known.
         lengths: numbers of frames that would fit.
 
     Raises:
@@ -124,7 +124,7 @@ class _Wanted:
 def _from_array(
     array: np.ndarray, wanted: _Wanted, key: str | None = None, scheme: str | None = None
 ) -> FoundFaces:
-    """The faces of one array, whose axes are told apart by its name, or by the clip's views and frames."""
+    """The faces of one array, whose axes are distinguished by its name, or by the clip's views and frames."""
     views, lengths = wanted.views, wanted.lengths
     what = f"{wanted.file}: {key or 'landmarks'}"
     if array.ndim == 2:

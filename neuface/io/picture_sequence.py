@@ -42,7 +42,7 @@ PICTURE_ENDINGS = frozenset(
 VIDEO_ENDINGS = frozenset(
     {".mp4", ".mov", ".mkv", ".avi", ".webm", ".mpg", ".mpeg", ".m4v", ".ts", ".mts", ".gif"}
 )
-"""Endings by which a folder of videos is told from a folder of pictures."""
+"""Endings by which a folder of videos is distinguished from a folder of pictures."""
 CAMERA_WORDS = re.compile(r"cam|view|left|right", re.IGNORECASE)
 """Words in names that say that a number counts cameras rather than frames."""
 NUMBER_PATTERN = re.compile(r"%0?(\d*)d")
@@ -63,7 +63,7 @@ class PictureSequence:
         fps: pictures per second; one number in the names is one picture, or as many as all of them have in common.
 
     Raises:
-        InputError: no pictures, a file is missing, the pictures differ in size, or the names do not tell their order.
+        InputError: no pictures, a file is missing, the pictures differ in size, or the names do not determine their order.
     """
 
     views = 1

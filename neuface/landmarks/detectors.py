@@ -25,7 +25,7 @@ MEDIAPIPE_MAX_FACES = 5
 
 @runtime_checkable
 class Detector(Protocol):
-    """Finds the landmarks of all faces in every frame; `neuface.landmarks.tracking` tells whose they are."""
+    """Finds the landmarks of all faces in every frame; `neuface.landmarks.tracking` determines whose they are."""
 
     @property
     def scheme(self) -> Scheme:

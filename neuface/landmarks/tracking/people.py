@@ -1,7 +1,7 @@
 """From tracklets to people: joining over gaps and crossings, within one shot.
 
 1. Tracklets whose motion fits together are joined, all at once, at the least cost. What a gap allows grows with its
-   length. Short tracklets take no part at first, because they tell no velocity.
+   length. Short tracklets take no part at first, because they determine no velocity.
 2. The faces left over fill the gaps of those chains where they lie near the path, and extend them at their ends.
 3. Who is gone may come back elsewhere: two chains are joined if nobody else could be the one who comes, and the one
    who went could be nobody else.
