@@ -63,7 +63,8 @@ class PictureSequence:
         fps: pictures per second; one number in the names is one picture, or as many as all of them have in common.
 
     Raises:
-        InputError: no pictures, a file is missing, the pictures differ in size, or the names do not determine their order.
+        InputError: no pictures, a file is missing, the pictures differ in size, or their order is not
+            clear from the names.
     """
 
     views = 1
