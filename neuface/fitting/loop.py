@@ -9,9 +9,6 @@ import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from jaxtyping import Float
-from torch import Tensor
-
 from neuface.encoders.calibration import UNCALIBRATED, EncoderCalibration
 from neuface.errors import InputError
 from neuface.fitting.checkpoint import Checkpoints, FitState
@@ -19,11 +16,11 @@ from neuface.fitting.config import FitConfig
 from neuface.fitting.descent import Descent, freeze_normalisation
 from neuface.fitting.objective import FromLandmarks
 from neuface.fitting.parameterisation import Parameterisation, predict_clip
-from neuface.fitting.person.estimate import PersonEstimate, estimate_person
+from neuface.fitting.person.estimate import estimate_person
 from neuface.fitting.problem import Problem
-from neuface.fitting.shared_identity import shared_identity
+from neuface.fitting.shared_identity import SharedIdentity, shared_identity
 from neuface.fitting.stopping import History, Progress
-from neuface.fitting.targets import Priors, expression_landmarks
+from neuface.fitting.targets import Priors, Targets, expression_landmarks
 from neuface.fitting.terms import clip_parts, estimate_targets
 from neuface.head.model import HeadModel
 from neuface.structs import Outcome, Prediction
@@ -80,90 +77,127 @@ def fit(
         raise InputError(
             "the parameterisation has no parameters to optimise, other than those of normalisation layers"
         )
-    stop, images_at_once = config.m_step.stop, config.m_step.batches.images_at_once
-
-    def predicted() -> Prediction:
-        return predict_clip(tuned, (problem.views, problem.time), images_at_once, problem.valid.device)
-
-    initial = predicted()
+    initial = _predict(tuned, problem, config)
+    person, priors = _expected(head, initial, problem, config, calibration)
     state = FitState(
         tuned=tuned,
         descent=Descent(trainable, config),
-        progress=Progress(stop=stop),
+        progress=Progress(stop=config.m_step.stop),
         best=copy.deepcopy(tuned.state_dict()),
         identity_spread=[],
     )
-    prior = config.objective.identity_prior
-    estimate = (
-        estimate_person(head, initial, problem, calibration=calibration)
-        if isinstance(prior, FromLandmarks)
-        else None
+    loop = _Loop(
+        head=head,
+        problem=problem,
+        config=config,
+        person=person,
+        priors=priors,
+        state=state,
+        prediction=initial,
     )
-    expected = None if estimate is None else estimate.identity
-    person = shared_identity(head, initial, problem.valid, config.identity, prior, expected)
-    priors = Priors(
-        identity=person.prior_mean, expression_points=_expression_points(head, initial, problem, estimate)
-    )
-    prediction = initial
     stored = None if checkpoints is None else checkpoints.read(stage)
     if stored is not None:
         state.restore(stored)
-        prediction = predicted()
-    progress = state.progress
-    while True:
-        try:
-            current = person.of_clip(prediction)
-            targets = estimate_targets(head, current, problem, config, priors)
-            progress.record(clip_parts(head, current, problem, targets, config))
-            state.identity_spread.append(
-                float(prediction.params.identity[problem.valid].std(0, correction=0).mean())
-            )
+        loop.prediction = _predict(tuned, problem, config)
+    outcome = None
+    try:
+        while outcome is None:
+            targets = loop.e_step()
             if report is not None:
-                report(state.passes, {name: values[-1] for name, values in progress.history.items()})
-            if not progress.finite:
-                outcome = Outcome.DIVERGED
-                break
-            if progress.improved:
-                state.best = copy.deepcopy(tuned.state_dict())
-            if state.passes == stop.max_passes:
-                outcome = Outcome.PASS_LIMIT
-                break
-            if progress.stalled and not progress.starts_again(state.descent.step_size):
-                outcome = Outcome.CONVERGED
-                break
-            state.descent.one_pass(tuned, head, problem, person, targets, prediction.params.identity)
-            prediction = predicted()
-            state.passes += 1
-            if checkpoints is not None:
-                checkpoints.offer(stage, state.stored)
-        except KeyboardInterrupt:
-            if not keep_interrupted or not progress.history:
-                raise
-            outcome = Outcome.INTERRUPTED
-            break
+                report(state.passes, {name: values[-1] for name, values in state.progress.history.items()})
+            outcome = loop.reason_to_stop()
+            if outcome is None:
+                loop.m_step(targets)
+                if checkpoints is not None:
+                    checkpoints.offer(stage, state.stored)
+    except KeyboardInterrupt:
+        if not keep_interrupted or not state.progress.history:
+            raise
+        outcome = Outcome.INTERRUPTED
     if config.m_step.returns == "best" or outcome in (Outcome.DIVERGED, Outcome.INTERRUPTED):
         tuned.load_state_dict(state.best)
-        prediction = predicted()
+        loop.prediction = _predict(tuned, problem, config)
+    history = _whole_passes(state.progress.history)
     return FitOutcome(
         initial=initial,
-        prediction=person.of_clip(prediction),
-        history=_whole_passes(progress.history),
-        identity_spread=state.identity_spread[: len(progress.history["total"])],
+        prediction=person.of_clip(loop.prediction),
+        history=history,
+        identity_spread=state.identity_spread[: len(history["total"])],
         outcome=outcome,
     )
+
+
+@dataclass(kw_only=True)
+class _Loop:
+    """The two steps of the loop, and when it ends."""
+
+    head: HeadModel
+    problem: Problem
+    config: FitConfig
+    person: SharedIdentity
+    priors: Priors
+    state: FitState
+    prediction: Prediction
+    """Those of the current parameters, batch axes `views time`."""
+
+    def e_step(self) -> Targets:
+        """The targets for the current predictions, whose loss is recorded."""
+        head, problem, config = self.head, self.problem, self.config
+        current = self.person.of_clip(self.prediction)
+        targets = estimate_targets(head, current, problem, config, self.priors)
+        self.state.progress.record(clip_parts(head, current, problem, targets, config))
+        codes = self.prediction.params.identity[problem.valid]
+        self.state.identity_spread.append(float(codes.std(0, correction=0).mean()))
+        return targets
+
+    def reason_to_stop(self) -> Outcome | None:
+        """Why the loop ends after this E-step, if it does; keeps the parameters of the best pass."""
+        state, progress = self.state, self.state.progress
+        if not progress.finite:
+            return Outcome.DIVERGED
+        if progress.improved:
+            state.best = copy.deepcopy(state.tuned.state_dict())
+        if state.passes == self.config.m_step.stop.max_passes:
+            return Outcome.PASS_LIMIT
+        if progress.stalled and not progress.starts_again(state.descent.step_size):
+            return Outcome.CONVERGED
+        return None
+
+    def m_step(self, targets: Targets) -> None:
+        """One pass of gradient steps, and the predictions after it."""
+        state = self.state
+        last_identity = self.prediction.params.identity
+        state.descent.one_pass(state.tuned, self.head, self.problem, self.person, targets, last_identity)
+        self.prediction = _predict(state.tuned, self.problem, self.config)
+        state.passes += 1
+
+
+def _predict(tuned: Parameterisation, problem: Problem, config: FitConfig) -> Prediction:
+    """The predictions for every image of the clip."""
+    images_at_once = config.m_step.batches.images_at_once
+    return predict_clip(tuned, (problem.views, problem.time), images_at_once, problem.valid.device)
+
+
+def _expected(
+    head: HeadModel,
+    initial: Prediction,
+    problem: Problem,
+    config: FitConfig,
+    calibration: EncoderCalibration,
+) -> tuple[SharedIdentity, Priors]:
+    """How images share their identity, and what is expected of the person, from the initial predictions."""
+    prior = config.objective.identity_prior
+    if not isinstance(prior, FromLandmarks):
+        person = shared_identity(head, initial, problem.valid, config.identity, prior)
+        return person, Priors(identity=person.prior_mean)
+    estimate = estimate_person(head, initial, problem, calibration=calibration)
+    person = shared_identity(head, initial, problem.valid, config.identity, prior, estimate.identity)
+    expressive = replace(initial.params[0], expression=estimate.expression, jaw_rotvec=estimate.jaw_rotvec)
+    points = expression_landmarks(head, expressive, problem.scheme.name)
+    return person, Priors(identity=person.prior_mean, expression_points=points)
 
 
 def _whole_passes(history: History) -> History:
     """The history up to the last pass that was recorded in all its parts, should it have been interrupted."""
     passes = min(len(values) for values in history.values())
     return {name: values[:passes] for name, values in history.items()}
-
-
-def _expression_points(
-    head: HeadModel, initial: Prediction, problem: Problem, estimate: PersonEstimate | None
-) -> Float[Tensor, "time points 3"] | None:
-    """`expression_landmarks` of the most probable expressions, if they were estimated."""
-    if estimate is None:
-        return None
-    expressive = replace(initial.params[0], expression=estimate.expression, jaw_rotvec=estimate.jaw_rotvec)
-    return expression_landmarks(head, expressive, problem.scheme.name)

@@ -60,8 +60,8 @@ class CheckpointFile:
             ) from error
         if not isinstance(stored, dict) or stored.get("key") != self._key:
             raise InputError(
-                f"{self._path} is the checkpoint of another fit (other inputs, landmarks, model, configuration or "
-                "version); delete it, or choose another --out, to begin anew"
+                f"{self._path} is the checkpoint of another fit (other inputs, landmarks, model or configuration); "
+                "delete it, or choose another --out, to begin anew"
             )
         return stored["state"] if stored["stage"] == stage else None
 
