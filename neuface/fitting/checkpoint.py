@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 
+from neuface.errors import InputError
 from neuface.fitting.descent import Descent
 from neuface.fitting.parameterisation import Parameterisation
 from neuface.fitting.stopping import Progress
@@ -55,13 +57,22 @@ class FitState:
         }
 
     def restore(self, stored: Stored) -> None:
-        """Take over a state that `stored` gave."""
-        self.tuned.load_state_dict(stored["tuned"])
-        self.best = stored["best"]
-        self.descent.optimiser.load_state_dict(stored["optimiser"])
-        self.descent.step_size.largest = stored["step_size"]["largest"]
-        self.descent.step_size.taken = stored["step_size"]["taken"]
-        self.descent.shuffler.set_state(stored["shuffler"])
-        self.progress.restore(stored["progress"])
-        self.identity_spread = list(stored["identity_spread"])
-        self.passes = stored["passes"]
+        """Take over a state that `stored` gave.
+
+        Raises InputError if it is none, or one of other parameters.
+        """
+        try:
+            self.tuned.load_state_dict(stored["best"])
+            self.best = copy.deepcopy(self.tuned.state_dict())
+            self.tuned.load_state_dict(stored["tuned"])
+            self.descent.optimiser.load_state_dict(stored["optimiser"])
+            self.descent.step_size.largest = float(stored["step_size"]["largest"])
+            self.descent.step_size.taken = int(stored["step_size"]["taken"])
+            self.descent.shuffler.set_state(stored["shuffler"])
+            self.progress.restore(stored["progress"])
+            self.identity_spread = [float(value) for value in stored["identity_spread"]]
+            self.passes = int(stored["passes"])
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            raise InputError(
+                f"the checkpoint is damaged, or of another version ({error}); delete it to begin the fit anew"
+            ) from error

@@ -35,9 +35,9 @@ class Progress:
         return {item.name: getattr(self, item.name) for item in fields(self) if item.name != "stop"}
 
     def restore(self, stored: dict[str, Any]) -> None:
-        """Take over what `stored` gave."""
-        for name, value in stored.items():
-            setattr(self, name, value)
+        """Take over what `stored` gave; raises KeyError if a part is missing."""
+        for name in self.stored():
+            setattr(self, name, stored[name])
 
     def record(self, parts: dict[str, float]) -> None:
         """Append the loss and the parts of one pass."""

@@ -58,7 +58,11 @@ class CheckpointFile:
             raise InputError(
                 f"{self._path} cannot be read ({reason}); delete it to begin the fit anew"
             ) from error
-        if not isinstance(stored, dict) or stored.get("key") != self._key:
+        if not isinstance(stored, dict) or stored.keys() != {"key", "stage", "state"}:
+            raise InputError(
+                f"{self._path} is no checkpoint of this package; delete it to begin the fit anew"
+            )
+        if stored["key"] != self._key:
             raise InputError(
                 f"{self._path} is the checkpoint of another fit (other inputs, landmarks, model or configuration); "
                 "delete it, or choose another --out, to begin anew"

@@ -120,3 +120,40 @@ def test_checkpoints_are_written_from_time_to_time(tmp_path: Path) -> None:
     for number in range(3):
         file.offer("fit", lambda number=number: asked.append(number) or {"passes": number})
     assert asked == [0]
+
+
+class Commands:
+    """Runs a command when it is unpickled."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.marker,)
+
+
+def test_a_hostile_checkpoint_runs_no_code(tmp_path: Path) -> None:
+    path, marker = tmp_path / "checkpoint.pt", tmp_path / "it_ran"
+    torch.save({"key": "key", "stage": "fit", "state": Commands(marker)}, path)
+    with pytest.raises(InputError, match=r"checkpoint\.pt cannot be read"):
+        checkpoint(tmp_path, resume=True).read("fit")
+    assert not marker.exists()
+    torch.save([1, 2], path)
+    with pytest.raises(InputError, match="no checkpoint of this package"):
+        checkpoint(tmp_path, resume=True).read("fit")
+
+
+@pytest.mark.parametrize(
+    "part", ["best", "tuned", "optimiser", "step_size", "shuffler", "progress", "passes"]
+)
+def test_a_checkpoint_of_other_parameters_is_refused(tiny_head, tmp_path: Path, part: str) -> None:
+    head = tiny_head()
+    truth = turning_heads(head, 1, 4)
+    start, problem = FreeParameters(disturbed(truth, 0.05)), problem_of(head, truth)
+    with pytest.raises(Killed):
+        fit(start, head, problem, limited(8), killed_after(2), checkpoints=checkpoint(tmp_path, resume=False))
+    stored = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    stored["state"][part] = {"odd": torch.zeros(3)}
+    torch.save(stored, tmp_path / "checkpoint.pt")
+    with pytest.raises(InputError, match="the checkpoint is damaged, or of another version"):
+        fit(start, head, problem, limited(8), checkpoints=checkpoint(tmp_path, resume=True))
