@@ -133,6 +133,22 @@ class Camera(Protocol):
         """Derivative of `project` by the point: image units per metre."""
         ...
 
+    def straightened(self, points: Float[Tensor, "*batch points 3"]) -> Float[Tensor, "*batch points 3"]:
+        """Points of the head frame that a weak-perspective camera would see where this one sees the given ones.
+
+        What hides what is the same among them, and there the rays to the camera are parallel.
+        """
+        ...
+
+    def without_perspective(
+        self, observed: Float[Tensor, "*batch points 2"], points: Float[Tensor, "*batch points 3"]
+    ) -> Float[Tensor, "*batch points 2"]:
+        """Where a weak-perspective camera of the same position and magnification would observe what this one observed.
+
+        The points (metres, head frame) say how far away the observed ones are.
+        """
+        ...
+
     @property
     def position(self) -> Float[Tensor, "*batch 2"]:
         """The image position of the head frame's origin."""
@@ -218,6 +234,16 @@ class WeakPerspective(TensorStruct):
         """Derivative of `project` by the point, the same for all points: image units per metre."""
         rows = torch.diag(points.new_tensor(HEAD_TO_IMAGE_SIGNS))[:2]
         return (self.scale[..., None, None, None] * rows).expand(*points.shape[:-1], 2, 3)
+
+    def straightened(self, points: Float[Tensor, "*batch points 3"]) -> Float[Tensor, "*batch points 3"]:
+        """The points themselves."""
+        return points
+
+    def without_perspective(
+        self, observed: Float[Tensor, "*batch points 2"], points: Float[Tensor, "*batch points 3"]
+    ) -> Float[Tensor, "*batch points 2"]:
+        """The observations themselves."""
+        return observed
 
     @property
     def position(self) -> Float[Tensor, "*batch 2"]:
