@@ -131,7 +131,7 @@ def read_people(
     seen = _look_at_frames(frames, detector if found is None else None, progress)
     faces_found = seen.faces if found is None else found
     assert faces_found is not None, "they are given or a detector has looked for them"
-    people = people_in(faces_found, seen.shot_starts)
+    people = people_in(faces_found, seen.cuts_of_views)
     recording = Recording(
         frames=frames,
         timestamps_s=footage.timestamps_s,
@@ -181,14 +181,14 @@ class _Seen:
 
     faces: FoundFaces | None
     """None without a detector."""
-    shot_starts: tuple[int, ...]
+    cuts_of_views: list[tuple[int, ...]]
     empty: Bool[Tensor, "views time"]
     """Frames that show nothing."""
 
 
 def _look_at_frames(frames: FrameSource, detector: Detector | None, progress: bool) -> _Seen:
     """Read every frame once, in bounded pieces: find faces, cuts and empty frames."""
-    found, empty, starts = [], [], {0}
+    found, empty, cuts = [], [], []
     total = frames.views * frames.time
     what = "cuts" if detector is None else "landmarks"
     with tqdm(total=total, desc=what, unit="frame", disable=not progress) as bar:
@@ -203,12 +203,11 @@ def _look_at_frames(frames: FrameSource, detector: Detector | None, progress: bo
                 bar.update(stop - start)
             seen = torch.cat(copies)
             empty.append(shows_nothing(seen))
-            # The views are synchronised: where one of them is cut, so is the recording.
-            starts |= set(find_cuts(seen))
+            cuts.append(find_cuts(seen))
             if search is not None:
                 found.append(search.finish(partial(frames.read, view)))
     return _Seen(
         faces=join_views(found) if found else None,
-        shot_starts=tuple(sorted(starts)),
+        cuts_of_views=cuts,
         empty=torch.stack(empty),
     )

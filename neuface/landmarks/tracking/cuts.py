@@ -2,13 +2,13 @@
 
 Every frame is reduced to the mean colour of a grid of blocks. Between the frames before and after a cut most of the
 picture changes, and it does not change back; a person who moves, or who appears, changes a part of it. Light that
-goes on or off changes all of it by one factor, which is divided out. A flash or a lost frame changes back. Slow
-dissolves have no cut.
+goes on or off changes all of it by one factor, which is divided out. A flash, a lost frame, and what passes by in
+front of the camera change back. Slow dissolves have no cut. Cameras that film together are cut together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -30,11 +30,15 @@ FRAMES_BESIDE = 2
 FRAMES_AROUND = 6
 # Number of frames without a picture that may be lost data. After more of them, both sides are compared.
 MOST_LOST_FRAMES = 5
-# Number of frames in which something may hide much of the picture as it passes by.
-PASSING_FRAMES = 15
-# Number of frames before and after it that are compared, and the share of the blocks that may have changed meanwhile,
-# because people move and light varies.
-BESIDE_PASSING, RETURNED_SHARE = 4, 0.4
+# Number of frames on either side of a cut among which no picture may be as one on the other side, because something
+# may hide much of the picture as it passes by; and the share of the changed blocks that may stay changed, because
+# people move and light varies.
+PASSING_FRAMES, RETURNED_SHARE = 20, 0.5
+# Share of the blocks that must have changed at a cut within FRAMES_BESIDE frames of the first or the last one, where
+# no further frame tells whether something passes by.
+SHARE_AT_END = 0.75
+# Value, of 255, from which a colour may be cut off.
+WHITE = 245.0
 # Bounds the brightness that is divided out: a factor of more than this is another picture.
 LARGEST_BRIGHTENING = 2.5
 # Standard deviation of a picture's values, of 255, below which it shows nothing.
@@ -79,26 +83,28 @@ def find_cuts(copies: Float[Tensor, "time blocks blocks 3"]) -> tuple[int, ...]:
     starts = [0]
     for place in range(1, len(pictures)):
         if not 1 <= lost[place - 1] <= MOST_LOST_FRAMES and _is_cut(pictures, steps, place):
-            starts.append(place)
-    return tuple(int(kept[place]) if place else 0 for place in _without_passers_by(pictures, starts))
+            starts.append(int(kept[place]))
+    return tuple(starts)
 
 
-def _without_passers_by(
-    pictures: Float[np.ndarray, "time blocks blocks 3"], starts: Sequence[int]
-) -> list[int]:
-    """The starts without those of short shots after which the picture is as it was before: something passed by."""
-    kept = list(starts)
-    place = 1
-    while place < len(kept) - 1:
-        first, after = kept[place], kept[place + 1]
-        # What passes by is partly in the picture just before and just after.
-        before, later = pictures[max(0, first - BESIDE_PASSING) : first], pictures[after:][:BESIDE_PASSING]
-        changed = min((_differences(a, b) > CHANGED).mean() for a in before for b in later)
-        if after - first <= PASSING_FRAMES and changed <= RETURNED_SHARE:
-            del kept[place : place + 2]
-        else:
-            place += 1
-    return kept
+def common_cuts(cuts_of_views: Sequence[Collection[int]]) -> tuple[int, ...]:
+    """The first frames of a recording's shots: 0, and the cuts that more than half of its views have.
+
+    Cameras that film at the same time are cut at the same time. What passes by one of them is no cut.
+
+    Args:
+        cuts_of_views: the frames at which each view has a cut; those of one cut may be FRAMES_BESIDE apart, because a
+            view may miss a frame.
+
+    >>> common_cuts([(0, 8, 30), (0, 9), (0, 8)])
+    (0, 8)
+    """
+    starts = [0]
+    for frame in sorted({frame for cuts in cuts_of_views for frame in cuts if frame}):
+        with_it = sum(any(abs(frame - cut) <= FRAMES_BESIDE for cut in cuts if cut) for cuts in cuts_of_views)
+        if 2 * with_it > len(cuts_of_views) and (starts[-1] == 0 or frame - starts[-1] > FRAMES_BESIDE):
+            starts.append(frame)
+    return tuple(starts)
 
 
 def _is_cut(
@@ -114,16 +120,38 @@ def _is_cut(
     if (steps[place - 1] > limit).mean() <= CHANGED_SHARE:
         return False
     beside = around[np.abs(around - (place - 1)) <= FRAMES_BESIDE]
-    moving = max(((steps[step] > limit).mean() for step in beside), default=0.0)
+    moving = max((float((steps[step] > limit).mean()) for step in beside), default=0.0)
     before = pictures[max(0, place - FRAMES_BESIDE) : place]
     after = pictures[place : place + FRAMES_BESIDE]
-    shares = [(_differences(a, b) > limit).mean() for a in before for b in after]
-    return bool(min(shares) > max(CHANGED_SHARE, SHARE_OVER_MOTION * moving))
+    changed = _least_changed(before, after, limit)
+    at_an_end = min(place, len(pictures) - place) <= FRAMES_BESIDE
+    enough = SHARE_AT_END if at_an_end else CHANGED_SHARE
+    return changed > max(enough, SHARE_OVER_MOTION * moving) and not _returns(pictures, place, changed)
+
+
+def _returns(pictures: Float[np.ndarray, "time blocks blocks 3"], place: int, changed: float) -> bool:
+    """Whether the picture is, within a moment, as it was before `place`: something passed by."""
+    before, after = pictures[max(0, place - PASSING_FRAMES) : place], pictures[place : place + PASSING_FRAMES]
+    return _least_changed(before, after, CHANGED) <= RETURNED_SHARE * changed
+
+
+def _least_changed(before: np.ndarray, after: np.ndarray, limit: float) -> float:
+    """The smallest share of blocks that changed by more than `limit` between a picture before and one after."""
+    return min(float((_differences(a, b) > limit).mean()) for a in before for b in after)
 
 
 def _differences(one: np.ndarray, other: np.ndarray) -> Float[np.ndarray, "blocks blocks"]:
-    """The largest difference of the three colours in every block, after one factor for the light."""
-    ratio = (other.mean() + 1) / (one.mean() + 1)
-    factor = ratio if 1 / LARGEST_BRIGHTENING < ratio < LARGEST_BRIGHTENING else 1.0
-    # Scaling the brighter picture down keeps its noise from being enlarged.
-    return np.abs(one * min(1.0, factor) - other / max(1.0, factor)).max(-1)
+    """The largest difference of the three colours in every block, after the factor for the light that explains most.
+
+    A block that is white in the brighter picture may have been brighter still.
+    """
+    bright, dark = (one, other) if one.mean() > other.mean() else (other, one)
+    ratios = (1.0, (bright.mean() + 1) / (dark.mean() + 1), float(np.median((bright + 1) / (dark + 1))))
+    tried = []
+    for ratio in ratios:
+        if 1 <= ratio < LARGEST_BRIGHTENING:
+            # Scaling the brighter picture down keeps its noise from being enlarged.
+            scaled = bright / ratio
+            white = (bright > WHITE) & (dark > scaled)
+            tried.append(np.where(white, 0.0, np.abs(scaled - dark)).max(-1))
+    return min(tried, key=lambda difference: float((difference > CHANGED).mean()))

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from neuface.errors import InputError
 from neuface.landmarks.tracking.choice import At, Choice, Everyone, Largest, MostPresent, Numbered
+from neuface.landmarks.tracking.cuts import common_cuts
 from neuface.landmarks.tracking.found_faces import FoundFaces
 from neuface.landmarks.tracking.observations import Faces, jumps_of_all_faces, observed_faces
 from neuface.landmarks.tracking.people import Path, find_people
@@ -37,7 +38,7 @@ class People:
     paths: tuple[tuple[Path, ...], ...]
     """Of every view."""
     starts: tuple[int, ...]
-    """The first frames of the shots: those that were known, and where all faces of a view jump."""
+    """The first frames of the shots."""
 
     @property
     def count(self) -> int:
@@ -146,20 +147,23 @@ class People:
         )
 
 
-def people_in(found: FoundFaces, starts: Sequence[int] = (0,)) -> People:
-    """Follow everyone through a recording.
+def people_in(found: FoundFaces, cuts_of_views: Sequence[Sequence[int]] | None = None) -> People:
+    """Follow everyone through a recording; nobody is followed from one shot into another.
 
     Args:
-        starts: the first frames of the shots as far as they are known; nobody is followed from one shot into another.
+        cuts_of_views: the frames at which the pictures of each view show a cut. Cuts are also where all faces jump,
+            and are those of the recording if more than half of the views have them.
     """
     observed = tuple(_observed(found, view) for view in range(len(found.points_px)))
-    jumps = {frame for faces in observed for frame in jumps_of_all_faces(faces)}
-    all_starts = tuple(sorted({*starts, *jumps}))
+    shown = [()] * len(observed) if cuts_of_views is None else cuts_of_views
+    starts = common_cuts(
+        [{*cuts, *jumps_of_all_faces(faces)} for cuts, faces in zip(shown, observed, strict=True)]
+    )
     if found.one_person:
         paths = tuple(_only_face(faces) for faces in observed)
     else:
-        paths = tuple(tuple(find_people(faces, all_starts)) for faces in observed)
-    return People(found=found, observed=observed, paths=paths, starts=all_starts)
+        paths = tuple(tuple(find_people(faces, starts)) for faces in observed)
+    return People(found=found, observed=observed, paths=paths, starts=starts)
 
 
 def _observed(found: FoundFaces, view: int) -> Faces:
@@ -182,7 +186,6 @@ def _only_face(faces: Faces) -> tuple[Path, ...]:
     return (Path(face=np.where(there, 0, -1)),) if there.any() else ()
 
 
-def most_present(found: FoundFaces, starts: Sequence[int] = (0,)) -> Track:
+def most_present(found: FoundFaces) -> Track:
     """The track of the person who is in most frames."""
-    people = people_in(found, starts)
-    return people.choose(MostPresent(), timestamps_s=[0.0])[0].track
+    return people_in(found).choose(MostPresent(), timestamps_s=[0.0])[0].track

@@ -7,7 +7,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from neuface.landmarks.tracking.cuts import find_cuts, shows_nothing, small_copies
+from neuface.head.model import HeadModel
+from neuface.landmarks.schemes import IBUG68
+from neuface.landmarks.tracking.cuts import common_cuts, find_cuts, shows_nothing, small_copies
+from neuface.structs import Track, ndc_to_px
+from neuface.synthetic.clips import make_talking_clip
+from neuface.synthetic.landmark_noise import corrupted
+from neuface.synthetic.people import open_head_identities
 
 TIME = 20
 
@@ -69,6 +75,51 @@ def test_what_hides_the_picture_for_a_moment_makes_no_cut() -> None:
     frames = scene(0, 30)
     frames[12:20, :, 20:110] = scene(1, 8)[:, :, 20:110]
     assert cuts(frames) == (0,)
+
+
+@pytest.mark.parametrize("comes", ["quickly", "slowly"])
+def test_what_comes_and_goes_at_different_speeds_makes_no_cut(comes: str) -> None:
+    """It takes one step in one direction and three in the other."""
+    frames = scene(0, 24)
+    for frame, edge in ((10, 110), (11, 110), (12, 80), (13, 50), (14, 20)):
+        frames[frame, :, 10:edge] = scene(1, 1)[0, :, 10:edge]
+    assert cuts(frames if comes == "quickly" else frames.flip(0)) == (0,)
+
+
+def test_what_hides_most_of_the_last_frames_makes_no_cut() -> None:
+    frames = scene(0)
+    frames[18:, :, 35:] = scene(1, 2)[:, :, 35:]
+    assert cuts(frames) == (0,)
+    assert cuts(frames.flip(0)) == (0,)
+
+
+def test_an_exposure_that_cuts_off_half_of_the_picture_makes_no_cut() -> None:
+    assert cuts(torch.cat((scene(0), 1.9 * scene(0)))) == (0,)
+
+
+def test_the_cuts_of_a_recording_are_those_of_most_views() -> None:
+    assert common_cuts([(0, 5)]) == (0, 5)
+    assert common_cuts([(0, 5), (0,)]) == (0,)
+    assert common_cuts([(0, 5), (0, 6)]) == (0, 5)
+    assert common_cuts([(0, 5), (0,), (0, 12)]) == (0,)
+    assert common_cuts([(0, 5, 12), (0, 20), (0, 12), (0, 12)]) == (0, 12)
+
+
+@pytest.mark.parametrize("views", [1, 2, 3, 4])
+def test_hands_and_boards_before_rendered_faces_make_no_cut(open_head: HeadModel, views: int) -> None:
+    """And between two people there is a cut."""
+    shots: list[Tensor] = []
+    for number, identity in enumerate(open_head_identities(2, seed=4_321)):
+        yaws = [25.0 * view - 30.0 for view in range(views)]
+        seed = 55_000 + 10 * views + number
+        clip = make_talking_clip(open_head, identity, view_yaw_deg=yaws, time=10, size_px=96, seed=seed)
+        exact_px = ndc_to_px(clip.camera.project(open_head.landmarks(clip.truth, IBUG68.name)), 96)
+        track = Track(points_px=exact_px, confidence=torch.ones(exact_px.shape[:-1]), scheme=IBUG68)
+        assert common_cuts([cuts(view) for view in corrupted(track, clip.frames, seed).frames.float()]) == (
+            0,
+        )
+        shots.append(clip.frames.float())
+    assert common_cuts([cuts(view) for view in torch.cat(shots, 1)]) == (0, 10)
 
 
 def test_a_long_black_between_two_shots_is_a_cut_and_within_one_shot_none() -> None:
