@@ -21,7 +21,7 @@ from neuface.io.landmark_inputs import given_faces
 from neuface.landmarks.detectors import Detector, FollowingDetector
 from neuface.landmarks.finding import FaceSearch, without_jumps
 from neuface.landmarks.tracking.choice import Everyone, as_choice
-from neuface.landmarks.tracking.cuts import find_cuts, shows_nothing, small_copies
+from neuface.landmarks.tracking.cuts import BLOCKS, find_cuts, shows_nothing, small_copies
 from neuface.landmarks.tracking.found_faces import FoundFaces, join_views
 from neuface.landmarks.tracking.selection import people_in
 from neuface.structs import FrameSource, Status, Track
@@ -193,15 +193,15 @@ def _look_at_frames(frames: FrameSource, detector: Detector | None, progress: bo
     what = "cuts" if detector is None else "landmarks"
     with tqdm(total=total, desc=what, unit="frame", disable=not progress) as bar:
         for view in range(frames.views):
-            search, copies = None if detector is None else FaceSearch(detector), []
+            search = None if detector is None else FaceSearch(detector)
+            seen = torch.empty(frames.time, BLOCKS, BLOCKS, 3)
             for start in range(0, frames.time, FRAMES_PER_DETECTION):
                 stop = min(start + FRAMES_PER_DETECTION, frames.time)
                 pictures = frames.read(view, start, stop)
-                copies.append(small_copies(pictures))
+                seen[start:stop] = small_copies(pictures)
                 if search is not None:
                     search.look(pictures)
                 bar.update(stop - start)
-            seen = torch.cat(copies)
             empty.append(shows_nothing(seen))
             cuts.append(find_cuts(seen))
             if search is not None:

@@ -12,7 +12,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from neuface import metrics
-from neuface.head.model import MESHES_PER_CHUNK, HeadModel
+from neuface.head.model import HeadModel
+from neuface.head.pieces import MESHES_PER_CHUNK, in_pieces
 from neuface.landmarks.schemes import INNER51, outer_eye_distance_px, to_ibug68
 from neuface.structs import HeadParams, Prediction, Scheme, Track
 
@@ -56,20 +57,23 @@ def measure(
     """
     whole = image_nme_percent(head, prediction, landmarks)
     inner = image_nme_percent(head, prediction, landmarks, inner_only=True)
-    points = landmarks68(head, prediction.params, landmarks.scheme)
     above_neck = ~head.regions["neck"] if "neck" in head.regions else None
-    motion, distances = metrics.MotionStability(), metrics.ViewDistances()
+    of_landmarks, of_vertices = metrics.MotionStability(), metrics.MotionStability()
+    distances = metrics.ViewDistances()
     errors_mm: list[Tensor] = []
     views, time = valid.shape
     frames_at_once = max(1, MESHES_PER_CHUNK // views)
     shots = (*starts, time)
     # A piece of frames at a time: the meshes of a long clip would not fit in memory.
     for shot_start, shot_end in pairwise(shots):
-        motion.begin_shot()
+        of_landmarks.begin_shot()
+        of_vertices.begin_shot()
         for start in range(shot_start, shot_end, frames_at_once):
             piece = slice(start, min(start + frames_at_once, shot_end))
             params = prediction.params[:, piece]
-            motion.add(head.vertices(params), None if frame_times is None else frame_times[piece])
+            times = None if frame_times is None else frame_times[piece]
+            of_landmarks.add(landmarks68(head, params, landmarks.scheme), times)
+            of_vertices.add(head.vertices(params), times)
             unposed = head.vertices(params.unposed())
             distances.add(unposed, valid[:, piece])
             if truth is not None:
@@ -79,8 +83,8 @@ def measure(
     return Figures(
         nme_percent=finite_or_none(whole[valid].nanmean()),
         nme51_percent=finite_or_none(inner[valid].nanmean()),
-        msi3d_landmarks=finite_or_none(metrics.msi3d(points, starts=starts, frame_times=frame_times)),
-        msi3d_vertices=finite_or_none(motion.msi3d()),
+        msi3d_landmarks=finite_or_none(of_landmarks.msi3d()),
+        msi3d_vertices=finite_or_none(of_vertices.msi3d()),
         cvd_mm=finite_or_none(distances.cvd_mm()) if views > 1 else None,
         mpve_mm=None if truth is None else finite_or_none(torch.stack(errors_mm).sum() / time),
     )
@@ -117,18 +121,13 @@ def image_nme_percent(
 
 def vertices_in_chunks(head: HeadModel, params: HeadParams) -> Float[Tensor, "views time vertices 3"]:
     """Vertices of a whole clip, decoded a bounded number of meshes at a time."""
-    views, time = params.identity.shape[:2]
-    flat = params.flatten_batch(2)
-    pieces = [
-        head.vertices(flat[start : start + MESHES_PER_CHUNK])
-        for start in range(0, views * time, MESHES_PER_CHUNK)
-    ]
-    return torch.cat(pieces).unflatten(0, (views, time))
+    return in_pieces(head.vertices, params)
 
 
 def landmarks68(head: HeadModel, params: HeadParams, scheme: Scheme) -> Float[Tensor, "*batch 68 3"]:
     """The counterparts of the 68 iBUG points on heads, metres, by the head's embedding of a scheme."""
-    return head.landmarks(params, scheme.name)[..., list(scheme.to_ibug68), :]
+    chosen = list(scheme.to_ibug68)
+    return in_pieces(lambda piece: head.landmarks(piece, scheme.name)[..., chosen, :], params)
 
 
 def finite_or_none(value: Tensor) -> float | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 from neuface.encoders.calibration import UNCALIBRATED, EncoderCalibration
 from neuface.errors import InputError
@@ -23,6 +24,7 @@ from neuface.fitting.stopping import History, Progress
 from neuface.fitting.targets import Priors, Targets, expression_landmarks
 from neuface.fitting.terms import clip_parts, estimate_targets
 from neuface.head.model import HeadModel
+from neuface.head.pieces import in_pieces
 from neuface.structs import Outcome, Prediction
 
 Report = Callable[[int, dict[str, float]], None]
@@ -193,7 +195,7 @@ def _expected(
     estimate = estimate_person(head, initial, problem, calibration=calibration)
     person = shared_identity(head, initial, problem.valid, config.identity, prior, estimate.identity)
     expressive = replace(initial.params[0], expression=estimate.expression, jaw_rotvec=estimate.jaw_rotvec)
-    points = expression_landmarks(head, expressive, problem.scheme.name)
+    points = in_pieces(partial(expression_landmarks, head, scheme=problem.scheme.name), expressive)
     return person, Priors(identity=person.prior_mean, expression_points=points)
 
 

@@ -21,7 +21,8 @@ from neuface.fitting.merging import Merge, WeightedMean, merge_views
 from neuface.fitting.problem import Problem
 from neuface.fitting.targets import NO_TARGET, ClipState, Target, expression_landmarks
 from neuface.fitting.visibility import AngleOrDepth, Visibility
-from neuface.head.model import MESHES_PER_CHUNK, HeadModel
+from neuface.head.model import HeadModel
+from neuface.head.pieces import MESHES_PER_CHUNK
 from neuface.settings import Bounds, Count, Setting
 from neuface.structs import Camera, Prediction
 

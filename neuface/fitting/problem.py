@@ -67,10 +67,12 @@ def make_problem(
     confidence = landmarks.confidence
     if not use_confidence:
         confidence = (confidence > 0).to(confidence.dtype)
+    if not bool(valid.all()):
+        confidence = confidence * valid[..., None]
     observed = landmarks.points_px
     return Problem(
         observed_ndc=crops.frame_to_ndc(observed),
-        confidence=confidence * valid[..., None],
+        confidence=confidence,
         valid=valid,
         scheme=landmarks.scheme,
         ndc_per_frame_px=crops.ndc_per_frame_px.to(observed),
@@ -85,6 +87,8 @@ def join_problems(problems: Sequence[Problem]) -> Problem:
 
     Raises InputError unless all have the same number of views.
     """
+    if len(problems) == 1:
+        return problems[0]
     views = sorted({problem.views for problem in problems})
     if len(views) != 1:
         raise InputError(

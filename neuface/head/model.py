@@ -20,9 +20,6 @@ from neuface.geometry.rotations import rotvec_to_rotmat
 from neuface.hashing import tensors_hash
 from neuface.structs import HeadParams
 
-# Upper bound of the meshes whose vertices are computed at once for a long clip; it bounds the memory.
-MESHES_PER_CHUNK = 64
-
 JOINT_NAMES = ("root", "neck", "jaw", "left_eye", "right_eye")
 
 ContourAngle = Literal["forward_azimuth", "lateral_depth"]

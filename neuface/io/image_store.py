@@ -14,8 +14,10 @@ from torch import Tensor
 
 from neuface.errors import InputError
 
-MOST_IN_MEMORY_BYTES = 1 << 29
-"""Bounds the images that are kept in memory, bytes: some 3,500 of the open encoder's."""
+MOST_IN_MEMORY_BYTES = 1 << 26
+"""Bounds the images that are kept in memory, bytes: some 450 of the open encoder's."""
+MOST_ON_ACCELERATOR_BYTES = 1 << 29
+"""The same for another device than the CPU, which has memory of its own, and to which copying takes time."""
 
 
 class ImageStore:
@@ -27,7 +29,8 @@ class ImageStore:
         count: the number of images.
         shape: the shape of one.
         device: where the images are wanted.
-        most_in_memory_bytes: with more than that, the images are kept in a temporary file.
+        most_in_memory_bytes: with more than that, the images are kept in a temporary file; None is a bound that
+            depends on the device.
 
     Raises:
         InputError: there is no room for the temporary file.
@@ -39,11 +42,14 @@ class ImageStore:
         shape: tuple[int, ...],
         *,
         device: torch.device | None = None,
-        most_in_memory_bytes: int = MOST_IN_MEMORY_BYTES,
+        most_in_memory_bytes: int | None = None,
     ) -> None:
         self.shape, self.device = shape, device
         self._row_bytes = 4 * math.prod(shape)
         self._memory: Tensor | None = None
+        if most_in_memory_bytes is None:
+            on_cpu = device is None or device.type == "cpu"
+            most_in_memory_bytes = MOST_IN_MEMORY_BYTES if on_cpu else MOST_ON_ACCELERATOR_BYTES
         if count * self._row_bytes <= most_in_memory_bytes:
             self._memory = torch.zeros(count, *shape, device=device)
             return

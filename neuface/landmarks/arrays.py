@@ -10,7 +10,8 @@ Rules, once for all layouts:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -27,11 +28,13 @@ from neuface.landmarks.plausibility import (
     looks_like_depth,
 )
 from neuface.landmarks.program_outputs import faces_of_frames, is_list_of_frames
-from neuface.landmarks.schemes import layout_with, layouts_in_words, scheme_with
+from neuface.landmarks.schemes import PointLayout, layout_with, layouts_in_words
 from neuface.landmarks.tracking.found_faces import FoundFaces, join_views
 from neuface.landmarks.tracking.selection import most_present
 from neuface.structs import Scheme, Track
 
+FRAMES_PER_PIECE = 512
+"""Number of frames that are converted and checked at once, which bounds the memory."""
 LAYOUTS = "(frames, points, 2) or (views, frames, points, 2)"
 
 CONFIDENCE_SLACK = 1e-3
@@ -108,25 +111,29 @@ def faces_of_views(
         InputError: As for `as_faces`.
     """
     labels = [what] if len(arrays) == 1 else [f"{what} of view {view}" for view in range(len(arrays))]
-    tensors = [_to_float_tensor(array, label) for array, label in zip(arrays, labels, strict=True)]
-    per_view = [_one_view(tensor, label, time) for tensor, label in zip(tensors, labels, strict=True)]
-    points_per_view = sorted({array.shape[2] for array in per_view})
+    given = [_numbers(array, label) for array, label in zip(arrays, labels, strict=True)]
+    layouts = [_layout_of(array, label, time) for array, label in zip(given, labels, strict=True)]
+    points_per_view = sorted({layout.scheme.count for layout in layouts})
     if len(points_per_view) > 1:
         raise InputError(
             f"{what}: the views have different numbers of points, {points_per_view}; "
             "expected one scheme for all views"
         )
-    known = scheme or scheme_with(points_per_view[0])
-    assert known is not None, "_one_view refuses numbers of points that no scheme has"
     views = []
-    for view, (array, given) in enumerate(zip(per_view, tensors, strict=True)):
+    for view, (array, layout) in enumerate(zip(given, layouts, strict=True)):
         size = None if sizes_hw is None else sizes_hw[view : view + 1]
+        points_px, confidence = _in_scheme(array, layout, labels[view])
         if size is not None:
-            found = array.isfinite().all(-1) & (array[..., 2] > 0) & (array[..., :2] != -1).any(-1)
-            check_size(array[..., :2], found, size[0], labels[view])
-        points_px, confidence = _mark_missing(array[None, ..., :2], array[None, ..., 2], size)
-        one = given.ndim == 3
-        views.append(FoundFaces(points_px=points_px, confidence=confidence, scheme=known, one_person=one))
+            check_size(points_px[0], confidence[0], size[0], labels[view])
+        _mark_missing(points_px, confidence, size)
+        views.append(
+            FoundFaces(
+                points_px=points_px,
+                confidence=confidence,
+                scheme=scheme or layout.scheme,
+                one_person=array.ndim == 3,
+            )
+        )
     return join_views(views)
 
 
@@ -140,24 +147,33 @@ def _checked_faces(
             f"landmarks: expected {value.scheme.name} for {views} view(s) x {time} frame(s) x {expected[2]} "
             f"points, got {got[0]} x {got[1]} x {got[2]}"
         )
-    points_px, confidence = _mark_missing(value.points_px.float(), value.confidence.float(), sizes_hw)
+    # What is given stays as it is.
+    points_px, confidence = (values.float().clone() for values in (value.points_px, value.confidence))
+    _mark_missing(points_px, confidence, sizes_hw)
     return replace(value, points_px=points_px, confidence=confidence)
 
 
-def _to_float_tensor(value: Any, what: str) -> Tensor:
+def _numbers(value: Any, what: str) -> np.ndarray | Tensor:
+    """The array itself, if it holds numbers: it may be large, and is converted piece by piece."""
     if isinstance(value, Tensor):
-        tensor = value.detach()
-        numeric = not tensor.is_complex() and tensor.dtype != torch.bool
+        array = value.detach()
+        numeric = not array.is_complex() and array.dtype != torch.bool
     else:
         try:
             array = np.asarray(value)
         except ValueError as error:
             raise InputError(f"{what}: not an array of numbers ({error})") from error
         numeric = array.dtype.kind in "fiu"
-        tensor = torch.from_numpy(array.astype(np.float32)) if numeric else torch.empty(0)
     if not numeric:
         raise InputError(f"{what}: expected an array of numbers, got {_describe(value)}")
-    return tensor.float()
+    return array
+
+
+def _floats(array: np.ndarray | Tensor) -> Tensor:
+    """A copy as float32."""
+    if isinstance(array, Tensor):
+        return array.to(torch.float32, copy=True)
+    return torch.from_numpy(array.astype(np.float32))
 
 
 def _describe(value: Any) -> str:
@@ -185,11 +201,11 @@ def _split_views(value: Any, views: int, time: int, sizes_hw: Sequence[tuple[int
             else item
             for view, item in enumerate(value)
         ]
-    array = _to_float_tensor(value, "landmarks")
+    array = _numbers(value, "landmarks")
     if array.ndim == 5 or (array.ndim == 4 and tuple(array.shape[:2]) == (views, time)):
         if array.shape[0] != views:
             raise InputError(f"landmarks: expected {views} view(s), got {array.shape[0]}: {_shape(array)}")
-        return list(array.unbind(0))
+        return list(array)
     if views == 1 and time == 1 and array.ndim == 2:
         return [array[None]]
     if views == 1 and array.ndim in (3, 4):
@@ -217,7 +233,7 @@ def _axes_hint(shape: tuple[int, ...]) -> str:
     return ""
 
 
-def _check_one_view_not_many(array: Tensor, time: int) -> None:
+def _check_one_view_not_many(array: np.ndarray | Tensor, time: int) -> None:
     """Four axes are frames x faces for one view; if the second one is the clip's length, they were views."""
     if array.ndim == 4 and array.shape[0] != time and array.shape[1] == time:
         raise InputError(
@@ -226,8 +242,8 @@ def _check_one_view_not_many(array: Tensor, time: int) -> None:
         )
 
 
-def _one_view(array: Tensor, what: str, time: int) -> Float[Tensor, "time faces n 3"]:
-    """Checked points and confidence of one view; missing points are still NaN."""
+def _layout_of(array: np.ndarray | Tensor, what: str, time: int) -> PointLayout:
+    """The order of one view's points; InputError if the array's shape is not that of landmarks."""
     if array.ndim not in (3, 4) or array.shape[-1] not in (2, 3):
         raise InputError(
             f"{what}: expected (frames, points, 2), or 3 with a confidence column, got {_shape(array)}"
@@ -247,39 +263,68 @@ def _one_view(array: Tensor, what: str, time: int) -> Float[Tensor, "time faces 
         raise InputError(
             f"{what}: {array.shape[-2]} points per frame; expected {layouts_in_words()}, got {_shape(array)}"
         )
-    if array.shape[-1] == 2:
-        array = torch.cat([array, torch.ones_like(array[..., :1])], dim=-1)
-    confidence = array[..., 2][array[..., 2].isfinite()]
-    if bool((confidence < -CONFIDENCE_SLACK).any() | (confidence > 1 + CONFIDENCE_SLACK).any()):
+    return layout
+
+
+def _in_scheme(
+    array: np.ndarray | Tensor, layout: PointLayout, what: str
+) -> tuple[Float[Tensor, "1 time faces n 2"], Float[Tensor, "1 time faces n"]]:
+    """Points and confidence of one view as float32; what is missing is still NaN."""
+    time, faces = array.shape[0], array.shape[1] if array.ndim == 4 else 1
+    like = torch.empty(0, device=array.device) if isinstance(array, Tensor) else torch.empty(0)
+    points_px = like.new_empty(1, time, faces, layout.scheme.count, 2)
+    confidence = like.new_ones(1, time, faces, layout.scheme.count)
+    lowest, highest = math.inf, -math.inf
+    for frames in _pieces(time):
+        piece = _floats(array[frames])
+        if piece.shape[-1] == 3:
+            third = piece[..., 2][piece[..., 2].isfinite()]
+            if len(third):
+                lowest, highest = min(lowest, float(third.min())), max(highest, float(third.max()))
+        placed = layout.in_scheme(piece).unflatten(0, (1, -1))
+        points_px[0, frames] = placed[0, ..., :2].reshape(points_px[0, frames].shape)
+        if piece.shape[-1] == 3:
+            confidence[0, frames] = placed[0, ..., 2].reshape(confidence[0, frames].shape)
+    if lowest < -CONFIDENCE_SLACK or highest > 1 + CONFIDENCE_SLACK:
         raise InputError(
             f"{what}: the third column must be a confidence between 0 and 1, got values from "
-            f"{confidence.min():.3g} to {confidence.max():.3g}; if it is a depth, drop it: points[..., :2]"
+            f"{lowest:.3g} to {highest:.3g}; if it is a depth, drop it: points[..., :2]"
         )
-    array = layout.in_scheme(array)
-    ibug68 = array[..., list(layout.scheme.to_ibug68), :].reshape(-1, 68, 3)
-    if looks_like_depth(ibug68[..., 2], ibug68.isfinite().all(-1)):
+    ibug68 = list(layout.scheme.to_ibug68)
+    third = confidence[..., ibug68].flatten(0, 2)
+    known = points_px[..., ibug68, :].isfinite().all(-1).flatten(0, 2) & third.isfinite()
+    if array.shape[-1] == 3 and looks_like_depth(third, known):
         raise InputError(
             f"{what}: the third column lies between 0 and 1, but is the depth of a face; expected a confidence. Drop "
             "it: points[..., :2]"
         )
-    return array[:, None] if array.ndim == 3 else array
+    return points_px, confidence
+
+
+def _pieces(time: int) -> Iterator[slice]:
+    """All frames, FRAMES_PER_PIECE at a time."""
+    for start in range(0, time, FRAMES_PER_PIECE):
+        yield slice(start, min(start + FRAMES_PER_PIECE, time))
 
 
 def _mark_missing(
-    points: Float[Tensor, "views time faces n 2"],
+    points_px: Float[Tensor, "views time faces n 2"],
     confidence: Float[Tensor, "views time faces n"],
     sizes_hw: Sequence[tuple[int, int]] | None,
-) -> tuple[Float[Tensor, "views time faces n 2"], Float[Tensor, "views time faces n"]]:
-    """Position and confidence 0 wherever the module's rules call a point missing."""
-    found = points.isfinite().all(-1) & confidence.isfinite() & (confidence > 0)
-    found &= ~(points == -1).all(-1)
-    if sizes_hw is not None:
-        size_xy = points.new_tensor([(width, height) for height, width in sizes_hw])[:, None, None, None]
-        found &= ((points > -size_xy) & (points < 2 * size_xy)).all(-1)
-    lowest = points.masked_fill(~found[..., None], float("inf")).amin(-2)
-    highest = points.masked_fill(~found[..., None], float("-inf")).amax(-2)
-    found &= (highest > lowest).any(-1)[..., None]
-    return points.masked_fill(~found[..., None], 0.0), confidence.clamp(0, 1).masked_fill(~found, 0.0)
+) -> None:
+    """Set position and confidence to 0 wherever the module's rules call a point missing."""
+    for frames in _pieces(points_px.shape[1]):
+        points, confident = points_px[:, frames], confidence[:, frames]
+        found = points.isfinite().all(-1) & confident.isfinite() & (confident > 0)
+        found &= ~(points == -1).all(-1)
+        if sizes_hw is not None:
+            size_xy = points.new_tensor([(width, height) for height, width in sizes_hw])[:, None, None, None]
+            found &= ((points > -size_xy) & (points < 2 * size_xy)).all(-1)
+        lowest = points.masked_fill(~found[..., None], float("inf")).amin(-2)
+        highest = points.masked_fill(~found[..., None], float("-inf")).amax(-2)
+        found &= (highest > lowest).any(-1)[..., None]
+        points.masked_fill_(~found[..., None], 0.0)
+        confident.clamp_(0, 1).masked_fill_(~found, 0.0)
 
 
 def _check_are_pixels(
@@ -287,7 +332,7 @@ def _check_are_pixels(
 ) -> None:
     if sizes_hw is not None and max(max(size) for size in sizes_hw) <= SMALLEST_COORDINATE_RANGE_PX:
         return
-    largest = float(points.abs().max())
+    largest = max(abs(float(value)) for value in points.aminmax())
     if largest <= SMALLEST_COORDINATE_RANGE_PX:
         raise InputError(
             f"landmarks: no coordinate exceeds {largest:.3g}, so they look normalised; expected pixels "
@@ -295,5 +340,5 @@ def _check_are_pixels(
         )
 
 
-def _shape(array: Tensor) -> str:
+def _shape(array: np.ndarray | Tensor) -> str:
     return f"shape {tuple(array.shape)}"

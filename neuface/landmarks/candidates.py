@@ -39,8 +39,10 @@ def faces_of_view(frames: Sequence[FrameFaces], scheme: Scheme) -> FoundFaces:
     most = max([1, *(len(frame.score) for frame in frames)])
 
     def stacked(values: Sequence[Tensor]) -> Tensor:
-        padded = [torch.cat((item, item.new_zeros(most - len(item), *item.shape[1:]))) for item in values]
-        return torch.stack(padded)[None].float()
+        whole = torch.zeros(1, len(values), most, *values[0].shape[1:])
+        for time, item in enumerate(values):
+            whole[0, time, : len(item)] = item
+        return whole
 
     uncertainties = [
         torch.zeros(0, scheme.count) if not len(frame.score) else frame.uncertainty_px for frame in frames

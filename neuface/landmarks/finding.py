@@ -73,14 +73,12 @@ def without_jumps(
     for view in range(len(points_px)):
         for last in (*[False] * ROUNDS, True):
             found = confidence[view].amax(-1) > 0
-            path = smooth_path(
-                points_px[view].double().numpy(), found.numpy(), track.scheme.outer_eyes, starts
-            )
+            path = smooth_path(points_px[view].numpy(), found.numpy(), track.scheme.outer_eyes, starts)
             jumps = torch.from_numpy(np.nan_to_num(path.jump) > LARGEST_JUMP)
             for values in (points_px, confidence, uncertainty_px):
                 values[view, jumps] = 0
             status[view, jumps] = int(Status.OCCLUDED)
-            expected_px = torch.from_numpy(path.points_px).float()
+            expected_px = torch.from_numpy(path.points_px)
             missing = (~found | jumps) & expected_px.isfinite().all(-1).all(-1)
             if last or not missing.any():
                 break

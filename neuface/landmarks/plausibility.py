@@ -7,6 +7,7 @@ come out wrong in a known way if the axes do. Affine cameras: Hartley and Zisser
 
 from __future__ import annotations
 
+import math
 import warnings
 
 import torch
@@ -32,6 +33,8 @@ MOST_OUTSIDE = 0.5
 """Bounds the share of points outside of the frame; a face that is cut off has fewer."""
 FEWEST_POINTS = 12
 """Bounds the points from which an affine camera is estimated; it has eight unknowns."""
+FACES_AT_ONCE = 1024
+"""Number of faces that are compared at once, which bounds the memory."""
 REMEDIES = {
     "up": "x is mirrored (x = width - 1 - x), as of a mirrored video",
     "down": "y grows upwards (y = height - 1 - y)",
@@ -43,25 +46,43 @@ REMEDIES = {
 
 def check_size(
     points_px: Float[Tensor, "*batch points 2"],
-    found: Bool[Tensor, "*batch points"],
+    confidence: Float[Tensor, "*batch points"],
     size_hw: tuple[int, int],
     what: str,
 ) -> None:
-    """Raises InputError if most points lie outside of the frame; warns if all lie in its first quarter."""
+    """Raises InputError if most points lie outside of the frame; warns if all lie in its first quarter.
+
+    Points that are not finite, at (-1, -1) or without confidence are missing and do not count.
+    """
     height, width = size_hw
-    points = points_px[found]
-    if len(points) == 0 or float(points.abs().max()) <= SMALLEST_COORDINATE_RANGE_PX:
+    count, number_outside, magnitude = 0, 0, 0.0
+    x_max = y_max = -math.inf
+    faces = zip(
+        points_px.flatten(0, -3).split(FACES_AT_ONCE),
+        confidence.flatten(0, -2).split(FACES_AT_ONCE),
+        strict=True,
+    )
+    for all_points, confident in faces:
+        found = all_points.isfinite().all(-1) & (confident > 0) & (all_points != -1).any(-1)
+        points = all_points[found]
+        if len(points) == 0:
+            continue
+        x, y = points.unbind(-1)
+        outside = (x < -0.5) | (x > width - 0.5) | (y < -0.5) | (y > height - 0.5)
+        count, number_outside = count + len(points), number_outside + int(outside.sum())
+        magnitude = max(magnitude, float(points.abs().max()))
+        x_max, y_max = max(x_max, float(x.max())), max(y_max, float(y.max()))
+    if magnitude <= SMALLEST_COORDINATE_RANGE_PX:
         # Points that are no pixels at all have an error of their own.
         return
-    x, y = points.unbind(-1)
-    outside = float(((x < -0.5) | (x > width - 0.5) | (y < -0.5) | (y > height - 0.5)).float().mean())
-    if outside > MOST_OUTSIDE:
+    share = number_outside / count
+    if share > MOST_OUTSIDE:
         raise InputError(
-            f"{what}: {outside:.0%} of the points lie outside of the frame of {width}x{height} pixels (x up to "
-            f"{float(x.max()):.0f}, y up to {float(y.max()):.0f}). If they were found in pictures of another size, "
+            f"{what}: {share:.0%} of the points lie outside of the frame of {width}x{height} pixels (x up to "
+            f"{x_max:.0f}, y up to {y_max:.0f}). If they were found in pictures of another size, "
             f"multiply x by {width} / THEIR_WIDTH and y by {height} / THEIR_HEIGHT"
         )
-    if float(x.max()) < width / 2 and float(y.max()) < height / 2:
+    if x_max < width / 2 and y_max < height / 2:
         warnings.warn(
             f"{what}: all points lie in the upper left quarter of the frame of {width}x{height} pixels; if they were "
             "found in smaller pictures, scale them",
@@ -114,6 +135,18 @@ def _affine_cameras(
     values: Float[Tensor, "faces 68 d"], found: Bool[Tensor, "faces 68"]
 ) -> tuple[Float[Tensor, "kept d 3"], Float[Tensor, " kept"]]:
     """The linear parts of the maps from the mean face to the values, and their relative residuals, of whole faces."""
+    pieces = [
+        _affine_cameras_of_piece(*piece)
+        for piece in zip(values.split(FACES_AT_ONCE), found.split(FACES_AT_ONCE), strict=True)
+    ]
+    rows, residuals = zip(*pieces, strict=True)
+    return torch.cat(rows), torch.cat(residuals)
+
+
+def _affine_cameras_of_piece(
+    values: Float[Tensor, "faces 68 d"], found: Bool[Tensor, "faces 68"]
+) -> tuple[Float[Tensor, "kept d 3"], Float[Tensor, " kept"]]:
+    """The same, all at once."""
     mean = torch.tensor(MEAN_FACE_MM, dtype=torch.float64)
     enough = found.sum(-1) >= FEWEST_POINTS
     weights = found[enough].double()[..., None]

@@ -55,10 +55,10 @@ def smooth_path(
     time = len(points_px)
     shot = np.searchsorted(np.asarray(starts), np.arange(time), side="right")
     steps = np.array([step for step in range(-REACH, REACH + 1) if step])
-    predicted = np.full(points_px.shape, np.nan)
+    predicted = np.full_like(points_px, np.nan)
     jump = np.full(time, np.nan)
-    extent = np.ptp(points_px, axis=1).max(-1)
-    eye_distance = np.linalg.norm(points_px[:, eyes[0]] - points_px[:, eyes[1]], axis=-1)
+    extent = (points_px.max(1).astype(float) - points_px.min(1)).max(-1)
+    eye_distance = np.linalg.norm(points_px[:, eyes[0]].astype(float) - points_px[:, eyes[1]], axis=-1)
     size = np.maximum(eye_distance, LEAST_EYE_SHARE * extent)
     for start in range(0, time, FRAMES_AT_A_TIME):
         frame = np.arange(start, min(start + FRAMES_AT_A_TIME, time))
@@ -69,7 +69,7 @@ def smooth_path(
         sizes = np.where(known, size[inside], np.nan)
         unit = np.ones(len(frame))
         unit[enough] = np.nanmedian(sizes[enough], axis=1)
-        middle = _line(points_px[inside], known, steps, unit)
+        middle = _line(points_px[inside].astype(float), known, steps, unit)
         predicted[frame[enough]] = middle[enough]
         away = np.linalg.norm(points_px[frame] - middle, axis=-1).mean(1) / unit
         jump[frame] = np.where(enough & found[frame], away, np.nan)

@@ -42,6 +42,8 @@ class FoundFaces(TensorStruct):
 
 def join_views(views: Sequence[FoundFaces]) -> FoundFaces:
     """The faces of several cameras as those of one recording; places without a face are added where one has fewer."""
+    if len(views) == 1:
+        return views[0]
     most = max(item.points_px.shape[2] for item in views)
 
     def padded(values: Tensor, axes: int) -> Tensor:
