@@ -57,6 +57,11 @@ class Optimize:
     landmarks: FilePerView = ()
     """Landmark file; one for all inputs, or one per input, each after a --landmarks of its own; without them
     landmarks are detected."""
+    calibration: Path | None = None
+    """Calibration of the cameras: OpenCV json or yaml, toml of Anipose and Pose2Sim, or a folder of COLMAP
+    (docs/calibration.md)."""
+    calibration_scale: float | None = None
+    """Metres per unit of a calibration that does not state its unit."""
     offsets_s: Annotated[tuple[float, ...], tyro.conf.UseAppendAction] = ()
     """When a camera's first frame was taken, in seconds; one per input, each after an --offsets-s of its own, if the
     videos do not begin together."""
@@ -88,7 +93,7 @@ class Optimize:
         if self.authors_layout and self.model == "open":
             raise InputError("--authors-layout is for models with FLAME, such as --model deca")
         # Before everything that takes long.
-        check_folder(self.out, overwrite=self._may_replace, inputs=(*self.input, *self.landmarks))
+        check_folder(self.out, overwrite=self._may_replace, inputs=self._files)
         model = load_model(self.model, assets=self.assets)
         clips = read_people(
             _one_or_all(self.input),
@@ -99,6 +104,8 @@ class Optimize:
             else load_detector(self.detector, device=self.device, assets=self.assets),
             max_frames=self.max_frames,
             offsets_s=self.offsets_s or None,
+            cameras=self.calibration,
+            calibration_scale=self.calibration_scale,
             progress=self.progress,
         )
         for clip in clips:
@@ -106,12 +113,17 @@ class Optimize:
             self._fit(clip, model, config, folder)
 
     @property
+    def _files(self) -> tuple[Path, ...]:
+        """Everything that is read, and therefore never replaced."""
+        return (*self.input, *self.landmarks, *([self.calibration] if self.calibration else []))
+
+    @property
     def _may_replace(self) -> bool:
         """Whether outputs may be replaced; those of an interrupted fit are, by the fit that goes on."""
         return self.overwrite or (self.resume and (self.out / CHECKPOINT).exists())
 
     def _fit(self, clip: Clip, model: FaceModel, config: FitConfig, folder: Path) -> None:
-        check_folder(folder, overwrite=self._may_replace, inputs=self.input)
+        check_folder(folder, overwrite=self._may_replace, inputs=self._files)
         checkpoint = CheckpointFile(folder / CHECKPOINT, fit_key([clip], model, config), resume=self.resume)
         (result,) = fit_clips(
             [clip],
@@ -169,6 +181,7 @@ def table(report: dict[str, Any]) -> str:
         f"{report['frames']} frames x {report['views']} views: {_status_counts(report['status'])}; "
         f"{report['passes']} passes in {report['seconds']:.1f} s",
         *_about_people(report["people"]),
+        *_about_world(report.get("world")),
         report["outcome"]["sentence"],
     ]
     return "\n".join(lines)
@@ -183,6 +196,17 @@ def _about_people(people: dict[str, Any]) -> list[str]:
     if people["found"] < 2:
         return []
     return [f"{people['found']} people; this is number {people['number']}, {people['rule']} (--faces)"]
+
+
+def _about_world(world: dict[str, Any] | None) -> list[str]:
+    """A line on how well calibrated views agree."""
+    if world is None or world["agreement"]["after"]["mesh_mm"] is None:
+        return []
+    before, after = world["agreement"]["before"], world["agreement"]["after"]
+    return [
+        f"in the world the views differ by {after['rotation_deg']:.1f} degrees and {after['mesh_mm']:.1f} mm "
+        f"(encoder alone: {before['rotation_deg']:.1f} degrees, {before['mesh_mm']:.1f} mm)"
+    ]
 
 
 def _one_or_all(paths: tuple[Path, ...]) -> Path | list[Path]:

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from neuface.errors import InputError, InputWarning
 from neuface.frames import Clip, Recording
+from neuface.io.cameras.given import given_cameras
 from neuface.io.detectors import load_detector
 from neuface.io.inputs import open_footage
 from neuface.io.landmark_inputs import given_faces
@@ -39,6 +40,8 @@ def read_clip(
     fps: int | float | None = None,
     offsets_s: Sequence[int | float] | None = None,
     names: Sequence[str] | None = None,
+    cameras: Any = None,
+    calibration_scale: float | None = None,
     progress: bool = False,
 ) -> Clip:
     """A face video and one person's landmarks in it, from almost any form of frames.
@@ -61,6 +64,9 @@ def read_clip(
         offsets_s: When each view's first frame was taken, seconds on a common clock. Views of different rates are
             matched by time; a frame that a view missed is black there.
         names: One name per view; the default is the file names, or `view0`, `view1`, ...
+        cameras: The calibration of several views: the path of a file (docs/calibration.md lists the formats), or a
+            `CameraSet` of `neuface.io.cameras.read_cameras`. Its cameras are matched to the views by their names.
+        calibration_scale: Metres per unit of a calibration that does not state its unit.
         progress: Show a progress bar while landmarks are detected.
 
     Returns:
@@ -82,6 +88,8 @@ def read_clip(
             fps=fps,
             offsets_s=offsets_s,
             names=names,
+            cameras=cameras,
+            calibration_scale=calibration_scale,
         )
         return inputs
     choice = as_choice(faces)
@@ -96,6 +104,8 @@ def read_clip(
         fps=fps,
         offsets_s=offsets_s,
         names=names,
+        cameras=cameras,
+        calibration_scale=calibration_scale,
         progress=progress,
     )
     return clip
@@ -111,6 +121,8 @@ def read_people(
     fps: int | float | None = None,
     offsets_s: Sequence[int | float] | None = None,
     names: Sequence[str] | None = None,
+    cameras: Any = None,
+    calibration_scale: float | None = None,
     progress: bool = False,
 ) -> list[Clip]:
     """The clip of every person in a face video, the most present first; arguments and errors are `read_clip`'s.
@@ -120,9 +132,12 @@ def read_people(
     choice = as_choice(faces)
     footage = open_footage(inputs, fps=fps, offsets_s=offsets_s, max_frames=max_frames)
     view_names = _checked_names(names, footage.names)
-    for remark in footage.remarks:
-        warnings.warn(remark, InputWarning, stacklevel=2)
     frames = footage.frames
+    sizes_hw = [frames.size_hw(view) for view in range(frames.views)]
+    calibration = given_cameras(cameras, calibration_scale, view_names, sizes_hw)
+    remarks = (*footage.remarks, *calibration.remarks)
+    for remark in remarks:
+        warnings.warn(remark, InputWarning, stacklevel=2)
     found = None
     if landmarks is not None:
         found = given_faces(landmarks, footage)
@@ -136,7 +151,9 @@ def read_people(
         frames=frames,
         timestamps_s=footage.timestamps_s,
         names=view_names,
-        remarks=footage.remarks,
+        cameras=calibration.cameras,
+        metric=calibration.metric,
+        remarks=remarks,
         shot_starts=people.starts,
     )
     clips = []

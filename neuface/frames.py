@@ -46,6 +46,8 @@ class Recording:
     """One name per view."""
     cameras: PerspectiveCamera | None = None
     """The calibration, one camera per view, if it is known."""
+    metric: bool = True
+    """Whether the unit of the cameras' translations is the metre; otherwise it is not known."""
     remarks: tuple[str, ...] = ()
     """Sentences about the input that the user should know: lost frames, uneven steps, scaled pixels."""
     shot_starts: tuple[int, ...] = (0,)
@@ -107,6 +109,7 @@ class Recording:
             timestamps_s=self.timestamps_s,
             names=tuple(self.names[view] for view in kept),
             cameras=None if self.cameras is None else self.cameras[list(kept)],
+            metric=self.metric,
             remarks=self.remarks,
             shot_starts=self.shot_starts,
         )

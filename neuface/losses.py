@@ -73,6 +73,24 @@ def camera_smoothness(
     return position + _softened_norm((log_scale(scale) - log_scale(target_scale))[..., None])
 
 
+def calibrated_views_loss(
+    rotation: Float[Tensor, "images 3 3"],
+    position: Float[Tensor, "images 2"],
+    magnification: Float[Tensor, " images"],
+    target_rotation: Float[Tensor, "images 3 3"],
+    target_position: Float[Tensor, "images 2"],
+    target_magnification: Float[Tensor, " images"],
+) -> Float[Tensor, " images"]:
+    """Distance of how a camera sees the head to how its calibration says it sees the head that all views agree on.
+
+    The sine of half the angle between the rotations, as a quaternion distance (Eq. 3) for small ones, plus the
+    distance of the positions in crop half-widths, plus that of the log sizes. Not in the paper.
+    """
+    # |A - B|_F = 2 sqrt(2) sin(angle / 2).
+    turned = _softened_norm((rotation - target_rotation).flatten(-2) / 8**0.5)
+    return turned + camera_smoothness(magnification, position, target_magnification, target_position)
+
+
 def log_scale(scale: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
     """Logarithm of a camera's scale, which is at least SMALLEST_SCALE: without a face an encoder may predict 0."""
     return scale.clamp(min=SMALLEST_SCALE).log()

@@ -17,6 +17,7 @@ from neuface.devices import checked_device
 from neuface.errors import InputError
 from neuface.evaluation.figures import image_nme_percent
 from neuface.evaluation.quality import judge
+from neuface.evaluation.world import world_result
 from neuface.fitting.checkpoint import Checkpoints
 from neuface.fitting.config import DirectFit, FitConfig
 from neuface.fitting.direct import fit_direct
@@ -40,6 +41,8 @@ def optimize(
     frames: Any,
     *,
     landmarks: Any = None,
+    cameras: Any = None,
+    calibration_scale: float | None = None,
     faces: Literal["all"],
     model: str | FaceModel = "open",
     config: FitConfig | None = None,
@@ -53,6 +56,8 @@ def optimize(
     frames: Any,
     *,
     landmarks: Any = None,
+    cameras: Any = None,
+    calibration_scale: float | None = None,
     faces: Literal["most present", "largest"] | int | tuple[float, float, float] | OnePerson = "most present",
     model: str | FaceModel = "open",
     config: FitConfig | None = None,
@@ -65,6 +70,8 @@ def optimize(
     frames: Any,
     *,
     landmarks: Any = None,
+    cameras: Any = None,
+    calibration_scale: float | None = None,
     faces: Any = "most present",
     model: str | FaceModel = "open",
     config: FitConfig | None = None,
@@ -79,6 +86,9 @@ def optimize(
         landmarks: 2D landmarks in frame pixels: arrays `(time, n, 2)` or `(views, time, n, 2)` with n = 68
             (iBUG) or 478 (MediaPipe) and NaN where there is no face, or the path(s) of landmark files. None: the
             networks inside this package find them.
+        cameras: the calibration of several views, as for `neuface.read_clip`: their heads are then drawn to one pose
+            in the world, and `result.world` has the meshes in its coordinates.
+        calibration_scale: metres per unit of a calibration that does not state its unit.
         faces: who is fitted if there are several people, as for `neuface.read_clip`: "most present", "largest", a
             number, or `(x, y, time)`. "all" fits each of them alone.
         model: the head and encoder to use, by name or as loaded.
@@ -99,9 +109,18 @@ def optimize(
     loaded = load_model(model) if isinstance(model, str) else model
     place = checked_device(device)
     if faces == "all":
-        clips = read_people(frames, landmarks, progress=progress)
+        clips = read_people(
+            frames, landmarks, cameras=cameras, calibration_scale=calibration_scale, progress=progress
+        )
         return tuple(fit_clips([clip], loaded, settings, place, progress=progress)[0] for clip in clips)
-    clip = read_clip(frames, landmarks, faces=faces, progress=progress)
+    clip = read_clip(
+        frames,
+        landmarks,
+        faces=faces,
+        cameras=cameras,
+        calibration_scale=calibration_scale,
+        progress=progress,
+    )
     return fit_clips([clip], loaded, settings, place, progress=progress)[0]
 
 
@@ -214,6 +233,10 @@ def fit_key(clips: Sequence[Clip], model: FaceModel, config: FitConfig) -> str:
         for number, clip in enumerate(clips)
         for name, tensor in clip.track.named_tensors().items()
     }
+    for number, clip in enumerate(clips):
+        if clip.recording.cameras is not None:
+            named = clip.recording.cameras.named_tensors()
+            tensors |= {f"clip{number}.cameras.{name}": tensor for name, tensor in named.items()}
     tensors |= {f"encoder.{name}": tensor for name, tensor in model.encoder.state_dict().items()}
     facts = [
         (
@@ -249,6 +272,7 @@ def _problem_of(seen: ModelInputs, config: FitConfig) -> Problem:
         use_confidence=landmark is None or landmark.use_confidence,
         starts=seen.recording.shot_starts,
         frame_times=seen.recording.frame_times,
+        cameras=seen.recording.cameras,
     )
 
 
@@ -262,7 +286,12 @@ def _result(
     nme = image_nme_percent(model.head, prediction, seen.track)
     sizes_hw, starts = tuple(seen.recording.sizes_hw), seen.recording.shot_starts
     quality, status = judge(model.head, prediction, seen.track, sizes_hw, starts)
-    params = prediction.params
+    params, cameras = prediction.params, seen.recording.cameras
+    world = None
+    if cameras is not None and bool(seen.usable.any()):
+        world = world_result(
+            model.head, prediction, seen.track, cameras, metric=seen.recording.metric, starts=starts
+        )
     return FitResult(
         identity=params.identity if config.identity.shared == "image" else params.identity[0, 0].clone(),
         expression=params.expression,
@@ -288,6 +317,7 @@ def _result(
         frame_sizes_hw=sizes_hw,
         shot_starts=starts,
         selection=seen.selection,
+        world=world,
         timestamps_s=torch.tensor(seen.recording.timestamps_s, dtype=torch.float64),
         fps=seen.recording.fps,
         seconds=seconds,

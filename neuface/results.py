@@ -20,6 +20,7 @@ from torch import Tensor
 from neuface.errors import InputError, ModelMismatchError
 from neuface.evaluation.figures import Figures, measure, vertices_in_chunks
 from neuface.evaluation.quality import Quality
+from neuface.evaluation.world import WorldResult, view_agreement
 from neuface.fitting.config import FitConfig
 from neuface.frames import files_of
 from neuface.geometry.perspective import PerspectiveCamera
@@ -27,6 +28,7 @@ from neuface.geometry.uneven_times import frame_times_of
 from neuface.head.model import HeadModel
 from neuface.io.results.npz_layout import HISTORY, read_result_arrays, write_result_arrays
 from neuface.io.results.plain_values import as_plain, from_plain
+from neuface.io.results.world_arrays import world_of, world_tensors
 from neuface.landmarks.schemes import scheme_named
 from neuface.structs import (
     HEAD_TO_IMAGE_SIGNS,
@@ -97,6 +99,8 @@ class FitResult:
     """The first frames of the shots: 0, and each frame after a cut, which no motion is smoothed across."""
     selection: Selection = ONLY_ONE
     """How many people the recording shows, and who of them this is."""
+    world: WorldResult | None = None
+    """The head in world coordinates; None if the cameras are not calibrated."""
     frames: FrameSource | None = None
     """The frames that were fitted; they are not saved, so this is None after `load`."""
 
@@ -295,11 +299,31 @@ def report(result: FitResult, head: HeadModel, truth: HeadParams | None = None) 
             "rule": result.selection.rule,
         },
         "shot_starts": list(result.shot_starts),
+        **_about_world(result, head),
         "failed_frames": len(failed),
         "failed": failed,
         "passes": passes(result),
         "model": result.model,
         "head": {"name": result.head_name, "sha256": result.head_hash},
+    }
+
+
+def _about_world(result: FitResult, head: HeadModel) -> dict[str, Any]:
+    """What calibrated cameras say, before and after; nothing without them."""
+    world = result.world
+    if world is None:
+        return {}
+    agreement = {
+        label: asdict(view_agreement(head, prediction, result.landmarks, world.cameras, metric=world.metric))
+        for label, prediction in (("before", result.initial), ("after", result.prediction))
+    }
+    return {
+        "world": {
+            "agreement": agreement,
+            "metric": world.metric,
+            "head_scale": round(float(world.scale), 4),
+            "frames_seen": int(world.seen.sum()),
+        }
     }
 
 
@@ -408,6 +432,7 @@ def _tensors(result: FitResult) -> dict[str, Tensor]:
             for name, values in result.history.items()
         },
         "identity_spread": torch.tensor(result.identity_spread, dtype=torch.float64),
+        **({} if result.world is None else world_tensors(result.world)),
     }
 
 
@@ -419,6 +444,7 @@ def _meta(result: FitResult) -> dict[str, Any]:
         "outcome": result.outcome.name,
         "shot_starts": list(result.shot_starts),
         "people": asdict(result.selection),
+        "metric": result.world is None or result.world.metric,
         "names": list(result.names),
         "frame_sizes_hw": [list(size) for size in result.frame_sizes_hw],
         "config": as_plain(result.config),
@@ -482,6 +508,7 @@ def _result(tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> FitResult
         config=from_plain(FitConfig, meta["config"]),
         shot_starts=_shot_starts(meta["shot_starts"], tensors["status"].shape[1]),
         selection=_selection(meta["people"]),
+        world=world_of(tensors, metric=meta["metric"]) if "world.rotvec" in tensors else None,
         names=names,
         frame_sizes_hw=sizes_hw,
         timestamps_s=tensors["timestamps_s"],

@@ -62,7 +62,17 @@ def test_every_public_name_is_documented() -> None:
 
 def test_optimize_signature() -> None:
     parameters = inspect.signature(neuface.optimize).parameters
-    assert list(parameters) == ["frames", "landmarks", "faces", "model", "config", "device", "progress"]
+    assert list(parameters) == [
+        "frames",
+        "landmarks",
+        "cameras",
+        "calibration_scale",
+        "faces",
+        "model",
+        "config",
+        "device",
+        "progress",
+    ]
     defaults = {name: item.default for name, item in parameters.items() if name != "frames"}
     assert defaults.pop("faces") == "most present"
     assert defaults == {"landmarks": None, "model": "open", "config": None, "device": None, "progress": True}

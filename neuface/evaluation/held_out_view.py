@@ -19,12 +19,13 @@ from tqdm import tqdm
 from neuface import metrics
 from neuface.cropping import steady_crops
 from neuface.errors import InputError
+from neuface.evaluation.common_heads import common_heads
 from neuface.evaluation.figures import image_nme_percent
 from neuface.fitting.pose_only import resect
 from neuface.frames import Clip
 from neuface.head.model import HeadModel
 from neuface.landmarks.schemes import IBUG68, INNER51, to_ibug68
-from neuface.structs import HeadParams, Prediction, Track
+from neuface.structs import Prediction, Track
 
 
 @runtime_checkable
@@ -158,7 +159,7 @@ def held_out_view_error(
         raise InputError(
             "held_out_view_error: the fit has no image with landmarks, so there is no head to test"
         )
-    heads = _common_heads(prediction.params, valid)
+    heads = common_heads(prediction.params, valid)
     # The pose is fitted in a square around the face. The frame's size, here any, would matter without landmarks only.
     crops = steady_crops(landmarks, [(1, 1)])
     observed = crops.frame_to_ndc(landmarks.points_px)[0]
@@ -202,19 +203,6 @@ def without_view(clip: Clip, view: int) -> Clip:
         raise InputError(f"view {view} cannot be left out of a clip of {clip.views} view(s)")
     kept = [number for number in range(clip.views) if number != view]
     return Clip(recording=clip.recording.some_views(kept), track=clip.track[kept])
-
-
-def _common_heads(params: HeadParams, valid: Bool[Tensor, "others time"]) -> HeadParams:
-    """One head per frame: the mean over the views that saw the face, or over all views where none did."""
-    counted = torch.where(valid.any(0), valid, True)
-    frames = params.map_tensors(lambda tensor: _mean_over_views(tensor, counted))
-    identity = params.identity[valid].mean(0)
-    return replace(frames, identity=identity.expand_as(frames.identity))
-
-
-def _mean_over_views(tensor: Tensor, counted: Bool[Tensor, "others time"]) -> Tensor:
-    weight = counted.to(tensor).view(*counted.shape, *[1] * (tensor.ndim - 2))
-    return (tensor * weight).sum(0) / weight.sum(0)
 
 
 def _head_nme_percent(head: HeadModel, posed: Prediction, landmarks: Track) -> Float[Tensor, "1 time"]:

@@ -17,6 +17,7 @@ from torch import Tensor
 from neuface import losses
 from neuface.errors import InputError
 from neuface.fitting.appearance import EstimatedAppearance, estimate_appearance, photometric_residuals
+from neuface.fitting.calibrated import CalibratedTarget, calibrated_target, fitted_views
 from neuface.fitting.merging import Merge, WeightedMean, merge_views
 from neuface.fitting.problem import Problem
 from neuface.fitting.targets import NO_TARGET, ClipState, Target, expression_landmarks
@@ -298,6 +299,37 @@ class MultiviewTerm(Term):
 
 
 @dataclass(frozen=True, kw_only=True)
+class CalibratedTerm(Term):
+    """Distance of every view's head to the pose in the world that all views agree on, as its camera sees it.
+
+    Half angles, crop half-widths and log sizes, added. A clip of one view, or of cameras that are not calibrated,
+    does not have the term. Not in the paper.
+    """
+
+    name: ClassVar[str] = "calibrated"
+    weight: Weight = 0.2
+
+    def target(self, clip: ClipState) -> Target | None:
+        """How every camera sees the head that the views agree on."""
+        found = calibrated_target(clip.head, clip.prediction, clip.problem)
+        return None if found is None else Target(value=found, per="image")
+
+    def values(self, batch: Batch, target: CalibratedTarget) -> Float[Tensor, " images"]:
+        """The distance, image by image."""
+        seen = fitted_views(batch.head, batch.prediction, batch.problem.scheme)
+        expected = target.view
+        distance = losses.calibrated_views_loss(
+            seen.rotation,
+            seen.position,
+            seen.magnification,
+            expected.rotation,
+            expected.position,
+            expected.magnification,
+        )
+        return target.weight * distance / batch.images_in_clip
+
+
+@dataclass(frozen=True, kw_only=True)
 class PhotometricTerm(Term):
     """Colours of the picture against one texture per clip under estimated light, display RGB from 0 to 1."""
 
@@ -353,6 +385,7 @@ class Objective(Setting):
     landmark: LandmarkTerm | None = LandmarkTerm()
     temporal: TemporalTerm | None = TemporalTerm()
     multiview: MultiviewTerm | None = MultiviewTerm()
+    calibrated: CalibratedTerm | None = CalibratedTerm()
     photometric: PhotometricTerm | None = None
     identity_prior: FromLandmarks | FromEncoder | FromPopulation | None = FromLandmarks()
     expression_prior: ExpressionPrior | None = ExpressionPrior()
@@ -380,6 +413,7 @@ class Objective(Setting):
             self.jaw_smoothness,
             self.camera_smoothness,
             self.multiview,
+            self.calibrated,
             self.photometric,
             self.pose_prior,
         )

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from neuface.errors import InputError
+from neuface.geometry.perspective import PerspectiveCamera
 from neuface.structs import Crop, Scheme, TensorStruct, Track
 
 
@@ -28,6 +29,8 @@ class Problem(TensorStruct):
     """The frame position of the crop's centre; None likewise."""
     pictures: Float[Tensor, "views time 3 side side"] | None = None
     """RGB crops, 0 to 1, for the photometric term; None without it."""
+    cameras: PerspectiveCamera | None = None
+    """The calibrated cameras of the images, batch axes `views time`; None if they are not known."""
     starts: tuple[int, ...] = (0,)
     """First frames of the shots, and of the clips that were joined along time; trajectories are not smoothed across
     them."""
@@ -58,11 +61,12 @@ def make_problem(
     use_confidence: bool = True,
     starts: tuple[int, ...] = (0,),
     frame_times: tuple[float, ...] | None = None,
+    cameras: PerspectiveCamera | None = None,
 ) -> Problem:
     """Observations in crop NDC, with confidence 0 in the frames that cannot be used.
 
     Without `use_confidence`, every landmark that was found has the same weight. `starts` are the first frames of the
-    shots, `frame_times` the times in usual steps if they are uneven.
+    shots, `frame_times` the times in usual steps if they are uneven, `cameras` the calibration of each view.
     """
     confidence = landmarks.confidence
     if not use_confidence:
@@ -77,13 +81,19 @@ def make_problem(
         scheme=landmarks.scheme,
         ndc_per_frame_px=crops.ndc_per_frame_px.to(observed),
         centre_px=crops.ndc_to_frame(observed.new_zeros(*valid.shape, 1, 2))[..., 0, :],
+        cameras=None if cameras is None else at_every_time(cameras.to(observed), valid.shape[1]),
         starts=starts,
         frame_times=frame_times,
     )
 
 
+def at_every_time(cameras: PerspectiveCamera, time: int) -> PerspectiveCamera:
+    """The cameras of the views with the axes of the images, `views time`."""
+    return cameras.map_tensors(lambda tensor: tensor[:, None].expand(-1, time, *tensor.shape[1:]))
+
+
 def join_problems(problems: Sequence[Problem]) -> Problem:
-    """Several clips one after the other, with a cut between them.
+    """Several clips one after the other, with a cut between them; calibrated if all are.
 
     Raises InputError unless all have the same number of views.
     """
@@ -106,4 +116,6 @@ def join_problems(problems: Sequence[Problem]) -> Problem:
         frame_times = tuple(
             float(time) for problem in problems for time in problem.frame_times or range(problem.time)
         )
+    if any(problem.cameras is None for problem in problems):
+        problems = [replace(problem, cameras=None) for problem in problems]
     return replace(Problem.cat(problems, dim=1), starts=starts, frame_times=frame_times)

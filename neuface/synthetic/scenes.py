@@ -13,7 +13,7 @@ from neuface.geometry.meshes import vertex_normals
 from neuface.head.model import HeadModel
 from neuface.render.rasterize import TorchRasterizer, interpolate, rasterize, vertices_to_px
 from neuface.render.shading import sh_basis
-from neuface.structs import HeadParams, TensorStruct, WeakPerspective
+from neuface.structs import Camera, HeadParams, TensorStruct
 from neuface.synthetic.appearance import Look, Painter
 
 # Share of the lamps that are near the head, and upper bound of their nearness (see `Lighting.nearness`).
@@ -66,7 +66,7 @@ def paint_heads(
     head: HeadModel,
     painter: Painter,
     params: HeadParams,
-    camera: WeakPerspective,
+    camera: Camera,
     look: Look,
     light: Lighting,
     size_px: int,
@@ -84,7 +84,7 @@ def paint_vertices(
     head: HeadModel,
     painter: Painter,
     vertices: Float[Tensor, "b vertices 3"],
-    camera: WeakPerspective,
+    camera: Camera,
     look: Look,
     light: Lighting,
     size_px: int,

@@ -15,7 +15,9 @@ from data_folders import DATA, needs
 
 from neuface.errors import InputError
 from neuface.geometry.triangulation import Triangulation, triangulate
-from neuface.io.cameras import CONVENTION, LARGEST_FILE, MOST_CAMERAS, read_cameras
+from neuface.io.cameras import read_cameras
+from neuface.io.cameras.own_json import CONVENTION
+from neuface.io.cameras.values import LARGEST_FILE, MOST_CAMERAS
 from neuface.io.landmarks import read_landmarks
 from neuface.landmarks.arrays import as_track
 from neuface.landmarks.schemes import MEDIAPIPE478
@@ -53,7 +55,7 @@ def written(folder: Path, text: str | bytes) -> Path:
 def test_all_fields_of_a_file_are_read(tmp_path: Path) -> None:
     found = read_cameras(written(tmp_path, json.dumps(content())))
     assert found.names == ("right", "left")
-    assert (found.size_hw, found.fps) == ((720, 1280), 25.0)
+    assert found.sizes_hw == ((720, 1280), (720, 1280))
     listed = list(content()["cameras"].values())
     for field, tensor in (
         ("K", found.cameras.K),
@@ -183,11 +185,11 @@ def test_damaged_files_are_read_or_refused(tmp_path: Path) -> None:
 
 def test_frames_must_have_the_size_of_the_calibration(tmp_path: Path) -> None:
     found = read_cameras(written(tmp_path, json.dumps(content())))
-    found.check_frames([(720, 1280), (720, 1280)])
-    with pytest.raises(InputError, match="'left' is calibrated for frames of 1280 x 720 px"):
-        found.check_frames([(720, 1280), (360, 640)])
-    with pytest.raises(InputError, match="1 view"):
-        found.check_frames([(720, 1280)])
+    cameras, remarks = found.for_views(["right", "left"], [(720, 1280), (720, 1280)])
+    torch.testing.assert_close(cameras.K, found.cameras.K)
+    assert remarks == ()
+    with pytest.raises(InputError, match=r"'left' is calibrated for frames of 1280 x 720 px.* 640 x 400 px"):
+        found.for_views(["right", "left"], [(720, 1280), (400, 640)])
 
 
 # --- The real session
@@ -207,7 +209,7 @@ def reprojection_error(found: Triangulation) -> float:
 def test_the_real_cameras_observe_one_face_of_plausible_size(session_landmarks: Track) -> None:
     """Eye distance, depth and reprojection error are plausible only if the calibration is that of the frames."""
     rig = read_cameras(SESSION / "cameras.json")
-    assert (rig.names, rig.size_hw) == (("0", "1", "2", "3"), (720, 1280))
+    assert (rig.names, set(rig.sizes_hw)) == (("0", "1", "2", "3"), {(720, 1280)})
     points, confidence = session_landmarks.points_px, session_landmarks.confidence
     # Every twelfth point is enough and faster; the outer eye corners are among them.
     chosen = sorted({*range(0, 478, 12), *MEDIAPIPE478.outer_eyes})

@@ -13,6 +13,12 @@
 | `status` | (views, time) | numbers of `neuface.Status` |
 | `quality.score` and its parts | (views, time) | how far an image can be trusted, 0 to 1 |
 | `image_nme_percent` | (views, time) | landmark error of every image; NaN without landmarks |
+| `world.rotvec`, `world.translation` | (time, 3) | head to world: radians, metres; with calibrated cameras |
+| `world.scale` | () | true size of the head over that of the fitted model |
+| `world.seen` | (time,) | 1 where a camera saw the face |
+| `world.identity`, `world.expression`, `world.neck_rotvec`, ... | (time, ...) | the head that the views agree on |
+| `world.K`, `world.distortion` | (views, 3, 3), (views, 5) | the calibrated cameras, frame pixels |
+| `world.rotation_camera`, `world.translation_camera` | (views, 3, 3), (views, 3) | world to camera, metres |
 | `timestamps_s` | (time,) | seconds since the recording's first frame |
 | `history.*` | (passes + 1,) each | loss per pass: `total` and its unweighted parts |
 | `identity_spread` | (passes + 1,) or (0,) | spread of the identity codes per pass |
@@ -60,8 +66,24 @@ _AXES: dict[str, tuple[str | int, ...]] = {
     "identity_spread": ("passes",),
 }
 _OPTIONAL_AXES: dict[str, tuple[str | int, ...]] = {"landmarks.uncertainty_px": (*_IMAGE, "points")}
+# All of these or none.
+_WORLD_AXES: dict[str, tuple[str | int, ...]] = {
+    "world.rotvec": ("time", 3),
+    "world.translation": ("time", 3),
+    "world.scale": (),
+    "world.seen": ("time",),
+    "world.identity": ("time", "identity"),
+    "world.expression": ("time", "expression"),
+    "world.neck_rotvec": ("time", 3),
+    "world.jaw_rotvec": ("time", 3),
+    "world.eyes_rotvec": ("time", 2, 3),
+    "world.K": ("views", 3, 3),
+    "world.distortion": ("views", 5),
+    "world.rotation_camera": ("views", 3, 3),
+    "world.translation_camera": ("views", 3),
+}
 _SHARED_IDENTITY = ("identity",)
-_WHOLE_NUMBERS = ("status",)
+_WHOLE_NUMBERS = ("status", "world.seen")
 META_TYPES: dict[str, type | tuple[type, ...]] = {
     "model": str,
     "head_name": str,
@@ -71,6 +93,7 @@ META_TYPES: dict[str, type | tuple[type, ...]] = {
     "outcome": str,
     "shot_starts": list,
     "people": dict,
+    "metric": bool,
     "names": list,
     "frame_sizes_hw": list,
     "fps": (int, float),
@@ -98,6 +121,8 @@ def read_result_arrays(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor],
     arrays = read_arrays(path)
     meta = _read_meta(path, arrays)
     all_axes = {**_AXES, **{name: axes for name, axes in _OPTIONAL_AXES.items() if name in arrays}}
+    if any(name in arrays for name in _WORLD_AXES):
+        all_axes |= _WORLD_AXES
     wrong = [
         f"{name} is missing" if name not in arrays else f"{name} has the type {arrays[name].dtype}"
         for name in all_axes
@@ -158,7 +183,7 @@ def _read_meta(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) -
     wrong = [
         name
         for name, kind in META_TYPES.items()
-        if not isinstance(meta.get(name), kind) or isinstance(meta[name], bool)
+        if not isinstance(meta.get(name), kind) or isinstance(meta[name], bool) != (kind is bool)
     ]
     if wrong:
         raise InputError(

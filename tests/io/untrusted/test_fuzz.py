@@ -24,7 +24,7 @@ from safetensors.numpy import save_file
 
 import neuface
 from neuface.evaluation.quality import Quality
-from neuface.io.cameras import CONVENTION, UNITS
+from neuface.io.cameras.own_json import CONVENTION, UNITS
 from neuface.io.heads import write_head
 from neuface.landmarks.schemes import IBUG68
 from neuface.structs import Prediction, Track, WeakPerspective

@@ -1,0 +1,122 @@
+"""The E-step of calibrated cameras: one pose of the head in the world per frame, and how every camera sees it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from neuface.fitting.problem import Problem
+from neuface.geometry.head_in_world import HeadPose, agreed_pose, in_world, seen_by, size_of_head
+from neuface.geometry.local_view import LocalView, local_view
+from neuface.geometry.perspective import PerspectiveCamera
+from neuface.geometry.rotations import rotvec_to_rotmat
+from neuface.head.model import HeadModel
+from neuface.landmarks.schemes import INNER51
+from neuface.structs import HeadParams, Prediction, Scheme, TensorStruct
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadsInWorld(TensorStruct):
+    """Where the views of a clip put the head, each for itself and together."""
+
+    of_views: HeadPose
+    """Batch axes `views time`."""
+    agreed: HeadPose
+    """Batch axis `time`; NaN in frames without a view that counts."""
+    size: Float[Tensor, ""]
+    """Units of the world per metre of the head model: more than 1 for a head larger than the fitted one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibratedTarget(TensorStruct):
+    """How a calibrated camera sees the head that all views agree on, in units of each image's crop."""
+
+    view: LocalView
+    weight: Float[Tensor, "*batch"]
+    """1, or 0 for an image to which the other views say nothing."""
+
+
+def face_middle(head: HeadModel, params: HeadParams, scheme: Scheme) -> Float[Tensor, "*batch 3"]:
+    """The middle of the inner landmarks, metres, head frame: the point whose place cameras agree on.
+
+    A camera places the head by its face. The head frame's origin lies behind it, where perspective enlarges less.
+    """
+    points = head.landmarks(params, scheme.name, facing=params.unposed())
+    return points[..., list(scheme.to_ibug68), :][..., INNER51, :].mean(-2)
+
+
+def fitted_views(head: HeadModel, prediction: Prediction, scheme: Scheme) -> LocalView:
+    """How the predicted cameras see their heads: rotations have the unposed head's axes, image units per metre."""
+    params = prediction.params
+    middle = face_middle(head, params, scheme)[..., None, :]
+    camera = prediction.camera
+    view = local_view(camera.project(middle)[..., 0, :], camera.jacobian(middle)[..., 0, :, :])
+    return LocalView(
+        rotation=view.rotation @ rotvec_to_rotmat(params.root_rotvec),
+        position=view.position,
+        magnification=view.magnification,
+    )
+
+
+def heads_in_world(
+    cameras: PerspectiveCamera,
+    seen: LocalView,
+    weight: Float[Tensor, "views time"],
+) -> HeadsInWorld:
+    """The head in the world from how calibrated cameras see it, float64.
+
+    Args:
+        cameras: batch axes `views time`.
+        seen: `fitted_views` in frame pixels.
+        weight: how much each view counts; 0 for images without a face.
+    """
+    cameras, seen, weight = cameras.to(torch.float64), seen.to(torch.float64), weight.double()
+    size = size_of_head(cameras, seen, weight)
+    poses = in_world(cameras, seen, size)
+    weight = weight * poses.position.isfinite().all(-1)
+    return HeadsInWorld(of_views=poses, agreed=agreed_pose(cameras, poses, weight), size=size)
+
+
+def calibrated_target(head: HeadModel, prediction: Prediction, problem: Problem) -> CalibratedTarget | None:
+    """The E-step; None if the clip's cameras are not calibrated, or there is only one."""
+    cameras = problem.cameras
+    if cameras is None or problem.views == 1:
+        return None
+    seen = fitted_views(head, prediction, problem.scheme)
+    per_px, centre = problem.ndc_per_frame_px, problem.centre_px
+    assert per_px is not None, "a calibrated clip knows its crops"
+    assert centre is not None, "a calibrated clip knows its crops"
+    in_frame = LocalView(
+        rotation=seen.rotation,
+        position=centre + seen.position / per_px[..., None],
+        magnification=seen.magnification / per_px,
+    )
+    found = heads_in_world(cameras, in_frame, view_weights(problem.confidence, problem.valid))
+    everywhere = found.agreed.map_tensors(lambda tensor: tensor.expand(problem.views, *tensor.shape))
+    expected = seen_by(cameras.to(torch.float64), everywhere, found.size).map_tensors(
+        lambda tensor: tensor.to(seen.position)
+    )
+    known = expected.position.isfinite().all(-1) & expected.rotation.isfinite().all(-1).all(-1)
+    in_crop = LocalView(
+        rotation=expected.rotation,
+        position=(expected.position - centre) * per_px[..., None],
+        magnification=expected.magnification * per_px,
+    )
+    return CalibratedTarget(
+        view=in_crop.map_tensors(lambda tensor: torch.where(_like(known, tensor), tensor, 1.0)),
+        weight=known.to(per_px),
+    )
+
+
+def view_weights(
+    confidence: Float[Tensor, "views time points"], valid: Bool[Tensor, "views time"]
+) -> Float[Tensor, "views time"]:
+    """How much a view's pose counts: the mean confidence of its landmarks, 0 for images that are not valid."""
+    return confidence.mean(-1) * valid
+
+
+def _like(mask: Bool[Tensor, "*batch"], tensor: Tensor) -> Tensor:
+    return mask.view(*mask.shape, *[1] * (tensor.ndim - mask.ndim))
