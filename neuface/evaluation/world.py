@@ -14,7 +14,7 @@ from neuface.evaluation.common_heads import common_heads
 from neuface.evaluation.figures import finite_or_none, vertices_in_chunks
 from neuface.fitting.calibrated import (
     HeadsInWorld,
-    face_middle,
+    face_middles,
     fitted_views,
     heads_in_world,
     view_weights,
@@ -29,7 +29,8 @@ from neuface.geometry.rotations import (
     rotvec_to_quaternion,
     rotvec_to_rotmat,
 )
-from neuface.head.model import MESHES_PER_CHUNK, HeadModel
+from neuface.head.model import HeadModel
+from neuface.head.pieces import MESHES_PER_CHUNK
 from neuface.structs import HeadParams, Prediction, TensorStruct, Track
 
 MM_PER_M = 1000
@@ -103,19 +104,19 @@ def world_result(
     params = common_heads(prediction.params, landmarks.usable).unposed()
     found = _in_world(head, prediction, landmarks, cameras)
     pose, seen = found.agreed, found.agreed.position.isfinite().all(-1)
-    quaternion = rotvec_to_quaternion(
-        rotmat_to_rotvec(torch.where(seen[:, None, None], pose.rotation, torch.eye(3)))
-    )
-    quaternion = interpolate_missing(continuous_signs(quaternion[None]), seen[None], starts)[0]
-    position = interpolate_missing(torch.where(seen[:, None], pose.position, 0.0)[None], seen[None], starts)[
-        0
-    ]
+    quaternion = torch.zeros(len(seen), 4).to(pose.position)
+    quaternion[seen] = continuous_signs(rotvec_to_quaternion(rotmat_to_rotvec(pose.rotation[seen])))
+    quaternion = interpolate_missing(quaternion[None], seen[None], starts)[0]
+    # A shot in which no camera saw the face stays at rest at the origin.
+    quaternion[..., 3] += (quaternion == 0).all(-1)
+    position = torch.where(seen[:, None], pose.position, 0.0)
+    position = interpolate_missing(position[None], seen[None], starts)[0]
     rotvec = quaternion_to_rotvec(normalize(quaternion, dim=-1))
     if not metric:
         cameras = replace(cameras, translation=cameras.translation / found.size)
         position = position / found.size
     scale = found.size if metric else torch.ones_like(found.size)
-    middle = face_middle(head, params, landmarks.scheme).to(position)
+    middle = face_middles(head, params, landmarks.scheme).to(position)
     turned = (rotvec_to_rotmat(rotvec) @ middle[..., None])[..., 0]
     dtype = prediction.params.root_rotvec.dtype
     return WorldResult(
@@ -143,7 +144,7 @@ def view_agreement(
         prediction, landmarks, cameras, metric: as for `world_result`; lengths are in its metres.
     """
     found = _in_world(head, prediction, landmarks, cameras)
-    valid, middle = landmarks.usable, face_middle(head, prediction.params.unposed(), landmarks.scheme)
+    valid, middle = landmarks.usable, face_middles(head, prediction.params.unposed(), landmarks.scheme)
     rotation, position = found.of_views.rotation, found.of_views.position
     pairs = list(combinations(range(len(valid)), 2))
     per_mm = MM_PER_M if metric else MM_PER_M / float(found.size)
@@ -172,7 +173,7 @@ def view_agreement(
 def _in_world(
     head: HeadModel, prediction: Prediction, landmarks: Track, cameras: PerspectiveCamera
 ) -> HeadsInWorld:
-    seen = fitted_views(head, prediction, landmarks.scheme)
+    seen = fitted_views(prediction, face_middles(head, prediction.params, landmarks.scheme))
     weight = view_weights(landmarks.confidence, landmarks.usable)
     return heads_in_world(at_every_time(cameras, landmarks.usable.shape[1]), seen, weight)
 

@@ -14,6 +14,7 @@ from neuface.geometry.local_view import LocalView, local_view
 from neuface.geometry.perspective import PerspectiveCamera
 from neuface.geometry.rotations import rotvec_to_rotmat
 from neuface.head.model import HeadModel
+from neuface.head.pieces import in_pieces
 from neuface.landmarks.schemes import INNER51
 from neuface.structs import HeadParams, Prediction, Scheme, TensorStruct
 
@@ -48,14 +49,21 @@ def face_middle(head: HeadModel, params: HeadParams, scheme: Scheme) -> Float[Te
     return points[..., list(scheme.to_ibug68), :][..., INNER51, :].mean(-2)
 
 
-def fitted_views(head: HeadModel, prediction: Prediction, scheme: Scheme) -> LocalView:
-    """How the predicted cameras see their heads: rotations have the unposed head's axes, image units per metre."""
-    params = prediction.params
-    middle = face_middle(head, params, scheme)[..., None, :]
-    camera = prediction.camera
-    view = local_view(camera.project(middle)[..., 0, :], camera.jacobian(middle)[..., 0, :, :])
+def face_middles(head: HeadModel, params: HeadParams, scheme: Scheme) -> Float[Tensor, "*batch 3"]:
+    """`face_middle` of the heads of a clip, a bounded number of them at a time, without a gradient."""
+    return in_pieces(lambda piece: face_middle(head, piece, scheme), params)
+
+
+def fitted_views(prediction: Prediction, middle: Float[Tensor, "*batch 3"]) -> LocalView:
+    """How the predicted cameras see their heads: rotations have the unposed head's axes, image units per metre.
+
+    Args:
+        middle: `face_middle` of the predicted heads.
+    """
+    camera, at = prediction.camera, middle[..., None, :]
+    view = local_view(camera.project(at)[..., 0, :], camera.jacobian(at)[..., 0, :, :])
     return LocalView(
-        rotation=view.rotation @ rotvec_to_rotmat(params.root_rotvec),
+        rotation=view.rotation @ rotvec_to_rotmat(prediction.params.root_rotvec),
         position=view.position,
         magnification=view.magnification,
     )
@@ -81,11 +89,11 @@ def heads_in_world(
 
 
 def calibrated_target(head: HeadModel, prediction: Prediction, problem: Problem) -> CalibratedTarget | None:
-    """The E-step; None if the clip's cameras are not calibrated, or there is only one."""
+    """The E-step, without a gradient; None if the clip's cameras are not calibrated, or there is only one."""
     cameras = problem.cameras
     if cameras is None or problem.views == 1:
         return None
-    seen = fitted_views(head, prediction, problem.scheme)
+    seen = fitted_views(prediction, face_middles(head, prediction.params, problem.scheme))
     per_px, centre = problem.ndc_per_frame_px, problem.centre_px
     assert per_px is not None, "a calibrated clip knows its crops"
     assert centre is not None, "a calibrated clip knows its crops"

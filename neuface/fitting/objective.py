@@ -17,7 +17,7 @@ from torch import Tensor
 from neuface import losses
 from neuface.errors import InputError
 from neuface.fitting.appearance import EstimatedAppearance, estimate_appearance, photometric_residuals
-from neuface.fitting.calibrated import CalibratedTarget, calibrated_target, fitted_views
+from neuface.fitting.calibrated import CalibratedTarget, calibrated_target, face_middle, fitted_views
 from neuface.fitting.merging import Merge, WeightedMean, merge_views
 from neuface.fitting.problem import Problem
 from neuface.fitting.targets import NO_TARGET, ClipState, Target, expression_landmarks
@@ -316,7 +316,8 @@ class CalibratedTerm(Term):
 
     def values(self, batch: Batch, target: CalibratedTarget) -> Float[Tensor, " images"]:
         """The distance, image by image."""
-        seen = fitted_views(batch.head, batch.prediction, batch.problem.scheme)
+        middle = face_middle(batch.head, batch.prediction.params, batch.problem.scheme)
+        seen = fitted_views(batch.prediction, middle)
         expected = target.view
         distance = losses.calibrated_views_loss(
             seen.rotation,
