@@ -19,8 +19,9 @@ from neuface.evaluation.figures import image_nme_percent
 from neuface.evaluation.quality import judge
 from neuface.evaluation.world import world_result
 from neuface.fitting.checkpoint import Checkpoints
-from neuface.fitting.config import DirectFit, FitConfig
+from neuface.fitting.config import DirectFit, FitConfig, PinholeCamera
 from neuface.fitting.direct import fit_direct
+from neuface.fitting.lens import SeenThroughLens, make_lens
 from neuface.fitting.loop import FitOutcome, fit
 from neuface.fitting.parameterisation import FineTunedEncoder, Parameterisation, predict_clip
 from neuface.fitting.problem import Problem, join_problems, make_problem
@@ -202,6 +203,8 @@ def fit_clips(
         _Bar(config.m_step.stop.max_passes, enabled=progress) as bar,
     ):
         optimised: Parameterisation = FineTunedEncoder(encoder, seen.images)
+        if problem.lens is not None:
+            optimised = SeenThroughLens(optimised, head, problem.lens)
         if parameterise is not None:
             optimised = parameterise(optimised, problem)
         if bool(problem.valid.any()):
@@ -265,7 +268,7 @@ def _nothing_to_fit(predicted: Parameterisation, problem: Problem, config: FitCo
 
 def _problem_of(seen: ModelInputs, config: FitConfig) -> Problem:
     landmark = config.objective.landmark
-    return make_problem(
+    problem = make_problem(
         seen.track,
         seen.crops,
         seen.usable,
@@ -274,6 +277,11 @@ def _problem_of(seen: ModelInputs, config: FitConfig) -> Problem:
         frame_times=seen.recording.frame_times,
         cameras=seen.recording.cameras,
     )
+    if not isinstance(config.camera, PinholeCamera):
+        return problem
+    sizes = torch.tensor(seen.recording.sizes_hw)
+    focal_px = torch.full((problem.views,), float(config.camera.focal_px or 0.0))
+    return replace(problem, lens=make_lens(focal_px, (sizes.flip(-1) - 1) / 2, seen.crops))
 
 
 def _result(

@@ -143,7 +143,7 @@ class Camera(Protocol):
     def without_perspective(
         self, observed: Float[Tensor, "*batch points 2"], points: Float[Tensor, "*batch points 3"]
     ) -> Float[Tensor, "*batch points 2"]:
-        """Where a weak-perspective camera of the same position and magnification would observe what this one observed.
+        """Where a weak-perspective camera of this position and magnification would observe what this one observed.
 
         The points (metres, head frame) say how far away the observed ones are.
         """

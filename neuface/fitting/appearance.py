@@ -179,7 +179,8 @@ def _sample(
     # From half a pixel inside the edges on, colours are interpolated between pixels.
     inside = (points.detach().abs() <= 1 - 1 / pictures.shape[-1]).all(-1)
     usable = inside & (brightest >= DARKEST) & (brightest <= BRIGHTEST)
-    visible = visibility.weights(posed.detach(), head.faces)[:, face].detach()
+    straightened = prediction.camera.straightened(posed).detach()
+    visible = visibility.weights(straightened, head.faces)[:, face].detach()
     return _Samples(colour=colour, basis=sh_basis(normals), weight=visible * usable)
 
 

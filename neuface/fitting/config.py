@@ -33,6 +33,20 @@ IMAGES_AT_ONCE = 64
 
 
 @dataclass(frozen=True, kw_only=True)
+class WeakPerspectiveCamera(Setting):
+    """All parts of the head are equally far from the camera, as in the paper."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PinholeCamera(Setting):
+    """Near parts of the head appear larger (perspective), which matters at less than about a metre."""
+
+    focal_px: Positive | None = None
+    """Focal length of every camera, pixels of the frames; None takes what a calibration or the footage says, and
+    where they say nothing estimates it from the landmarks."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Identity(Setting):
     """Which images share an identity code, and its size."""
 
@@ -149,6 +163,8 @@ class FitConfig(Setting):
     """The terms of the objective (Eq. 1)."""
     e_step: EStep = EStep()
     """How trajectories are smoothed."""
+    camera: WeakPerspectiveCamera | PinholeCamera = WeakPerspectiveCamera()
+    """How the head is seen."""
     identity: Identity = Identity()
     """Which images share an identity code."""
     m_step: FineTune | DirectFit = FineTune()

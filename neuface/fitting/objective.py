@@ -278,7 +278,8 @@ class MultiviewTerm(Term):
         pieces = []
         for start in range(0, time, chunk):
             part, valid = clip.params[:, start : start + chunk], clip.problem.valid[:, start : start + chunk]
-            seen = self.visibility.weights(clip.head.vertices(part), clip.head.faces)
+            posed = clip.prediction.camera[:, start : start + chunk].straightened(clip.head.vertices(part))
+            seen = self.visibility.weights(posed, clip.head.faces)
             pieces.append(merge_views(clip.head.vertices(part.unposed()), seen, valid, self.merge))
         return Target(value=torch.cat(pieces), per="frame")
 

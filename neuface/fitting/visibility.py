@@ -28,7 +28,8 @@ class VertexVisibility(Protocol):
         """How well each vertex is seen: the cosine between its normal and the ray to the camera; 0 if it is hidden.
 
         Args:
-            posed: the vertices, metres, in the axes of the head frame.
+            posed: the vertices, metres, in the axes of the head frame; before a perspective camera as
+                `Camera.straightened` gives them.
             faces: the triangles of the head.
         """
         ...

@@ -140,13 +140,18 @@ class Perspective(TensorStruct):
         The points (metres, head frame) say how far away the observed ones are; their positions across the line of
         sight do not matter (DeMenthon and Davis, "Model-based object pose in 25 lines of code", 1995).
         """
-        along = -points[..., 2]  # Behind the origin, along the line of sight.
         ray = _ray(observed, self.focal[..., None], self.principal[..., None, :])
         ray = ray @ line_of_sight_rotation(self._direction)
-        distance = torch.linalg.vector_norm(self.translation, dim=-1)[..., None]
-        far = torch.maximum(distance + along, LEAST_DEPTH_SHARE * distance)
-        across = ray[..., :2] / ray[..., 2:] * far[..., None]
+        distance = torch.linalg.vector_norm(self.translation, dim=-1)[..., None] * self.relative_distance(
+            points
+        )
+        across = ray[..., :2] / ray[..., 2:] * distance[..., None]
         return self.offset[..., None, :] + self.scale[..., None, None] * across
+
+    def relative_distance(self, points: Float[Tensor, "*batch points 3"]) -> Float[Tensor, "*batch points"]:
+        """Distance of points of the head frame (metres) along the line of sight, over that of the frame's origin."""
+        distance = torch.linalg.vector_norm(self.translation, dim=-1)[..., None]
+        return (1 - points[..., 2] / distance).clamp(min=LEAST_DEPTH_SHARE)
 
     @property
     def position(self) -> Float[Tensor, "*batch 2"]:

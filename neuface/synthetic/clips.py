@@ -9,11 +9,12 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from neuface.geometry.head_perspective import Perspective
 from neuface.geometry.rotations import compose_rotvecs
 from neuface.head.expressions import sample_expressions
 from neuface.head.model import HeadModel
 from neuface.landmarks.schemes import IBUG68
-from neuface.structs import HeadParams, WeakPerspective, ndc_to_px
+from neuface.structs import Camera, HeadParams, WeakPerspective, ndc_to_px
 from neuface.synthetic.appearance import Painter, random_looks
 from neuface.synthetic.backdrop import random_backgrounds
 from neuface.synthetic.scenes import paint_heads, random_lighting
@@ -31,8 +32,8 @@ class SyntheticClip:
     """iBUG-68, frame pixels, with white noise (independent between points and frames, unlike a detector's)."""
     truth: HeadParams
     """Batch axes `views time`; the views differ in root rotation only."""
-    camera: WeakPerspective
-    """Cameras for a crop that is the whole frame."""
+    camera: Camera
+    """Cameras for a crop that is the whole frame, in its half-widths."""
     fps: float
 
 
@@ -44,6 +45,7 @@ def make_talking_clip(
     time: int = 24,
     size_px: int = 320,
     noise_px: float = 0.6,
+    distance_m: float | None = None,
     seed: int = 0,
 ) -> SyntheticClip:
     """Render a person who talks and moves the head in front of synchronised cameras.
@@ -51,6 +53,8 @@ def make_talking_clip(
     Args:
         view_yaw_deg: angle of each camera about the head, one per view.
         noise_px: standard deviation of the landmarks' white noise along x and along y.
+        distance_m: between each camera and the head frame's origin; None is weak perspective. The frame's centre is
+            on the optical axis, and the focal length gives the head the same size in the frame at every distance.
     """
     generator = torch.Generator().manual_seed(seed)
     views = len(view_yaw_deg)
@@ -64,7 +68,7 @@ def make_talking_clip(
         expression=talking(head, time, generator).expand(views, -1, -1),
         root_rotvec=turns,
     )
-    camera = _centred_camera(head, truth)
+    camera = _centred_camera(head, truth, distance_m)
     look = random_looks(generator, 1).map_tensors(lambda part: part.expand(time, *part.shape[1:]))
     frames = []
     for view in range(views):
@@ -106,10 +110,12 @@ def talking(head: HeadModel, time: int, generator: torch.Generator) -> Float[Ten
     return blended
 
 
-def _centred_camera(head: HeadModel, truth: HeadParams) -> WeakPerspective:
+def _centred_camera(head: HeadModel, truth: HeadParams, distance_m: float | None) -> Camera:
     """Cameras with the face near the middle of the frame, constant over each view's clip."""
     views, time = truth.identity.shape[:2]
-    scale = torch.full((views, time), HEAD_SCALE)
-    centred = WeakPerspective(scale=scale, offset=torch.zeros(views, time, 2))
+    scale, origin = torch.full((views, time), HEAD_SCALE), torch.zeros(views, time, 2)
+    centred: Camera = WeakPerspective(scale=scale, offset=origin)
+    if distance_m is not None:
+        centred = Perspective(scale=scale, offset=origin, focal=scale * distance_m, principal=origin)
     middle = centred.project(head.landmarks(truth, IBUG68.name)).mean((1, 2), keepdim=True)[:, :, 0]
-    return replace(centred, offset=-middle.expand(-1, time, -1).contiguous())
+    return centred.placed(-middle.expand(-1, time, -1).contiguous(), scale)

@@ -152,7 +152,9 @@ def test_points_behind_the_camera_stay_finite_and_so_do_their_gradients():
     )
     image = camera.project(torch.tensor([[[0.01, 0.0, 0.2]]]))
     image.sum().backward()
-    assert bool(image.isfinite().all()) and bool(scale.grad is not None and scale.grad.isfinite().all())
+    assert scale.grad is not None
+    assert bool(image.isfinite().all())
+    assert bool(scale.grad.isfinite().all())
 
 
 def test_head_axes_turn_into_camera_axes_as_before_a_weak_camera():

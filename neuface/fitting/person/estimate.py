@@ -20,6 +20,7 @@ from neuface.fitting.person.gauss_newton import (
     inverse_variances,
     predict,
     robust_weights,
+    without_perspective,
 )
 from neuface.fitting.person.linear_model import MM_PER_METRE, LinearModel, linear_model
 from neuface.fitting.problem import Problem
@@ -29,7 +30,7 @@ from neuface.geometry.sampling import evenly_spread_indices
 from neuface.head.model import HeadModel
 from neuface.structs import HeadParams, Prediction
 
-__all__ = ["PersonEstimate", "estimate_person", "identity_covariance"]
+__all__ = ["PersonEstimate", "em_iteration", "estimate_person", "frames_in_use", "identity_covariance"]
 
 ITERATIONS_PER_SIZE = 3
 """Gauss-Newton iterations at each size, from the solution at the encoder's size."""
@@ -87,11 +88,12 @@ def estimate_person(
         predictions = initial[:, frames].to(torch.float64)
         return linear_model(exact, predictions, problem, frames, mean_identity.double(), calibration)
 
-    frames = _frames_in_use(problem)
+    frames = frames_in_use(problem)
     model = model_of(frames)
     estimate = initial_estimate(model)
     for _ in range(ITERATIONS):
-        estimate = _em_iteration(model, estimate)
+        model = without_perspective(model, estimate)
+        estimate = em_iteration(model, estimate)
     estimate = _most_probable_size(model, estimate)
     identity = estimate.shared[: model.num_identity].to(mean_identity)
     if not bool(identity.isfinite().all()):
@@ -130,7 +132,7 @@ def identity_covariance(
         noise_px: standard deviation of each coordinate, pixels of the frame.
         calibration: how well the encoder knows the size.
     """
-    frames = _frames_in_use(problem)
+    frames = frames_in_use(problem)
     code = true.params.identity[0, 0].double()
     predictions = true[:, frames].to(torch.float64)
     model = linear_model(head.to(torch.float64), predictions, problem, frames, code, calibration)
@@ -148,7 +150,7 @@ def identity_covariance(
 # --- Frames
 
 
-def _frames_in_use(problem: Problem) -> Int[Tensor, " frames"]:
+def frames_in_use(problem: Problem) -> Int[Tensor, " frames"]:
     """Frames with landmarks in any view, evenly spread where there are more than the limits allow."""
     with_landmarks = problem.valid.any(0).nonzero()[:, 0]
     most = max(1, min(MOST_IMAGES // problem.views, MOST_IMAGES_TIMES_VIEWS // problem.views**2))
@@ -234,7 +236,7 @@ def _at_size(
 # --- Expectation maximisation
 
 
-def _em_iteration(model: LinearModel, estimate: Estimate) -> Estimate:
+def em_iteration(model: LinearModel, estimate: Estimate) -> Estimate:
     """One Gauss-Newton step with the current scales, then the scales of its result."""
     iteration = gauss_newton_step(model, estimate, inverse_variances(model, estimate))
     covariance = torch.cholesky_inverse(iteration.factor)

@@ -19,7 +19,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from neuface.fitting.person.linear_model import LinearModel
+from neuface.fitting.person.linear_model import MM_PER_METRE, LinearModel, observed_mm
+from neuface.geometry.head_perspective import Perspective
 from neuface.geometry.pose_jacobian import POSE_SIZE, pose_jacobian
 from neuface.geometry.rotations import rotvec_to_rotmat
 from neuface.structs import HEAD_TO_IMAGE_SIGNS, WeakPerspective
@@ -36,6 +37,7 @@ __all__ = [
     "predict",
     "robust_weights",
     "shared_precision",
+    "without_perspective",
 ]
 
 ITERATIONS = 10
@@ -122,6 +124,30 @@ def predict(model: LinearModel, estimate: Estimate) -> PredictedLandmarks:
     rotated = rotated * estimate.log_magnification.exp()[..., None, None]
     image = rotated[..., :2] * rotated.new_tensor(IMAGE_SIGNS) + estimate.shift[..., None, :]
     return PredictedLandmarks(rotated=rotated, image=image)
+
+
+def without_perspective(model: LinearModel, estimate: Estimate) -> LinearModel:
+    """The model with its observations freed of perspective, given the depths of the estimated landmarks.
+
+    Nothing changes before weak-perspective cameras.
+    """
+    if not isinstance(model.camera, Perspective):
+        return model
+    larger = estimate.log_magnification.exp()
+    # The estimate turns a head about the head frame's origin, and a head turns about its root joint.
+    moved = model.root_joint - (estimate.rotation @ model.root_joint[..., None])[..., 0]
+    posed = predict(model, estimate).rotated / larger[..., None, None] + moved[..., None, :]
+    origin = estimate.shift - larger[..., None] * moved[..., :2] * moved.new_tensor(IMAGE_SIGNS)
+    magnification = model.camera.magnification
+    camera = model.camera.placed(origin * (magnification / MM_PER_METRE)[..., None], magnification * larger)
+    seen = camera.without_perspective(model.observed_ndc, posed / MM_PER_METRE)
+    nearness = 1 / camera.relative_distance(posed / MM_PER_METRE)
+    return replace(
+        model,
+        observed=observed_mm(model.camera, seen, model.confidence),
+        confidence=model.confidence * (nearness / model.nearness).square(),
+        nearness=nearness,
+    )
 
 
 # --- Weights
@@ -229,6 +255,7 @@ def fit_frames(model: LinearModel, person: Estimate) -> Estimate:
     model = model.resized(float(change @ model.size_direction) * model.size_std)
     estimate = initial_estimate(model, person)
     for _ in range(ITERATIONS):
+        model = without_perspective(model, estimate)
         predicted = predict(model, estimate)
         weight = inverse_variances(model, estimate)
         data = _normal_equations(model, estimate, predicted.rotated, model.observed - predicted.image, weight)

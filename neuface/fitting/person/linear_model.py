@@ -14,7 +14,7 @@ from neuface.fitting.problem import Problem
 from neuface.geometry.rotations import rotvec_to_rotmat
 from neuface.head.expressions import expression_moments
 from neuface.head.model import HeadModel, contour_row
-from neuface.structs import HeadParams, Prediction
+from neuface.structs import Camera, HeadParams, Prediction
 
 __all__ = ["LinearModel", "linear_model"]
 
@@ -39,9 +39,20 @@ class LinearModel:
     camera. The *shared* unknowns are the identity code and, behind it, the displacements, view by view.
     """
 
+    camera: Camera
+    """The initial cameras, crop half-widths; batch axes `views frames`."""
+    observed_ndc: Float[Tensor, "views frames points 2"]
+    """Image positions, crop half-widths; any where the confidence is 0."""
     observed: Float[Tensor, "views frames points 2"]
-    """Image positions, mm; 0 where the confidence is 0."""
+    """Image positions, mm; 0 where the confidence is 0. What a perspective camera observed is moved to where a
+    weak-perspective one would observe it (`gauss_newton.without_perspective`)."""
+    root_joint: Float[Tensor, "views frames 3"]
+    """What the head turns about, mm."""
     confidence: Float[Tensor, "views frames points"]
+    """Weights of the squared distances in `observed`. Noise is even in the image, so what lies nearer to a
+    perspective camera than the head frame's origin weighs more, by the square of `nearness`."""
+    nearness: Float[Tensor, "views frames points"]
+    """Distance of the head frame's origin over that of the landmarks; 1 before weak-perspective cameras."""
     consecutive: Float[Tensor, "views pairs"]
     """1 where a frame in use and the next one are of one clip, and frames between them were left out for even spacing
     alone; else 0."""
@@ -114,10 +125,19 @@ def linear_model(
     displacement_precision = _displacement_precision(at_rest, problem.views, noise)
     expression_mean, expression_precision = _expression_prior(head, initial.params)
     size_direction, size_std = _size_direction(head, identity_mean)
-    observed, confidence = _observations(initial, problem, frames, points)
+    observed_ndc = problem.observed_ndc[:, frames][:, :, points].double()
+    confidence = problem.confidence[:, frames][..., points].double()
+    camera = initial.camera.placed(
+        initial.camera.position, initial.camera.magnification.clamp(min=SMALLEST_MAGNIFICATION)
+    )
+    posed = head.landmarks(initial.params, problem.scheme.name)[..., points, :]
     return LinearModel(
-        observed=observed,
+        camera=camera,
+        observed_ndc=observed_ndc,
+        observed=observed_mm(camera, camera.without_perspective(observed_ndc, posed), confidence),
         confidence=confidence,
+        nearness=torch.ones_like(confidence),
+        root_joint=head.joints(initial.params)[..., 0, :] * MM_PER_METRE,
         consecutive=_consecutive(problem, frames).to(confidence).expand(problem.views, -1),
         mean=mean,
         by_identity=by_identity,
@@ -134,17 +154,14 @@ def linear_model(
     )
 
 
-def _observations(
-    initial: Prediction, problem: Problem, frames: Int[Tensor, " frames"], points: list[int]
-) -> tuple[Float[Tensor, "views frames points 2"], Float[Tensor, "views frames points"]]:
-    """Image positions in millimetres on the head, and their confidence.
-
-    Weak perspective is assumed here: one magnification, that at the head frame's origin, holds for all points.
-    """
-    mm_per_ndc = MM_PER_METRE / initial.camera.magnification.clamp(min=SMALLEST_MAGNIFICATION)
-    confidence = problem.confidence[:, frames][..., points].double()
-    observed = problem.observed_ndc[:, frames][:, :, points].double() * mm_per_ndc[..., None, None]
-    return torch.where(confidence[..., None] > 0, observed, 0.0), confidence
+def observed_mm(
+    initial: Camera,
+    observed_ndc: Float[Tensor, "views frames points 2"],
+    confidence: Float[Tensor, "views frames points"],
+) -> Float[Tensor, "views frames points 2"]:
+    """Image positions in millimetres on the head as the initial cameras magnify it, 0 where nothing was observed."""
+    mm_per_ndc = MM_PER_METRE / initial.magnification[..., None, None]
+    return torch.where(confidence[..., None] > 0, observed_ndc * mm_per_ndc, 0.0)
 
 
 def _consecutive(problem: Problem, frames: Int[Tensor, " frames"]) -> Bool[Tensor, " pairs"]:

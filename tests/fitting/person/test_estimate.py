@@ -250,13 +250,13 @@ def test_expressions_are_found_with_the_person(open_head: HeadModel, views: int)
 def test_a_long_clip_is_used_in_part(tiny_head) -> None:
     head = tiny_head()
     problem = landmarks_of(head, talking(head, 2, 300))
-    frames = module._frames_in_use(problem)
+    frames = module.frames_in_use(problem)
     assert len(frames) == MOST_IMAGES // 2
     assert int(frames[0]) == 0
     assert int(frames[-1]) == 299
     assert bool((frames.diff() > 0).all())
     half = replace(problem, valid=problem.valid & (torch.arange(300) < 90))
-    assert module._frames_in_use(half).tolist() == list(range(90))
+    assert module.frames_in_use(half).tolist() == list(range(90))
 
 
 @pytest.mark.slow
@@ -269,7 +269,7 @@ def test_expressions_of_frames_left_out_are_found_too(
     monkeypatch.setattr(module, "MOST_IMAGES", 16)
     part = estimate(open_head, weak_prediction(truth), problem).expression
     left_out = torch.ones(24, dtype=torch.bool)
-    left_out[module._frames_in_use(problem)] = False
+    left_out[module.frames_in_use(problem)] = False
     assert int(left_out.sum()) == 16
     errors = [expression_error_mm(open_head, found, truth) for found in (whole, part)]
     assert float(errors[1][left_out].mean()) < 1.3 * float(errors[0][left_out].mean())

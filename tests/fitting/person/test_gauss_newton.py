@@ -105,7 +105,7 @@ def test_frames_solved_for_a_known_person_agree_with_the_joint_solution(tiny_hea
     model = linear_model(head, initial, problem, torch.arange(6), initial.params.identity[0, 0], OPEN_ENCODER)
     joint = solver.initial_estimate(model)
     for _ in range(30):
-        joint = module._em_iteration(model, joint)
+        joint = module.em_iteration(model, joint)
     again = solver.fit_frames(model, joint)
     torch.testing.assert_close(again.expression, joint.expression, atol=2e-3, rtol=0)
     torch.testing.assert_close(again.rotation, joint.rotation, atol=2e-3, rtol=0)
