@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from neuface.clips import read_clip, read_people
     from neuface.fitting.config import FitConfig
     from neuface.frames import Clip, Recording
+    from neuface.geometry.head_perspective import Perspective
     from neuface.head.model import HeadModel
     from neuface.models import FaceModel, load_head, load_model
     from neuface.pipeline import optimize, optimize_person
@@ -48,6 +49,7 @@ __all__ = [
     "ModelMismatchError",
     "NeufaceError",
     "Outcome",
+    "Perspective",
     "Prediction",
     "Recording",
     "Scheme",
@@ -74,6 +76,7 @@ _MODULE_OF = {
     "HeadModel": "neuface.head.model",
     "HeadParams": "neuface.structs",
     "Outcome": "neuface.structs",
+    "Perspective": "neuface.geometry.head_perspective",
     "Prediction": "neuface.structs",
     "Recording": "neuface.frames",
     "Scheme": "neuface.structs",

@@ -18,7 +18,7 @@ from neuface.clips import read_people
 from neuface.demo import run_demo
 from neuface.devices import checked_device
 from neuface.errors import InputError, InputWarning, NeufaceError
-from neuface.fitting.config import PRESETS, FitConfig, Preset
+from neuface.fitting.config import PRESETS, FitConfig, PinholeCamera, Preset, WeakPerspectiveCamera
 from neuface.frames import Clip
 from neuface.io.checkpoints import CheckpointFile
 from neuface.io.detectors import DetectorName, load_detector
@@ -62,6 +62,10 @@ class Optimize:
     (docs/calibration.md)."""
     calibration_scale: float | None = None
     """Metres per unit of a calibration that does not state its unit."""
+    camera: Literal["weak-perspective", "perspective"] | None = None
+    """How the head is seen: perspective is for faces nearer than about a metre; the default is that of the preset."""
+    focal_px: float | None = None
+    """Focal length of perspective cameras in pixels; without it, what the file says of itself, or an estimate."""
     offsets_s: Annotated[tuple[float, ...], tyro.conf.UseAppendAction] = ()
     """When a camera's first frame was taken, in seconds; one per input, each after an --offsets-s of its own, if the
     videos do not begin together."""
@@ -89,7 +93,7 @@ class Optimize:
     """What is changed in it, such as --config.objective.temporal.weight 0.3; --help-all lists every path."""
 
     def run(self) -> None:
-        config = PRESETS[self.preset].changed_by_text(self.config)
+        config = PRESETS[self.preset].changed_by_text(self.config).changed(self._camera_change())
         if self.authors_layout and self.model == "open":
             raise InputError("--authors-layout is for models with FLAME, such as --model deca")
         # Before everything that takes long.
@@ -111,6 +115,16 @@ class Optimize:
         for clip in clips:
             folder = self.out / f"person_{clip.selection.number}" if self.faces == "all" else self.out
             self._fit(clip, model, config, folder)
+
+    def _camera_change(self) -> dict[str, Any]:
+        """What --camera and --focal-px change in the configuration."""
+        if self.focal_px is not None and self.camera != "perspective":
+            raise InputError("--focal-px is for --camera perspective: weak perspective has no focal length")
+        if self.camera is None:
+            return {}
+        if self.camera == "weak-perspective":
+            return {"camera": WeakPerspectiveCamera()}
+        return {"camera": PinholeCamera(focal_px=self.focal_px)}
 
     @property
     def _files(self) -> tuple[Path, ...]:
@@ -182,6 +196,7 @@ def table(report: dict[str, Any]) -> str:
         f"{report['passes']} passes in {report['seconds']:.1f} s",
         *_about_people(report["people"]),
         *_about_world(report.get("world")),
+        *_about_focal_lengths(report["focal"]),
         report["outcome"]["sentence"],
     ]
     return "\n".join(lines)
@@ -207,6 +222,15 @@ def _about_world(world: dict[str, Any] | None) -> list[str]:
         f"in the world the views differ by {after['rotation_deg']:.1f} degrees and {after['mesh_mm']:.1f} mm "
         f"(encoder alone: {before['rotation_deg']:.1f} degrees, {before['mesh_mm']:.1f} mm)"
     ]
+
+
+def _about_focal_lengths(focal: list[dict[str, Any]]) -> list[str]:
+    """A line with the focal length of every perspective camera."""
+    spreads = ["" if item["relative_std"] is None else f" +- {item['relative_std']:.0%}" for item in focal]
+    said = [
+        f"{item['px']:.0f} px{spread} ({item['source']})" for item, spread in zip(focal, spreads, strict=True)
+    ]
+    return [f"focal length: {', '.join(said)}"] if said else []
 
 
 def _one_or_all(paths: tuple[Path, ...]) -> Path | list[Path]:

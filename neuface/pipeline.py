@@ -21,13 +21,14 @@ from neuface.evaluation.world import world_result
 from neuface.fitting.checkpoint import Checkpoints
 from neuface.fitting.config import DirectFit, FitConfig, PinholeCamera
 from neuface.fitting.direct import fit_direct
-from neuface.fitting.lens import SeenThroughLens, make_lens
+from neuface.fitting.lens import FocalLength
 from neuface.fitting.loop import FitOutcome, fit
 from neuface.fitting.parameterisation import FineTunedEncoder, Parameterisation, predict_clip
 from neuface.fitting.problem import Problem, join_problems, make_problem
 from neuface.frames import Clip
 from neuface.hashing import tensors_hash
 from neuface.landmarks.tracking.choice import OnePerson
+from neuface.lenses import through_lenses
 from neuface.model_inputs import ModelInputs, encode_images, model_inputs
 from neuface.models import FaceModel, load_model
 from neuface.results import FitResult
@@ -202,11 +203,15 @@ def fit_clips(
         torch.enable_grad(),
         _Bar(config.m_step.stop.max_passes, enabled=progress) as bar,
     ):
-        optimised: Parameterisation = FineTunedEncoder(encoder, seen.images)
-        if problem.lens is not None:
-            optimised = SeenThroughLens(optimised, head, problem.lens)
+        tuned = FineTunedEncoder(encoder, seen.images)
+        optimised: Parameterisation = tuned
+        focal: tuple[tuple[FocalLength, ...], ...] = ((),) * len(clips)
+        if isinstance(config.camera, PinholeCamera):
+            optimised, focal = through_lenses(
+                tuned, head, problem, fitting, config, calibration=model.calibration
+            )
         if parameterise is not None:
-            optimised = parameterise(optimised, problem)
+            optimised = parameterise(tuned, problem)
         if bool(problem.valid.any()):
             found = run(
                 optimised,
@@ -222,10 +227,10 @@ def fit_clips(
             found = _nothing_to_fit(optimised, problem, config)
     seconds = time.perf_counter() - started
     results, start = [], 0
-    for inputs in fitting:
+    for inputs, lengths in zip(fitting, focal, strict=True):
         span = slice(start, start + inputs.recording.time)
         start = span.stop
-        results.append(_result(inputs, model, config, found, span, seconds))
+        results.append(_result(inputs, model, config, found, span, seconds, lengths))
     return tuple(results)
 
 
@@ -268,7 +273,7 @@ def _nothing_to_fit(predicted: Parameterisation, problem: Problem, config: FitCo
 
 def _problem_of(seen: ModelInputs, config: FitConfig) -> Problem:
     landmark = config.objective.landmark
-    problem = make_problem(
+    return make_problem(
         seen.track,
         seen.crops,
         seen.usable,
@@ -277,15 +282,16 @@ def _problem_of(seen: ModelInputs, config: FitConfig) -> Problem:
         frame_times=seen.recording.frame_times,
         cameras=seen.recording.cameras,
     )
-    if not isinstance(config.camera, PinholeCamera):
-        return problem
-    sizes = torch.tensor(seen.recording.sizes_hw)
-    focal_px = torch.full((problem.views,), float(config.camera.focal_px or 0.0))
-    return replace(problem, lens=make_lens(focal_px, (sizes.flip(-1) - 1) / 2, seen.crops))
 
 
 def _result(
-    seen: ModelInputs, model: FaceModel, config: FitConfig, found: FitOutcome, span: slice, seconds: float
+    seen: ModelInputs,
+    model: FaceModel,
+    config: FitConfig,
+    found: FitOutcome,
+    span: slice,
+    seconds: float,
+    focal: tuple[FocalLength, ...],
 ) -> FitResult:
     """The result of one of the clips that were fitted together, whose frames are `span` of all; cameras in frames."""
     prediction, initial = (
@@ -308,6 +314,7 @@ def _result(
         jaw_rotvec=params.jaw_rotvec,
         eyes_rotvec=params.eyes_rotvec,
         camera=prediction.camera,
+        focal=focal,
         initial=initial,
         # What the track knew of its frames has become part of the status.
         landmarks=replace(seen.track, status=None),

@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
@@ -22,7 +22,9 @@ from neuface.evaluation.figures import Figures, measure, vertices_in_chunks
 from neuface.evaluation.quality import Quality
 from neuface.evaluation.world import WorldResult, view_agreement
 from neuface.fitting.config import FitConfig
+from neuface.fitting.lens import FocalLength, FocalSource
 from neuface.frames import files_of
+from neuface.geometry.head_perspective import Perspective
 from neuface.geometry.perspective import PerspectiveCamera
 from neuface.geometry.uneven_times import frame_times_of
 from neuface.head.model import HeadModel
@@ -31,7 +33,6 @@ from neuface.io.results.plain_values import as_plain, from_plain
 from neuface.io.results.world_arrays import world_of, world_tensors
 from neuface.landmarks.schemes import scheme_named
 from neuface.structs import (
-    HEAD_TO_IMAGE_SIGNS,
     ONLY_ONE,
     Camera,
     FrameSource,
@@ -56,7 +57,8 @@ class FitResult:
     """Identity code: one for the person if the fit shares it, else one for every image."""
     expression: Float[Tensor, "views time expression"]
     root_rotvec: Float[Tensor, "views time 3"]
-    """Rotation of the head in the camera's axes, radians."""
+    """Rotation of the head as seen along the line of sight to it, radians. Weak-perspective cameras have no other
+    axes; `cameras` gives poses in the axes of perspective ones."""
     neck_rotvec: Float[Tensor, "views time 3"]
     jaw_rotvec: Float[Tensor, "views time 3"]
     eyes_rotvec: Float[Tensor, "views time 2 3"]
@@ -95,6 +97,8 @@ class FitResult:
     """Nominal frames per second."""
     seconds: float
     """Wall time of the fit, without reading the video."""
+    focal: tuple[FocalLength, ...] = ()
+    """The focal length of every perspective camera, and where it comes from; empty for weak perspective."""
     shot_starts: tuple[int, ...] = (0,)
     """The first frames of the shots: 0, and each frame after a cut, which no motion is smoothed across."""
     selection: Selection = ONLY_ONE
@@ -143,7 +147,7 @@ class FitResult:
         """Where the mesh vertices are in the frames, pixels; pixel centres are at integers."""
         return self.camera.project(self.vertices(head))
 
-    def cameras(self, focal_px: float) -> PerspectiveCamera:
+    def cameras(self, focal_px: float | None = None) -> PerspectiveCamera:
         """Perspective cameras in OpenCV's convention: see `neuface.results.perspective_cameras`."""
         return perspective_cameras(self, focal_px)
 
@@ -199,38 +203,52 @@ def passes(result: FitResult) -> int:
     return len(result.history["total"]) - 1
 
 
-def perspective_cameras(result: FitResult, focal_px: float) -> PerspectiveCamera:
-    """Cameras K, R, t that see the head's origin as the fit does, batch axes `views time`.
+def perspective_cameras(result: FitResult, focal_px: float | None = None) -> PerspectiveCamera:
+    """Cameras K, R, t that see the posed head as the fit does, batch axes `views time`.
 
-    A fit sees by weak perspective, which has no focal length: with the one that is stated, the head is put at the
-    distance at which it has its size. Points nearer to the camera than the origin then appear larger, further ones
-    smaller; the difference is their distance in depth over that distance. The principal point is the frame's centre.
+    Perspective cameras are given as they were fitted. A weak-perspective camera has no focal length: with the one
+    that is stated, the head is put at the distance at which it has its size, turned as it is seen along the line of
+    sight, and the optical axis meets the frame's centre. The image of the head frame's origin does not move. Points
+    nearer to the camera than the origin appear larger than in the fit, further ones smaller; the difference is their
+    distance in depth over that distance.
 
     Args:
-        focal_px: focal length, pixels, such as the frame's width for a view of 53 degrees.
+        focal_px: focal length for weak-perspective cameras, pixels; the frame's width gives a view of 53 degrees.
 
     Returns:
-        `x_camera = R x_head + t`, metres; axes as in OpenCV: x right, y down, z along the line of sight.
+        `x_camera = R x_head + t`, metres; axes as in OpenCV: x right, y down, z along the optical axis.
 
     Raises:
-        InputError: the focal length is not a positive number.
+        InputError: the focal length is no positive number, is missing, or is given for perspective cameras.
     """
-    if not (math.isfinite(focal_px) and focal_px > 0):
-        raise InputError(f"focal_px must be a positive number of pixels, got {focal_px}")
-    camera = result.camera
-    position, magnification = camera.position, camera.magnification
-    centre_px = position.new_tensor([((w - 1) / 2, (h - 1) / 2) for h, w in result.frame_sizes_hw])
-    depth_m = focal_px / magnification
-    across_m = (position - centre_px[:, None]) * (depth_m / focal_px)[..., None]
-    K = position.new_zeros(*magnification.shape, 3, 3)
-    K[..., 0, 0] = K[..., 1, 1] = focal_px
-    K[..., :2, 2] = centre_px[:, None]
+    seen = result.camera
+    if isinstance(seen, Perspective):
+        if focal_px is not None:
+            raise InputError(
+                "focal_px is for weak perspective: these cameras were fitted with a focal length"
+            )
+    else:
+        if focal_px is None:
+            raise InputError("weak-perspective cameras have no focal length: state one, focal_px=...")
+        if not (math.isfinite(focal_px) and focal_px > 0):
+            raise InputError(f"focal_px must be a positive number of pixels, got {focal_px}")
+        position = seen.position
+        centre_px = position.new_tensor([((w - 1) / 2, (h - 1) / 2) for h, w in result.frame_sizes_hw])
+        seen = Perspective(
+            scale=seen.magnification,
+            offset=position,
+            focal=torch.full_like(seen.magnification, focal_px),
+            principal=centre_px[:, None].expand_as(position),
+        )
+    K = seen.offset.new_zeros(*seen.focal.shape, 3, 3)
+    K[..., 0, 0] = K[..., 1, 1] = seen.focal
+    K[..., :2, 2] = seen.principal
     K[..., 2, 2] = 1.0
     return PerspectiveCamera(
         K=K,
-        distortion=position.new_zeros(*magnification.shape, 5),
-        rotation=torch.diag(position.new_tensor(HEAD_TO_IMAGE_SIGNS)).expand_as(K),
-        translation=torch.cat((across_m, depth_m[..., None]), dim=-1),
+        distortion=K.new_zeros(*seen.focal.shape, 5),
+        rotation=seen.rotation,
+        translation=seen.translation,
     )
 
 
@@ -298,6 +316,7 @@ def report(result: FitResult, head: HeadModel, truth: HeadParams | None = None) 
             "number": result.selection.number,
             "rule": result.selection.rule,
         },
+        "focal": [asdict(length) for length in result.focal],
         "shot_starts": list(result.shot_starts),
         **_about_world(result, head),
         "failed_frames": len(failed),
@@ -442,6 +461,7 @@ def _meta(result: FitResult) -> dict[str, Any]:
         "scheme": result.landmarks.scheme.name,
         "camera": type(result.camera).__name__,
         "outcome": result.outcome.name,
+        "focal": [asdict(length) for length in result.focal],
         "shot_starts": list(result.shot_starts),
         "people": asdict(result.selection),
         "metric": result.world is None or result.world.metric,
@@ -449,6 +469,9 @@ def _meta(result: FitResult) -> dict[str, Any]:
         "frame_sizes_hw": [list(size) for size in result.frame_sizes_hw],
         "config": as_plain(result.config),
     }
+
+
+_CAMERAS = {kind.__name__: kind for kind in (WeakPerspective, Perspective)}
 
 
 def _camera_tensors(camera: Camera) -> dict[str, Tensor]:
@@ -468,20 +491,21 @@ def _result(tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> FitResult
         raise InputError(
             f"it has {views} view(s), but {len(names)} name(s) and {len(sizes_hw)} frame size(s)"
         )
-    if meta["camera"] != WeakPerspective.__name__:
+    kind = _CAMERAS.get(meta["camera"])
+    if kind is None:
         raise InputError(f"its camera is of the kind {meta['camera']!r}, which this version does not read")
     if not bool(torch.isin(tensors["status"], torch.tensor([*Status])).all()):
         raise InputError(f"its status holds numbers that are none of {[int(item) for item in Status]}")
     return FitResult(
         identity=tensors["identity"],
         **{name: tensors[name] for name in _TENSOR_FIELDS},
-        camera=_camera(tensors, "camera."),
+        camera=_camera(kind, tensors, "camera."),
         initial=Prediction(
             params=HeadParams(
                 identity=tensors["initial.identity"],
                 **{name: tensors[f"initial.{name}"] for name in _TENSOR_FIELDS},
             ),
-            camera=_camera(tensors, "initial.camera."),
+            camera=_camera(kind, tensors, "initial.camera."),
         ),
         landmarks=Track(
             points_px=tensors["landmarks.points_px"],
@@ -506,6 +530,7 @@ def _result(tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> FitResult
         },
         identity_spread=tensors["identity_spread"].tolist(),
         config=from_plain(FitConfig, meta["config"]),
+        focal=_focal(meta["focal"], views),
         shot_starts=_shot_starts(meta["shot_starts"], tensors["status"].shape[1]),
         selection=_selection(meta["people"]),
         world=world_of(tensors, metric=meta["metric"]) if "world.rotvec" in tensors else None,
@@ -530,5 +555,15 @@ def _selection(value: Mapping[str, Any]) -> Selection:
     return Selection(**value)
 
 
-def _camera(tensors: Mapping[str, Tensor], prefix: str) -> WeakPerspective:
-    return WeakPerspective(scale=tensors[f"{prefix}scale"], offset=tensors[f"{prefix}offset"])
+def _camera(kind: type[WeakPerspective | Perspective], tensors: Mapping[str, Tensor], prefix: str) -> Camera:
+    return kind(**{item.name: tensors[f"{prefix}{item.name}"] for item in fields(kind)})
+
+
+def _focal(value: list[Any], views: int) -> tuple[FocalLength, ...]:
+    found = tuple(FocalLength(**item) for item in value)
+    positive = all(type(item.px) is float and math.isfinite(item.px) and item.px > 0 for item in found)
+    sources = all(item.source in get_args(FocalSource) for item in found)
+    deviations = all(isinstance(item.relative_std, float | None) for item in found)
+    if len(found) not in (0, views) or not (positive and sources and deviations):
+        raise InputError(f"its focal lengths are not those of {views} view(s): {value}")
+    return found

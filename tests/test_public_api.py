@@ -11,9 +11,9 @@ import neuface
 
 PUBLIC_NAMES = {
     "Camera", "Clip", "Crop", "FaceModel", "FitConfig", "FitResult", "HeadModel", "HeadParams", "InputError",
-    "MissingDependencyError", "ModelMismatchError", "NeufaceError", "Outcome", "Prediction", "Recording",
-    "Scheme", "Status", "Track", "WeakPerspective", "load_head", "load_model", "optimize", "optimize_person",
-    "read_clip", "read_people",
+    "MissingDependencyError", "ModelMismatchError", "NeufaceError", "Outcome", "Perspective", "Prediction",
+    "Recording", "Scheme", "Status", "Track", "WeakPerspective", "load_head", "load_model", "optimize",
+    "optimize_person", "read_clip", "read_people",
 }  # fmt: skip
 
 RESULT_MEMBERS = {

@@ -15,7 +15,9 @@ from torch import Tensor
 import neuface
 from neuface import FitConfig, FitResult, Outcome, Status
 from neuface.evaluation.quality import Quality
+from neuface.fitting.lens import FocalLength
 from neuface.frames import ArraySource
+from neuface.geometry.head_perspective import Perspective
 from neuface.io.npz import read_arrays, write_arrays
 from neuface.io.results.plain_values import as_plain
 from neuface.landmarks.schemes import IBUG68
@@ -157,7 +159,7 @@ def changed_meta(arrays: dict[str, np.ndarray], **changes: Any) -> dict[str, np.
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format": 99}, "result of format 99, and this version of neuface reads format 2"),
+        ({"format": 99}, "result of format 99, and this version of neuface reads format 3"),
         ({"format": "1"}, "result of format '1'"),
         ({"head_hash": None}, "'meta' lacks head_hash"),
         ({"fps": "25"}, "'meta' lacks fps"),
@@ -252,9 +254,6 @@ def test_perspective_cameras_see_the_origin_where_the_fit_does(result: FitResult
     cameras = result.cameras(focal_px)
     origin = torch.zeros(VIEWS, TIME, 1, 3)
     torch.testing.assert_close(cameras.project(origin)[..., 0, :], result.camera.position, atol=1e-2, rtol=0)
-    # A point across the line of sight, at the depth of the origin, is where the fit sees it.
-    across = torch.tensor([0.05, -0.03, 0.0]).expand(VIEWS, TIME, 1, 3)
-    torch.testing.assert_close(cameras.project(across), result.camera.project(across), atol=1e-2, rtol=0)
     # OpenCV: K (R x + t), divided by the last row.
     point = torch.tensor([0.02, 0.04, 0.06])
     in_camera = cameras.rotation[1, 2] @ point + cameras.translation[1, 2]
@@ -262,8 +261,44 @@ def test_perspective_cameras_see_the_origin_where_the_fit_does(result: FitResult
     torch.testing.assert_close(
         cameras.project(point.expand(VIEWS, TIME, 1, 3))[1, 2, 0], (seen / seen[2])[:2]
     )
-    assert bool((cameras.translation[..., 2] == focal_px / result.camera.magnification).all())
+    depth = focal_px / result.camera.magnification
+    torch.testing.assert_close(cameras.translation[..., 2], depth)
+    # The head is turned as seen along the line of sight: its z axis points along it, towards the camera.
+    towards = -cameras.translation / cameras.translation.norm(dim=-1, keepdim=True)
+    torch.testing.assert_close(cameras.rotation[..., 2], towards)
     assert cameras.K[1, 0, 0, 2] == (result.frame_sizes_hw[1][1] - 1) / 2
+
+
+def test_perspective_cameras_are_given_as_they_were_fitted(result: FitResult, tmp_path: Path) -> None:
+    weak = result.camera
+    focal = torch.full_like(weak.magnification, 800.0)
+    near = replace(
+        result,
+        camera=Perspective(
+            scale=weak.magnification, offset=weak.position, focal=focal, principal=weak.position - 30
+        ),
+        initial=replace(
+            result.initial,
+            camera=Perspective(
+                scale=weak.magnification, offset=weak.position, focal=focal, principal=weak.position
+            ),
+        ),
+        focal=tuple(FocalLength(px=800.0, source="landmarks", relative_std=0.1) for _ in range(VIEWS)),
+    )
+    vertices = near.vertices()
+    torch.testing.assert_close(near.cameras().project(vertices), near.project(), atol=1e-2, rtol=0)
+    near.save(tmp_path / "near.npz")
+    again = FitResult.load(tmp_path / "near.npz")
+    assert again.focal == near.focal
+    assert torch.equal(again.project(), near.project())
+    assert torch.equal(again.initial.camera.project(vertices), near.initial.camera.project(vertices))
+    with pytest.raises(neuface.InputError, match="fitted with a focal length"):
+        near.cameras(900.0)
+
+
+def test_weak_perspective_cameras_need_a_focal_length(result: FitResult) -> None:
+    with pytest.raises(neuface.InputError, match="state one, focal_px="):
+        result.cameras()
 
 
 def test_with_a_long_focal_length_both_cameras_agree_on_the_whole_head(result: FitResult) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from einops import einsum
 from jaxtyping import Float, Int
@@ -14,7 +15,21 @@ from neuface.geometry.rotations import rotvec_to_rotmat
 from neuface.head.model import HeadModel
 from neuface.structs import Crop, HeadParams, Prediction, TensorStruct, WeakPerspective
 
-__all__ = ["Lens", "SeenThroughLens", "make_lens"]
+__all__ = ["FocalLength", "FocalSource", "Lens", "SeenThroughLens", "make_lens"]
+
+FocalSource = Literal["given", "calibration", "footage", "landmarks"]
+"""Where a focal length comes from: the user, a calibration, what a file says of itself, or an estimate."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FocalLength:
+    """The focal length of one camera, for all frames of a clip."""
+
+    px: float
+    """Pixels of the frames."""
+    source: FocalSource
+    relative_std: float | None = None
+    """Standard deviation given the landmarks, as a share of the focal length; None if it was not estimated."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -183,7 +183,10 @@ def test_paths_change_one_value_each() -> None:
     ("changes", "message"),
     [
         ({"objective.wieght": 1}, r"objective\.wieght: Objective has no 'wieght'; it has landmark, temporal"),
-        ({"stop": 1}, r"stop: FitConfig has no 'stop'; it has objective, e_step, identity, m_step, seed"),
+        (
+            {"stop": 1},
+            r"stop: FitConfig has no 'stop'; it has objective, e_step, camera, identity, m_step, seed",
+        ),
         ({"seed.deeper": 1}, r"seed has no fields: seed\.deeper does not exist"),
         ({"m_step.batches.frames": 3}, "RandomBatches has no 'frames'; it has size"),
         (

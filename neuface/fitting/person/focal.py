@@ -12,7 +12,7 @@ import math
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from neuface.encoders.calibration import EncoderCalibration
@@ -61,12 +61,17 @@ class FocalEstimate:
 
     factor: Float[Tensor, " views"]
     log_std: Float[Tensor, " views"]
-    """Standard deviation of the log focal length given the landmarks; at most that of the prior."""
+    """Standard deviation of the log focal length given the landmarks; at most that of the prior, 0 if known."""
 
 
 @torch.no_grad()
 def estimate_focal(
-    head: HeadModel, initial: Prediction, problem: Problem, *, calibration: EncoderCalibration
+    head: HeadModel,
+    initial: Prediction,
+    problem: Problem,
+    unknown: Bool[Tensor, " views"],
+    *,
+    calibration: EncoderCalibration,
 ) -> FocalEstimate:
     """The most probable focal length of every camera, the same for all its frames.
 
@@ -74,6 +79,7 @@ def estimate_focal(
         initial: the encoder's predictions before perspective cameras of the focal lengths to start from, batch axes
             `views time`.
         problem: the landmarks; at least one image must be valid.
+        unknown: the cameras whose focal length is estimated; that of the others is exact.
         calibration: as for `estimate_person`.
     """
     frames = frames_in_use(problem)
@@ -88,14 +94,15 @@ def estimate_focal(
         calibration,
     )
     log_factor = [0.0] * problem.views
-    log_std = [LOG_FOCAL_STD] * problem.views
+    log_std = [LOG_FOCAL_STD if each else 0.0 for each in unknown.tolist()]
+    wanted = unknown.nonzero()[:, 0].tolist()
     estimate, iterations = initial_estimate(model), ITERATIONS
     for _ in range(MOST_ROUNDS):
         for _ in range(iterations):
             model = without_perspective(model, estimate)
             estimate = em_iteration(model, estimate)
-        moves = [_newton_move(model, estimate, view, log_factor[view]) for view in range(problem.views)]
-        for view, (move, deviation) in enumerate(moves):
+        moves = [_newton_move(model, estimate, view, log_factor[view]) for view in wanted]
+        for view, (move, deviation) in zip(wanted, moves, strict=True):
             log_factor[view] += move
             log_std[view] = deviation
             model = _zoomed(model, view, move)

@@ -6,7 +6,8 @@
 | `expression` | (views, time, expression) | expression code |
 | `root_rotvec`, `neck_rotvec`, `jaw_rotvec` | (views, time, 3) | rotation vectors, radians |
 | `eyes_rotvec` | (views, time, 2, 3) | the left eye first, radians |
-| `camera.scale`, `camera.offset` | (views, time), (views, time, 2) | weak perspective, frame pixels (per metre) |
+| `camera.scale`, `camera.offset` | (views, time), (views, time, 2) | where the head is, frame pixels (per metre) |
+| `camera.focal`, `camera.principal` | (views, time), (views, time, 2) | of perspective cameras, frame pixels |
 | `initial.*` | as above, identity per image | the same, as the pretrained encoder predicts it |
 | `landmarks.points_px`, `landmarks.confidence` | (views, time, points, 2), (views, time, points) | frame pixels |
 | `landmarks.uncertainty_px` | (views, time, points) | standard deviation per axis, frame pixels; where it is known |
@@ -39,7 +40,7 @@ from torch import Tensor
 from neuface.errors import InputError
 from neuface.io.npz import read_arrays, write_arrays
 
-FORMAT = 2
+FORMAT = 3
 HISTORY = "history."
 
 _IMAGE = ("views", "time")
@@ -65,7 +66,6 @@ _AXES: dict[str, tuple[str | int, ...]] = {
     "timestamps_s": ("time",),
     "identity_spread": ("passes",),
 }
-_OPTIONAL_AXES: dict[str, tuple[str | int, ...]] = {"landmarks.uncertainty_px": (*_IMAGE, "points")}
 # All of these or none.
 _WORLD_AXES: dict[str, tuple[str | int, ...]] = {
     "world.rotvec": ("time", 3),
@@ -82,6 +82,11 @@ _WORLD_AXES: dict[str, tuple[str | int, ...]] = {
     "world.rotation_camera": ("views", 3, 3),
     "world.translation_camera": ("views", 3),
 }
+_OPTIONAL_AXES: dict[str, tuple[str | int, ...]] = {
+    "landmarks.uncertainty_px": (*_IMAGE, "points"),
+    **{f"{of}camera.focal": _IMAGE for of in ("", "initial.")},
+    **{f"{of}camera.principal": (*_IMAGE, 2) for of in ("", "initial.")},
+}
 _SHARED_IDENTITY = ("identity",)
 _WHOLE_NUMBERS = ("status", "world.seen")
 META_TYPES: dict[str, type | tuple[type, ...]] = {
@@ -91,6 +96,7 @@ META_TYPES: dict[str, type | tuple[type, ...]] = {
     "scheme": str,
     "camera": str,
     "outcome": str,
+    "focal": list,
     "shot_starts": list,
     "people": dict,
     "metric": bool,
