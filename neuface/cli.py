@@ -38,6 +38,8 @@ CONFIG_FLAG = "--config"
 Out = Annotated[Path, tyro.conf.arg(aliases=("-o",))]
 FilePerView = Annotated[tuple[Path, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="PATH")]
 """Takes one path at a time, so that inputs may follow; it is given once per file."""
+OptionalPath = Annotated[Path | None, tyro.conf.arg(metavar="PATH")]
+OptionalNumber = Annotated[float | None, tyro.conf.arg(metavar="NUMBER")]
 ALL_HELP = "--help-all"
 CHECKPOINT = "checkpoint.pt"
 """Name of the state of an unfinished fit, in the output folder."""
@@ -57,23 +59,26 @@ class Optimize:
     landmarks: FilePerView = ()
     """Landmark file; one for all inputs, or one per input, each after a --landmarks of its own; without them
     landmarks are detected."""
-    calibration: Path | None = None
+    calibration: OptionalPath = None
     """Calibration of the cameras: OpenCV json or yaml, toml of Anipose and Pose2Sim, or a folder of COLMAP
     (docs/calibration.md)."""
-    calibration_scale: float | None = None
+    calibration_scale: OptionalNumber = None
     """Metres per unit of a calibration that does not state its unit."""
-    camera: Literal["weak-perspective", "perspective"] | None = None
-    """How the head is seen: perspective is for faces nearer than about a metre; the default is that of the preset."""
-    focal_px: float | None = None
+    camera: Annotated[
+        Literal["weak-perspective", "perspective"] | None,
+        tyro.conf.arg(metavar="weak-perspective|perspective"),
+    ] = None
+    """How the head is seen: perspective is for faces nearer than about a metre; the default is the preset's."""
+    focal_px: OptionalNumber = None
     """Focal length of perspective cameras in pixels; without it, what the file says of itself, or an estimate."""
     offsets_s: Annotated[tuple[float, ...], tyro.conf.UseAppendAction] = ()
     """When a camera's first frame was taken, in seconds; one per input, each after an --offsets-s of its own, if the
     videos do not begin together."""
-    max_frames: int | None = None
+    max_frames: Annotated[int | None, tyro.conf.arg(metavar="NUMBER")] = None
     """Use only the first so many frames."""
     model: str = "open"
     """Head and encoder: open, or deca, emoca or smirk from your own files (see `neuface assets`)."""
-    assets: Path | None = None
+    assets: OptionalPath = None
     """Folder with those files; the default is NEUFACE_ASSETS, else a per-user data folder."""
     detector: DetectorName = "face-mesh"
     """What finds the landmarks: face-mesh is inside the package; fan and mediapipe need the extras of that name."""
@@ -339,6 +344,7 @@ def main(arguments: list[str] | None = None) -> None:
             | Annotated[TrainEncoder, tyro.conf.subcommand("train-encoder")],
             prog="neuface",
             description=__doc__,
+            config=(tyro.conf.FlagCreatePairsOff,),
             args=with_config_paths(["--help" if argument == ALL_HELP else argument for argument in given]),
         )
         command.run()

@@ -26,7 +26,8 @@ FLOORS = (
     ("io",),
     ("models", "clips", "synthetic"),
     ("results", "training", "export", "model_inputs"),
-    ("pipeline", "run_folder", "assets_report", "settings_text"),
+    ("lenses", "run_folder", "assets_report", "settings_text"),
+    ("pipeline",),
     ("dataset", "demo", "assets_text"),
     ("cli",),
 )
