@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import abstractmethod
+from dataclasses import fields
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from neuface.encoders.predictor import Predictor
 from neuface.errors import InputError
-from neuface.structs import Prediction
+from neuface.structs import Prediction, TensorStruct
 
 # Fields of the camera, of the pose (the coarse stage), and all that direct fitting optimises besides the jaw.
 CAMERA = ("scale", "offset")
@@ -112,5 +113,22 @@ def predict_clip(
     """
     views, time = shape
     index = torch.arange(views * time, device=device)
-    pieces = [parameterisation.predict(part) for part in index.split(images_at_once)]
-    return Prediction.cat(pieces).unflatten_batch((views, time))
+    first, *others = index.split(images_at_once)
+    predicted = parameterisation.predict(first)
+    # The whole clip's tensors come first: small ones that stay, made between a network's large ones, would keep the
+    # allocator from using the space of the large ones again.
+    whole = predicted.map_tensors(lambda tensor: tensor.new_empty(len(index), *tensor.shape[1:]))
+    _fill(whole, predicted, first)
+    for part in others:
+        _fill(whole, parameterisation.predict(part), part)
+    return whole.unflatten_batch((views, time))
+
+
+def _fill(whole: TensorStruct, piece: TensorStruct, index: Int[Tensor, " images"]) -> None:
+    """Write the tensors of some images into those of all, nested nouns included."""
+    for item in fields(whole):
+        into, value = getattr(whole, item.name), getattr(piece, item.name)
+        if isinstance(into, Tensor):
+            into[index] = value
+        elif isinstance(into, TensorStruct):
+            _fill(into, value, index)

@@ -12,6 +12,9 @@ from torch import Tensor
 from neuface.landmarks.tracking.found_faces import FoundFaces
 from neuface.structs import Scheme, TensorStruct
 
+FEWEST_ROWS = 1024
+"""Least number of faces for which there is room; then the room doubles when it is full."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class FrameFaces(TensorStruct):
@@ -34,24 +37,95 @@ class FrameFaces(TensorStruct):
         )
 
 
-def faces_of_view(frames: Sequence[FrameFaces], scheme: Scheme) -> FoundFaces:
-    """The faces of one camera's frames, with places without a face where a frame has fewer than others."""
-    most = max([1, *(len(frame.score) for frame in frames)])
+class FoundFrames:
+    """The faces of the frames of one camera, in a few large tensors.
 
-    def stacked(values: Sequence[Tensor]) -> Tensor:
-        whole = torch.zeros(1, len(values), most, *values[0].shape[1:])
-        for time, item in enumerate(values):
-            whole[0, time, : len(item)] = item
-        return whole
+    Small tensors that stay, allocated between the large ones that a network uses for a moment, keep the allocator
+    from using the space of the large ones again: memory would grow by megabytes with every frame.
+    """
 
-    uncertainties = [
-        torch.zeros(0, scheme.count) if not len(frame.score) else frame.uncertainty_px for frame in frames
-    ]
-    known = [item for item in uncertainties if item is not None]
-    some = any(frame.uncertainty_px is not None for frame in frames)
-    return FoundFaces(
-        points_px=stacked([frame.points_px for frame in frames]),
-        confidence=stacked([frame.confidence for frame in frames]),
-        uncertainty_px=stacked(known) if some and len(known) == len(frames) else None,
-        scheme=scheme,
-    )
+    def __init__(self, scheme: Scheme) -> None:
+        self._scheme = scheme
+        self._rows: list[tuple[int, ...]] = []
+        self._count = 0
+        self._points_px = torch.zeros(0, scheme.count, 2)
+        self._confidence, self._uncertainty_px = torch.zeros(0, scheme.count), torch.zeros(0, scheme.count)
+        self._score = torch.zeros(0)
+        self._uncertain = False
+        """Whether all faces so far have an uncertainty."""
+
+    def __len__(self) -> int:
+        """The number of frames."""
+        return len(self._rows)
+
+    def append(self, frames: Sequence[FrameFaces]) -> None:
+        """The faces of the next frames."""
+        self._rows += [self._kept(faces) for faces in frames]
+
+    def replace(self, start: int, frames: Sequence[FrameFaces]) -> None:
+        """Other faces for the frames from `start` on."""
+        self._rows[start : start + len(frames)] = [self._kept(faces) for faces in frames]
+
+    def between(self, start: int, stop: int) -> list[FrameFaces]:
+        """The faces of the frames `start <= t < stop`."""
+        return [self._faces(rows) for rows in self._rows[max(0, start) : stop]]
+
+    def joined(self) -> FoundFaces:
+        """The faces of all frames, with places without a face where a frame has fewer than others."""
+        most = max([1, *map(len, self._rows)])
+        places = torch.full((len(self._rows), most), -1)
+        for time, rows in enumerate(self._rows):
+            places[time, : len(rows)] = torch.tensor(rows, dtype=torch.int64)
+        return FoundFaces(
+            points_px=self._placed(self._points_px, places),
+            confidence=self._placed(self._confidence, places),
+            uncertainty_px=self._placed(self._uncertainty_px, places) if self._uncertain else None,
+            scheme=self._scheme,
+        )
+
+    def _kept(self, faces: FrameFaces) -> tuple[int, ...]:
+        """The rows in which these faces are kept from now on."""
+        start, stop = self._count, self._count + len(faces.score)
+        if start == stop:
+            return ()
+        known = faces.uncertainty_px is not None
+        self._uncertain = known if start == 0 else self._uncertain and known
+        self._make_room(stop)
+        self._points_px[start:stop], self._confidence[start:stop] = faces.points_px, faces.confidence
+        self._score[start:stop] = faces.score
+        if faces.uncertainty_px is not None:
+            self._uncertainty_px[start:stop] = faces.uncertainty_px
+        self._count = stop
+        return tuple(range(start, stop))
+
+    def _make_room(self, rows: int) -> None:
+        if rows <= len(self._score):
+            return
+        capacity = max(rows, FEWEST_ROWS, 2 * len(self._score))
+
+        def larger(values: Tensor) -> Tensor:
+            grown = values.new_empty(capacity, *values.shape[1:])
+            grown[: self._count] = values[: self._count]
+            return grown
+
+        self._points_px, self._confidence = larger(self._points_px), larger(self._confidence)
+        self._uncertainty_px, self._score = larger(self._uncertainty_px), larger(self._score)
+
+    def _faces(self, rows: tuple[int, ...]) -> FrameFaces:
+        kept = slice(rows[0], rows[-1] + 1) if rows else slice(0, 0)
+        return FrameFaces(
+            points_px=self._points_px[kept],
+            confidence=self._confidence[kept],
+            score=self._score[kept],
+            uncertainty_px=self._uncertainty_px[kept] if self._uncertain else None,
+        )
+
+    def _placed(self, values: Tensor, places: Tensor) -> Tensor:
+        if places.shape[1] == 1 and bool((places[:, 0] == torch.arange(len(places))).all()):
+            # One face in every frame needs no copy.
+            return values[None, : len(places), None]
+        if self._count == 0:
+            return values.new_zeros(1, *places.shape, *values.shape[1:])
+        placed = values[places.clamp(min=0)]
+        missing = (places < 0).view(*places.shape, *[1] * (values.ndim - 1))
+        return placed.masked_fill_(missing, 0)[None]

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
-from neuface.landmarks.candidates import FrameFaces, faces_of_view
+from neuface.landmarks.candidates import FoundFrames, FrameFaces
 from neuface.landmarks.detectors import Detector, FollowingDetector
 from neuface.landmarks.steadiness import LARGEST_JUMP, smooth_path
 from neuface.landmarks.tracking.found_faces import FoundFaces
@@ -27,30 +27,33 @@ class FaceSearch:
 
     def __init__(self, detector: Detector) -> None:
         self._detector = detector
-        self._blocks: list[list[FrameFaces]] = []
+        self._found = FoundFrames(detector.scheme)
+        self._starts: list[int] = []
 
     def look(self, frames: UInt8[Tensor, "n h w 3"]) -> None:
         """Find the faces of the next block."""
+        start = len(self._found)
+        self._starts.append(start)
         if isinstance(self._detector, FollowingDetector):
-            before = [item for block in self._blocks[-self._detector.memory :] for item in block]
-            self._blocks.append(self._detector.detect(frames, before[-self._detector.memory :]))
+            before = self._found.between(start - self._detector.memory, start)
+            self._found.append(self._detector.detect(frames, before))
         else:
-            self._blocks.append(self._detector.detect(frames))
+            self._found.append(self._detector.detect(frames))
 
     def finish(self, read: Callable[[int, int], UInt8[Tensor, "n h w 3"]]) -> FoundFaces:
         """The faces of all blocks; `read(start, stop)` gives frames again."""
         if isinstance(self._detector, FollowingDetector):
             self._look_back(self._detector, read)
-        return faces_of_view([item for block in self._blocks for item in block], self._detector.scheme)
+        return self._found.joined()
 
     def _look_back(self, detector: FollowingDetector, read: Callable[[int, int], Tensor]) -> None:
-        stop = sum(len(block) for block in self._blocks)
+        stop = len(self._found)
         after: list[FrameFaces] = []
-        for index in range(len(self._blocks) - 1, -1, -1):
-            block = self._blocks[index]
-            start = stop - len(block)
+        for start in reversed(self._starts):
+            block = self._found.between(start, stop)
             if detector.lacks(block[-1], after):
-                self._blocks[index] = block = detector.look_back(read(start, stop), block, after)
+                block = detector.look_back(read(start, stop), block, after)
+                self._found.replace(start, block)
             after = [*block, *after][: detector.memory]
             stop = start
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -98,10 +98,13 @@ def estimate_person(
     identity = estimate.shared[: model.num_identity].to(mean_identity)
     if not bool(identity.isfinite().all()):
         identity = mean_identity
-    found = [(frames, estimate.expression)]
-    for others in _frames_left_out(problem, frames):
-        found.append((others, fit_frames(model_of(others), estimate).expression))
-    expression, jaw_rotvec = _expression_trajectory(initial.params, problem, found)
+
+    def found() -> Iterator[tuple[Tensor, Tensor]]:
+        yield frames, estimate.expression
+        for others in _frames_left_out(problem, frames):
+            yield others, fit_frames(model_of(others), estimate).expression
+
+    expression, jaw_rotvec = _expression_trajectory(initial.params, problem, found())
     return PersonEstimate(
         identity=identity,
         expression=expression,
@@ -167,7 +170,7 @@ def _frames_left_out(problem: Problem, in_use: Int[Tensor, " in_use"]) -> Iterat
 def _expression_trajectory(
     predicted: HeadParams,
     problem: Problem,
-    found: Sequence[tuple[Int[Tensor, " _"], Float[Tensor, "_ _"]]],
+    found: Iterable[tuple[Int[Tensor, " _"], Float[Tensor, "_ _"]]],
 ) -> tuple[Float[Tensor, "time expression"], Float[Tensor, "time 3"]]:
     """Expressions and rotations of the jaw over the whole clip, interpolated where there are no finite estimates.
 
