@@ -21,10 +21,10 @@ from neuface.io.inputs import open_footage
 from neuface.io.landmark_inputs import given_faces
 from neuface.landmarks.detectors import Detector, FollowingDetector
 from neuface.landmarks.finding import FaceSearch, without_jumps
-from neuface.landmarks.tracking.choice import Everyone, as_choice
+from neuface.landmarks.tracking.choice import Choice, Everyone, as_choice
 from neuface.landmarks.tracking.cuts import BLOCKS, find_cuts, shows_nothing, small_copies
 from neuface.landmarks.tracking.found_faces import FoundFaces, join_views
-from neuface.landmarks.tracking.selection import people_in
+from neuface.landmarks.tracking.selection import Person, people_in
 from neuface.structs import FrameSource, Status, Track
 
 FRAMES_PER_DETECTION = 16
@@ -138,15 +138,14 @@ def read_people(
     remarks = (*footage.remarks, *calibration.remarks)
     for remark in remarks:
         warnings.warn(remark, InputWarning, stacklevel=2)
-    found = None
     if landmarks is not None:
-        found = given_faces(landmarks, footage)
+        detector = None
     elif detector is None:
         detector = load_detector()
-    seen = _look_at_frames(frames, detector if found is None else None, progress)
-    faces_found = seen.faces if found is None else found
-    assert faces_found is not None, "they are given or a detector has looked for them"
-    people = people_in(faces_found, seen.cuts_of_views)
+    given = None if landmarks is None else given_faces(landmarks, footage)
+    followed = _follow(frames, given, detector, choice, footage.timestamps_s, progress)
+    # All faces of a long recording are large, and nobody needs them any more.
+    del given
     recording = Recording(
         frames=frames,
         timestamps_s=footage.timestamps_s,
@@ -154,17 +153,44 @@ def read_people(
         cameras=calibration.cameras,
         metric=calibration.metric,
         remarks=remarks,
-        shot_starts=people.starts,
+        shot_starts=followed.starts,
     )
     clips = []
-    for person in people.choose(choice, recording.timestamps_s):
+    for person in followed.people:
         track = person.track
-        if found is None and isinstance(detector, FollowingDetector):
-            track = without_jumps(track, detector, frames, people.starts)
+        if isinstance(detector, FollowingDetector):
+            track = without_jumps(track, detector, frames, followed.starts)
         clips.append(
-            Clip(recording=recording, track=_readable(track, seen.empty), selection=person.selection)
+            Clip(recording=recording, track=_readable(track, followed.empty), selection=person.selection)
         )
     return clips
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Followed:
+    """Who is meant among the people of a recording."""
+
+    people: list[Person]
+    starts: tuple[int, ...]
+    """The first frames of the shots."""
+    empty: Bool[Tensor, "views time"]
+    """Frames that show nothing."""
+
+
+def _follow(
+    frames: FrameSource,
+    given: FoundFaces | None,
+    detector: Detector | None,
+    choice: Choice,
+    timestamps_s: Sequence[float],
+    progress: bool,
+) -> _Followed:
+    """Follow everyone through a recording, by given faces or by those that the detector finds."""
+    seen = _look_at_frames(frames, detector, progress)
+    faces = seen.faces if given is None else given
+    assert faces is not None, "they are given or a detector has looked for them"
+    people = people_in(faces, seen.cuts_of_views)
+    return _Followed(people=people.choose(choice, timestamps_s), starts=people.starts, empty=seen.empty)
 
 
 def _readable(track: Track, empty: Bool[Tensor, "views time"]) -> Track:

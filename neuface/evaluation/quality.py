@@ -49,6 +49,8 @@ INTERPOLATED_SHARE = 0.45
 BOX_OVER_EYES = 1.6
 """Size of the box of the 68 points over the outer-eye distance of a frontal face. In a profile, where the observed
 distance vanishes, the box gives the unit of length."""
+FRAMES_PER_PIECE = 512
+"""Number of frames whose landmarks are looked at together, which bounds the memory."""
 PARTS_OF_FACE = (
     tuple(range(0, 8)),
     tuple(range(9, 17)),
@@ -235,8 +237,7 @@ def _status_of_missing(
     status = torch.full(usable.shape, int(Status.NO_FACE))
     if track.status is not None:
         status = torch.where(track.status == Status.FITTED, status, track.status)
-    low = track.points_px.masked_fill((track.confidence <= 0)[..., None], torch.inf).amin(-2)
-    high = track.points_px.masked_fill((track.confidence <= 0)[..., None], -torch.inf).amax(-2)
+    low, high = _boxes_px(track)
     centre, size = (low + high) / 2, (high - low).amax(-1)
     for view in range(len(usable)):
         for start, stop in zip(starts, (*starts[1:], time), strict=True):
@@ -263,6 +264,18 @@ def _status_of_missing(
                 readable = status[view, missing] != Status.UNREADABLE
                 status[view, missing[readable]] = int(new)
     return status
+
+
+def _boxes_px(track: Track) -> tuple[Float[Tensor, "views time 2"], Float[Tensor, "views time 2"]]:
+    """The corners of the box around the landmarks of every image; infinite, and the wrong way round, without any."""
+    low = track.points_px.new_empty(*track.usable.shape, 2)
+    high = torch.empty_like(low)
+    for start in range(0, low.shape[1], FRAMES_PER_PIECE):
+        frames = slice(start, start + FRAMES_PER_PIECE)
+        points_px, missing = track.points_px[:, frames], (track.confidence[:, frames] <= 0)[..., None]
+        low[:, frames] = points_px.masked_fill(missing, torch.inf).amin(-2)
+        high[:, frames] = points_px.masked_fill(missing, -torch.inf).amax(-2)
+    return low, high
 
 
 def _score_beside(

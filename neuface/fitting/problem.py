@@ -6,12 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from neuface.errors import InputError
 from neuface.geometry.perspective import PerspectiveCamera
 from neuface.structs import Crop, Scheme, TensorStruct, Track
+
+FRAMES_PER_PIECE = 512
+"""Number of frames whose landmarks are converted at once, which bounds the memory for what is computed on the way."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,8 +78,12 @@ def make_problem(
     if not bool(valid.all()):
         confidence = confidence * valid[..., None]
     observed = landmarks.points_px
+    observed_ndc = torch.empty_like(observed)
+    for start in range(0, valid.shape[1], FRAMES_PER_PIECE):
+        frames = slice(start, start + FRAMES_PER_PIECE)
+        observed_ndc[:, frames] = crops[:, frames].frame_to_ndc(observed[:, frames])
     return Problem(
-        observed_ndc=crops.frame_to_ndc(observed),
+        observed_ndc=observed_ndc,
         confidence=confidence,
         valid=valid,
         scheme=landmarks.scheme,

@@ -22,7 +22,7 @@ REWEIGHTINGS = 4
 # Bounds the outer eye distance from below, in longer sides of the landmarks' box: a profile's is near 0.
 LEAST_EYE_SHARE = 0.2
 # Number of frames computed at a time, which bounds the memory.
-FRAMES_AT_A_TIME = 256
+FRAMES_AT_A_TIME = 64
 
 
 @dataclass(frozen=True, kw_only=True)

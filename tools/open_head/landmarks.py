@@ -24,7 +24,7 @@ from neuface.head.model import HeadModel, facing_yaw_rad
 from neuface.head.open_head import COEFFICIENT_UNIT
 from neuface.head.population import sample_weights
 from neuface.io.open_model.head_file import HeadRecipe, assemble_open_head
-from neuface.landmarks.candidates import faces_of_view
+from neuface.landmarks.candidates import FoundFrames
 from neuface.landmarks.detectors import MediaPipeDetector
 from neuface.landmarks.schemes import MEDIAPIPE478
 from neuface.render.rasterize import rasterize
@@ -392,7 +392,9 @@ def profile_offsets(
         eyes = head.landmarks(params.unposed(), MEDIAPIPE478.name)[:, list(MEDIAPIPE478.outer_eyes)]
         eyes_px = in_pixels(eyes)[..., :2].diff(dim=1).norm(dim=-1)
         known = torch.tensor([len(face.score) > 0 for face in faces])
-        points = faces_of_view(faces, MEDIAPIPE478).points_px[0, :, 0]
+        frames = FoundFrames(MEDIAPIPE478)
+        frames.append(faces)
+        points = frames.joined().points_px[0, :, 0]
         away = (points - fixed) / eyes_px[..., None] * torch.tensor((1.0, -1.0))
         found.append(away[known].numpy())
         true_yaw.append(facing_yaw_rad(params)[known].rad2deg().numpy())
