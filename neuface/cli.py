@@ -49,31 +49,27 @@ CHECKPOINT = "checkpoint.pt"
 class Optimize:
     """Fit 3D head meshes to a face video; several inputs are synchronised views of one person."""
 
-    input: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    input: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="INPUT ...")]
     """Video files, folders or patterns of pictures, one per camera; or the pictures of one camera."""
     out: Out
     """Folder for result.npz, overlay.mp4, report.json and loss.png; with --faces all, a folder for each person."""
     faces: str = "most present"
-    """Who is fitted if there are several people: "most present", largest, all, a number (0 is the most present), or
-    x,y,time with a point in the face in pixels and the time in seconds."""
+    """Who is fitted: "most present", largest, all, a number (0: most present), or a face's x,y,time (pixels, s)."""
     landmarks: FilePerView = ()
-    """Landmark file; one for all inputs, or one per input, each after a --landmarks of its own; without them
-    landmarks are detected."""
+    """Landmark file, one for all inputs or one for each; without it landmarks are detected."""
     calibration: OptionalPath = None
-    """Calibration of the cameras: OpenCV json or yaml, toml of Anipose and Pose2Sim, or a folder of COLMAP
-    (docs/calibration.md)."""
+    """Calibration of the cameras: OpenCV, Anipose, Pose2Sim or COLMAP (docs/calibration.md)."""
     calibration_scale: OptionalNumber = None
-    """Metres per unit of a calibration that does not state its unit."""
+    """Metres per unit, if the calibration does not say."""
     camera: Annotated[
         Literal["weak-perspective", "perspective"] | None,
         tyro.conf.arg(metavar="weak-perspective|perspective"),
     ] = None
-    """How the head is seen: perspective is for faces nearer than about a metre; the default is the preset's."""
+    """How the head is seen: perspective is for faces nearer than about a metre."""
     focal_px: OptionalNumber = None
-    """Focal length of perspective cameras in pixels; without it, what the file says of itself, or an estimate."""
+    """Focal length of perspective cameras in pixels; without it, the file's own, or an estimate."""
     offsets_s: Annotated[tuple[float, ...], tyro.conf.UseAppendAction] = ()
-    """When a camera's first frame was taken, in seconds; one per input, each after an --offsets-s of its own, if the
-    videos do not begin together."""
+    """When a camera's first frame was taken, in seconds, if they do not begin together; once for each input."""
     max_frames: Annotated[int | None, tyro.conf.arg(metavar="NUMBER")] = None
     """Use only the first so many frames."""
     model: str = "open"
@@ -81,21 +77,21 @@ class Optimize:
     assets: OptionalPath = None
     """Folder with those files; the default is NEUFACE_ASSETS, else a per-user data folder."""
     detector: DetectorName = "face-mesh"
-    """What finds the landmarks: face-mesh is inside the package; fan and mediapipe need the extras of that name."""
+    """What finds landmarks: face-mesh is in the package; fan and mediapipe need the extras of that name."""
     device: str = "cpu"
     """Where to compute, such as cuda."""
     authors_layout: bool = False
-    """Also write params.npz in the layout of the authors' program; for models with FLAME."""
+    """Also write params.npz in the authors' layout; with FLAME."""
     overwrite: bool = False
     """Replace the outputs of an earlier run in the folder; inputs are never replaced."""
     resume: bool = False
-    """Go on with a fit that was stopped or killed, from its last checkpoint in the folder."""
+    """Go on with a fit that was stopped or killed, from its last checkpoint."""
     progress: bool = True
-    """Show progress bars."""
+    """Progress bars are shown without this flag."""
     preset: Preset = "best"
     """The configuration to begin with (docs/presets.md)."""
     config: Changes = field(default_factory=dict)
-    """What is changed in it, such as --config.objective.temporal.weight 0.3; --help-all lists every path."""
+    """A change of it, such as --config.identity.shared image; --help-all lists every path."""
 
     def run(self) -> None:
         config = PRESETS[self.preset].changed_by_text(self.config).changed(self._camera_change())
@@ -256,7 +252,7 @@ class Demo:
     resume: bool = False
     """Go on with a fit that was stopped or killed, from its last checkpoint in the folder."""
     progress: bool = True
-    """Show progress bars."""
+    """Progress bars are shown without this flag."""
     preset: Preset = "best"
     """The configuration to begin with (docs/presets.md)."""
     config: Changes = field(default_factory=dict)
@@ -286,7 +282,7 @@ class TrainEncoder:
     start: tuple[Path, ...] = ()
     """Weights to begin with, such as another folder's best.safetensors, or the mean of several."""
     progress: bool = True
-    """Show progress bars."""
+    """Progress bars are shown without this flag."""
     options: TrainingOptions = field(default_factory=TrainingOptions)
 
     def run(self) -> None:
