@@ -36,8 +36,8 @@ def through_lenses(
 ) -> tuple[SeenThroughLens, tuple[tuple[FocalLength, ...], ...]]:
     """The encoder's heads before perspective cameras, and the focal lengths of every clip's cameras.
 
-    What `PinholeCamera` gives comes first, then what the footage says of itself; other focal lengths are estimated
-    from the landmarks (`neuface.fitting.person.focal`).
+    What `PinholeCamera` gives comes first, then the calibration, then what the footage says of itself; other focal
+    lengths are estimated from the landmarks (`neuface.fitting.person.focal`).
 
     Args:
         problem: the observations of all clips, one after the other.
@@ -86,14 +86,19 @@ def _known(recording: Recording, given: float | None) -> list[FocalLength | None
     """What is known of every camera's focal length without looking at the pictures."""
     if given is not None:
         return [FocalLength(px=given, source="given")] * recording.views
+    if recording.cameras is not None:
+        lengths_px = recording.cameras.K.diagonal(dim1=-2, dim2=-1)[:, :2].prod(-1).sqrt().tolist()
+        return [FocalLength(px=px, source="calibration") for px in lengths_px]
     stated = stated_focal_px(recording.frames)
     return [None if px is None else FocalLength(px=px, source="footage") for px in stated]
 
 
 def _lens(clips: Sequence[ModelInputs], focal: Sequence[Sequence[FocalLength]]) -> Lens:
-    """The lenses of all images, clip after clip; the optical axis meets the frame's centre."""
+    """The lenses of all images, clip after clip; uncalibrated ones have their optical axis in the frame's centre."""
     lenses = []
     for clip, lengths in zip(clips, focal, strict=True):
         centre_px = torch.tensor([((w - 1) / 2, (h - 1) / 2) for h, w in clip.recording.sizes_hw])
+        if clip.recording.cameras is not None:
+            centre_px = clip.recording.cameras.K[:, :2, 2].to(centre_px)
         lenses.append(make_lens(torch.tensor([length.px for length in lengths]), centre_px, clip.crops))
     return Lens.cat(lenses, dim=1)

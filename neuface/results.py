@@ -20,6 +20,7 @@ from torch import Tensor
 from neuface.errors import InputError, ModelMismatchError
 from neuface.evaluation.figures import Figures, measure, vertices_in_chunks
 from neuface.evaluation.quality import Quality
+from neuface.evaluation.relative_rotations import RelativeRotation, relative_rotations
 from neuface.evaluation.world import WorldResult, view_agreement
 from neuface.fitting.config import FitConfig
 from neuface.fitting.lens import FocalLength, FocalSource
@@ -150,6 +151,11 @@ class FitResult:
     def cameras(self, focal_px: float | None = None) -> PerspectiveCamera:
         """Perspective cameras in OpenCV's convention: see `neuface.results.perspective_cameras`."""
         return perspective_cameras(self, focal_px)
+
+    @property
+    def relative_rotations(self) -> tuple[RelativeRotation, ...]:
+        """How the cameras are turned to each other, as the fitted head says; empty for one view."""
+        return relative_rotations(self.prediction, self.valid, self.names)
 
     def report(self, truth: HeadParams | None = None, *, head: HeadModel | None = None) -> dict[str, Any]:
         """Figures before and after, timing and failed frames: see `neuface.results.report`."""
@@ -319,6 +325,7 @@ def report(result: FitResult, head: HeadModel, truth: HeadParams | None = None) 
         "focal": [asdict(length) for length in result.focal],
         "shot_starts": list(result.shot_starts),
         **_about_world(result, head),
+        "relative_rotations": [asdict(item) for item in result.relative_rotations],
         "failed_frames": len(failed),
         "failed": failed,
         "passes": passes(result),

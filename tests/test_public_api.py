@@ -18,6 +18,7 @@ PUBLIC_NAMES = {
 
 RESULT_MEMBERS = {
     "cameras",
+    "relative_rotations",
     "load",
     "overlay",
     "params",
