@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from neuface.errors import InputError
+from neuface.landmarks import arrays, plausibility
 from neuface.landmarks.arrays import as_track
 from neuface.landmarks.schemes import IBUG68, MEDIAPIPE478
 from neuface.structs import Status
@@ -129,3 +130,33 @@ def test_landmarks_without_any_face_are_a_track_without_any(value: np.ndarray) -
     assert not track.found.any()
     assert track.status is not None
     assert (track.status == Status.NO_FACE).all()
+
+
+@pytest.mark.parametrize("columns", [2, 3])
+def test_what_is_read_does_not_depend_on_the_size_of_the_pieces(
+    columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    points = face(11, 478)
+    points[2] = np.nan
+    points[3, 4] = -1.0
+    points[7, 100] = (5000.0, 3.0)
+    if columns == 3:
+        confidence = np.random.default_rng(1).uniform(0, 1, (11, 478, 1))
+        points = np.concatenate([points, confidence.astype(np.float32)], -1)
+    whole = as_track(points, 1, 11, sizes_hw=[(120, 160)])
+    monkeypatch.setattr(arrays, "FRAMES_PER_PIECE", 3)
+    monkeypatch.setattr(plausibility, "FACES_AT_ONCE", 2)
+    pieces = as_track(points, 1, 11, sizes_hw=[(120, 160)])
+    assert torch.equal(pieces.points_px, whole.points_px)
+    assert torch.equal(pieces.confidence, whole.confidence)
+
+
+def test_what_is_given_stays_as_it_is() -> None:
+    points = torch.from_numpy(face(3))
+    points[1, 5] = torch.nan
+    before = points.clone()
+    track = as_track(points, 1, 3)
+    torch.testing.assert_close(points, before, rtol=0, atol=0, equal_nan=True)
+    again = as_track(track, 1, 3, sizes_hw=[(40, 40)])  # Points beyond 80 are missing.
+    assert float(again.confidence.sum()) < float(track.confidence.sum())
+    assert torch.equal(track.points_px[0, 0], before[0])
