@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from small_problems import PASSES, limited, only
 
 import neuface
 from neuface import Clip, HeadModel, InputError
-from neuface.fitting.config import Adam, DirectFit, FineTune, Stop
+from neuface.fitting.config import Adam, DirectFit, FineTune, PinholeCamera, Stop
 from neuface.fitting.objective import PhotometricTerm
 from neuface.results import head_of
-from neuface.synthetic.clips import make_talking_clip
+from neuface.synthetic.clips import HEAD_SCALE, make_talking_clip
 
 
 @pytest.fixture(scope="module")
@@ -109,3 +111,48 @@ def test_clips_that_cannot_be_fitted_together_are_refused(short_clip: Clip) -> N
     )
     with pytest.raises(InputError, match="the same number of cameras, got 1, 2"):
         neuface.optimize_person([short_clip, single], progress=False)
+
+
+def test_near_faces_are_fitted_with_perspective_cameras(open_head: HeadModel, tmp_path: Path) -> None:
+    clip = make_talking_clip(
+        open_head,
+        torch.zeros(open_head.num_identity),
+        view_yaw_deg=(-20.0, 20.0),
+        time=4,
+        size_px=96,
+        distance_m=0.5,
+        seed=3,
+    )
+    read = neuface.read_clip(clip.frames, clip.landmarks_px, fps=clip.fps)
+    config = neuface.FitConfig(camera=PinholeCamera(focal_px=HEAD_SCALE * 0.5 * 48)).changed({PASSES: 2})
+    result = neuface.optimize(read, config=config, progress=False)
+    assert [(length.px, length.source) for length in result.focal] == [(156.0, "given")] * 2
+    cameras = result.cameras()
+    assert torch.equal(cameras.K[:, 0, 0, 0], torch.tensor([156.0, 156.0]))
+    torch.testing.assert_close(
+        cameras.K[:, 0, :2, 2], torch.tensor([[47.5, 47.5]]).expand(2, -1), atol=1e-3, rtol=0
+    )
+    assert bool((cameras.translation[..., 2] - 0.5).abs().max() < 0.1)
+    assert torch.equal(result.project(), result.camera.project(result.vertices()))
+    result.overlay(tmp_path / "overlay.mp4")
+    free = neuface.optimize(
+        read,
+        config=neuface.FitConfig.direct(
+            {PASSES: 3, "m_step.coarse_passes": 1, "camera": PinholeCamera(focal_px=156.0)}
+        ),
+        progress=False,
+    )
+    assert free.report()["focal"][0] == {"px": 156.0, "source": "given", "relative_std": None}
+
+
+def test_a_focal_length_that_nobody_states_is_estimated(open_head: HeadModel) -> None:
+    clip = make_talking_clip(
+        open_head, torch.zeros(open_head.num_identity), view_yaw_deg=(0.0,), time=6, size_px=96, seed=3
+    )
+    read = neuface.read_clip(clip.frames, clip.landmarks_px, fps=clip.fps)
+    config = neuface.FitConfig(camera=PinholeCamera()).changed({PASSES: 1})
+    (length,) = neuface.optimize(read, config=config, progress=False).focal
+    assert length.source == "landmarks"
+    assert length.relative_std is not None
+    # The head was rendered without perspective, so that no short focal length fits.
+    assert length.px > 96

@@ -17,6 +17,10 @@ LEAST_DEPTH_SHARE = 0.1
 """Lower bound of a point's depth, as a share of that of the head frame's origin: it keeps positions finite that a bad
 prediction puts beside or behind the camera."""
 
+ORIGIN_STEPS = 4
+"""Fixed-point steps that find the origin from a point of the face; each divides the error by the camera's distance
+over that between the two, 4 and more."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Perspective(TensorStruct):
@@ -62,10 +66,13 @@ class Perspective(TensorStruct):
         of the face: to a face, weak perspective fits the magnification at the face and not at the head's origin.
         """
         position = weak.project(anchor[..., None, :])[..., 0, :]
-        direction = _ray(position, focal, principal)
         depth = focal / weak.scale
+        anchor_in_camera = depth[..., None] * _ray(position, focal, principal)
         flipped = (anchor * anchor.new_tensor(HEAD_TO_IMAGE_SIGNS))[..., None]
-        origin = depth[..., None] * direction - (line_of_sight_rotation(direction) @ flipped)[..., 0]
+        # The line of sight leads to the origin, which is sought: it follows from that of the step before.
+        origin = anchor_in_camera
+        for _ in range(ORIGIN_STEPS):
+            origin = anchor_in_camera - (line_of_sight_rotation(origin) @ flipped)[..., 0]
         origin_depth = torch.maximum(origin[..., 2], LEAST_DEPTH_SHARE * depth)
         return cls(
             scale=focal / origin_depth,
