@@ -54,8 +54,8 @@ class Identity(Setting):
     """One code for the whole clip, all views; one for every image, as in the paper; or that of the first image for
     all, as in the released code."""
     fix_scale: bool = True
-    """Keep the size of the face that `FromLandmarks` estimates, or without it the encoder's: the cameras of this
-    package (weak perspective) do not determine it, so that it would drift. Not in the paper."""
+    """Keep the size of the face that `FromLandmarks` estimates, or without it the encoder's: no camera determines it,
+    because a large head far away looks like a small one nearby, so that it would drift. Not in the paper."""
 
 
 @dataclass(frozen=True, kw_only=True)

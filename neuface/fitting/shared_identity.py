@@ -1,4 +1,4 @@
-"""The identity code that all images of a clip share, and its size, which no camera of this package determines."""
+"""The identity code that all images of a clip share, and its size, which no camera determines."""
 
 from __future__ import annotations
 
