@@ -14,7 +14,9 @@ import torch
 import neuface
 from neuface import FitConfig, InputError
 from neuface.cli import Optimize, main
+from neuface.geometry.rotations import rotmat_to_rotvec
 from neuface.io.video import write_video
+from neuface.synthetic.calibrated_clips import make_calibrated_clip
 from neuface.synthetic.clips import make_talking_clip
 from neuface.synthetic.people import demo_identity
 
@@ -46,6 +48,44 @@ def test_optimize_writes_the_files_of_a_run(
     assert "NME, 68 points" in printed
     assert f"{report['after']['nme_percent']:.3f}" in printed
     assert neuface.Outcome.PASS_LIMIT.value in printed
+
+
+def test_calibrated_views_give_the_head_in_the_world(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two rendered cameras with a file as Anipose writes it: from the command line to `result.world`."""
+    head = neuface.load_head("open")
+    clip = make_calibrated_clip(head, demo_identity(), view_yaw_deg=(-20.0, 20.0), time=3, size_px=160)
+    text, options = "", []
+    for view, name in enumerate(("left", "right")):
+        write_video(tmp_path / f"{name}.mp4", clip.frames[view], 25)
+        np.savez(tmp_path / f"{name}.npz", points_px=clip.landmarks_px[view].numpy(), scheme="ibug68")
+        options += ["--landmarks", str(tmp_path / f"{name}.npz")]
+        camera = clip.cameras[view]
+        fields = {
+            "name": name,
+            "size": [160, 160],
+            "matrix": camera.K.tolist(),
+            "distortions": [0.0] * 5,
+            "rotation": rotmat_to_rotvec(camera.rotation).tolist(),
+            "translation": camera.translation.tolist(),
+        }
+        text += f"[cam_{view}]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in fields.items())
+    (tmp_path / "rig.toml").write_text(text)
+    out = tmp_path / "out"
+    main(
+        ["optimize", str(tmp_path / "left.mp4"), str(tmp_path / "right.mp4"), "--out", str(out), *options,
+         "--calibration", str(tmp_path / "rig.toml"), "--calibration-scale", "1",
+         "--config.m-step.stop.max-passes", "8", "--no-progress"]
+    )  # fmt: skip
+    result = neuface.FitResult.load(out / "result.npz")
+    assert result.world is not None
+    error_m = (result.world.vertices(head) - clip.vertices).norm(dim=-1).mean()
+    assert float(error_m) < 0.02
+    report = json.loads((out / "report.json").read_text())["world"]
+    assert report["metric"] is True
+    assert report["agreement"]["after"]["rotation_deg"] < report["agreement"]["before"]["rotation_deg"]
+    assert "in the world the views differ by" in capsys.readouterr().out
 
 
 def test_the_authors_layout_is_for_flame(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

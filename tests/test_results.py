@@ -14,10 +14,13 @@ from torch import Tensor
 
 import neuface
 from neuface import FitConfig, FitResult, Outcome, Status
+from neuface.errors import InputError
 from neuface.evaluation.quality import Quality
+from neuface.evaluation.world import WorldResult
 from neuface.fitting.lens import FocalLength
 from neuface.frames import ArraySource
 from neuface.geometry.head_perspective import Perspective
+from neuface.geometry.perspective import PerspectiveCamera
 from neuface.io.npz import read_arrays, write_arrays
 from neuface.io.results.plain_values import as_plain
 from neuface.landmarks.schemes import IBUG68
@@ -102,6 +105,50 @@ def test_saving_and_loading_give_every_field_back(result: FitResult, tmp_path: P
     with np.load(tmp_path / "talk.npz", allow_pickle=False) as archive:
         assert not any(archive[name].dtype.hasobject for name in archive.files)
         assert "identity" in archive.files
+
+
+def in_world(result: FitResult) -> FitResult:
+    """The result before calibrated cameras; nothing fits, but everything is there."""
+    generator = torch.Generator().manual_seed(1)
+
+    def random(*shape: int) -> Tensor:
+        return torch.rand(shape, generator=generator)
+
+    cameras = PerspectiveCamera(
+        K=torch.diag(torch.tensor([50.0, 50.0, 1.0])).repeat(VIEWS, 1, 1),
+        distortion=0.1 * random(VIEWS, 5),
+        rotation=torch.eye(3).repeat(VIEWS, 1, 1),
+        translation=random(VIEWS, 3) + 1,
+    )
+    world = WorldResult(
+        params=result.params[0].unposed().map_tensors(torch.clone),
+        rotvec=random(TIME, 3),
+        translation=random(TIME, 3),
+        scale=torch.tensor(1.02),
+        seen=torch.tensor([True, False, True, True]),
+        cameras=cameras,
+        metric=False,
+    )
+    return replace(result, world=world)
+
+
+def test_the_head_in_the_world_is_saved_too(result: FitResult, tmp_path: Path) -> None:
+    whole = in_world(result)
+    whole.save(tmp_path / "talk.npz")
+    again = FitResult.load(tmp_path / "talk.npz")
+    assert same(again.world, whole.world)
+    arrays = dict(read_arrays(tmp_path / "talk.npz"))
+    for name, value, named in [
+        ("world.rotvec", None, "world.rotvec is missing"),
+        ("world.translation", np.zeros((3, 3), np.float32), "world.translation has the shape"),
+        ("world.scale", np.float32(np.nan), "no size in the world"),
+    ]:
+        damaged = {key: item for key, item in arrays.items() if key != name}
+        if value is not None:
+            damaged[name] = np.asarray(value)
+        write_arrays(tmp_path / "damaged.npz", damaged)
+        with pytest.raises(InputError, match=named):
+            FitResult.load(tmp_path / "damaged.npz")
 
 
 def test_a_result_is_read_and_filtered_without_any_model(

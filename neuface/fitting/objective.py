@@ -308,7 +308,7 @@ class CalibratedTerm(Term):
     """
 
     name: ClassVar[str] = "calibrated"
-    weight: Weight = 0.2
+    weight: Weight = 0.05
 
     def target(self, clip: ClipState) -> Target | None:
         """How every camera sees the head that the views agree on."""

@@ -113,7 +113,7 @@ def test_terms_have_the_weights_of_their_values() -> None:
         "expression_smoothness": 0.01,
         "camera_smoothness": 0.02,
         "multiview": 4.0,
-        "calibrated": 0.2,
+        "calibrated": 0.05,
         "photometric": 0.25,
     }
     assert only(temporal=TemporalTerm(weight=3.0)).weights() == {"temporal": 3.0}

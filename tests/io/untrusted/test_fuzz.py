@@ -86,13 +86,20 @@ def write_seeds(folder: Path, open_head: neuface.HeadModel) -> None:
     described = {"units": UNITS, "convention": CONVENTION, "image_size": [640, 480], "fps": 30}
     cameras = {"front": {**camera, "t": [0, 0, 1]}, "side": {**camera, "t": [0.5, 0, 1]}}
     (folder / "cameras.json").write_text(json.dumps({**described, "cameras": cameras}))
+    lines = [
+        f"[{name}]\n" + "".join(f"{field} = {json.dumps(value)}\n" for field, value in fields.items())
+        for name, fields in cameras.items()
+    ]
+    (folder / "rig.toml").write_text("".join(lines))
+    # JSON is YAML, too.
+    (folder / "rig.yaml").write_text("%YAML:1.0\n" + json.dumps(cameras))
     seeds = {
         "generic_model.pkl": "head", "plain.pkl": "head", "model.npz": "head", "flame.safetensors": "head",
         "head.safetensors": "head", "landmark_embedding.npy": "embedding", "flame_static_embedding.pkl": "static",
         "flame_dynamic_embedding.npy": "dynamic", "mediapipe_landmark_embedding.npz": "mediapipe",
         "FLAME_masks.pkl": "masks", "head_template.obj": "template", "l_eyelid.npy": "eyelid",
         "zip.tar": "checkpoint", "legacy.tar": "checkpoint", "points.npz": "landmarks", "result.npz": "result",
-        "params.npz": "authors", "cameras.json": "cameras",
+        "params.npz": "authors", "cameras.json": "cameras", "rig.toml": "cameras", "rig.yaml": "cameras",
     }  # fmt: skip
     (folder / "seeds.json").write_text(json.dumps(seeds))
 
