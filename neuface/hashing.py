@@ -21,6 +21,7 @@ def tensors_hash(tensors: Mapping[str, Tensor], also: bytes = b"") -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        # The memory itself, not a copy of it: landmarks of long clips are large.
+        digest.update(tensor.detach().cpu().contiguous().numpy().reshape(-1).view("uint8"))
     digest.update(also)
     return digest.hexdigest()

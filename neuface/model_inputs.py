@@ -76,21 +76,22 @@ def encode_images(
     """
     views, time = clips[0].recording.views, sum(clip.recording.time for clip in clips)
     store: ImageStore | None = None
-    pictures: list[list[Tensor]] = [[] for _ in range(views)]
+    side = PHOTOMETRIC_PX
+    pictures = torch.zeros(views, time, 3, side, side, device=device) if with_pictures else None
     offset = 0
     for clip in clips:
         done = [0] * views
         for view, images, of_term in clip.encoded(encoder, with_pictures=with_pictures):
             if store is None:
                 store = ImageStore(views * time, tuple(images.shape[1:]), device=device)
-            store.write(view * time + offset + done[view], images)
+            first = offset + done[view]
+            store.write(view * time + first, images)
             done[view] += len(images)
-            if of_term is not None:
-                pictures[view].append(of_term)
+            if pictures is not None and of_term is not None:
+                pictures[view, first : first + len(of_term)] = of_term.to(device)
         offset += clip.recording.time
     assert store is not None, "a recording has frames"
-    joined = torch.stack([torch.cat(pieces) for pieces in pictures]).to(device) if with_pictures else None
-    return EncodedImages(images=store, pictures=joined)
+    return EncodedImages(images=store, pictures=pictures)
 
 
 def model_inputs(clip: Clip, model: FaceModel) -> ModelInputs:
