@@ -330,6 +330,7 @@ def _result(
         head_hash=model.head.parameter_hash(),
         names=seen.recording.names,
         frame_sizes_hw=sizes_hw,
+        remarks=seen.recording.remarks,
         shot_starts=starts,
         selection=seen.selection,
         world=world,

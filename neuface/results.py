@@ -102,6 +102,8 @@ class FitResult:
     """The focal length of every perspective camera, and where it comes from; empty for weak perspective."""
     shot_starts: tuple[int, ...] = (0,)
     """The first frames of the shots: 0, and each frame after a cut, which no motion is smoothed across."""
+    remarks: tuple[str, ...] = ()
+    """Sentences about what is odd in the recording: lost frames, uneven times, scaled pixels, and the like."""
     selection: Selection = ONLY_ONE
     """How many people the recording shows, and who of them this is."""
     world: WorldResult | None = None
@@ -323,6 +325,7 @@ def report(result: FitResult, head: HeadModel, truth: HeadParams | None = None) 
             "rule": result.selection.rule,
         },
         "focal": [asdict(length) for length in result.focal],
+        "remarks": list(result.remarks),
         "shot_starts": list(result.shot_starts),
         **_about_world(result, head),
         "relative_rotations": [asdict(item) for item in result.relative_rotations],
@@ -469,6 +472,7 @@ def _meta(result: FitResult) -> dict[str, Any]:
         "camera": type(result.camera).__name__,
         "outcome": result.outcome.name,
         "focal": [asdict(length) for length in result.focal],
+        "remarks": list(result.remarks),
         "shot_starts": list(result.shot_starts),
         "people": asdict(result.selection),
         "metric": result.world is None or result.world.metric,
@@ -538,6 +542,7 @@ def _result(tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> FitResult
         identity_spread=tensors["identity_spread"].tolist(),
         config=from_plain(FitConfig, meta["config"]),
         focal=_focal(meta["focal"], views),
+        remarks=tuple(str(remark) for remark in meta["remarks"]),
         shot_starts=_shot_starts(meta["shot_starts"], tensors["status"].shape[1]),
         selection=_selection(meta["people"]),
         world=world_of(tensors, metric=meta["metric"]) if "world.rotvec" in tensors else None,

@@ -64,6 +64,7 @@ def result() -> FitResult:
         ),
         status=torch.tensor([[0, 0, Status.NO_FACE, 0], [0, Status.POOR, 0, 0]]),
         quality=Quality(**{name: random(VIEWS, TIME) for name in QUALITY_PARTS}),
+        remarks=("left: 3 frames are lost",),
         shot_starts=(0, 2),
         selection=Selection(people=3, number=1, rule="the largest"),
         image_nme_percent=torch.tensor([[1.0, 2.0, torch.nan, 3.0], [1.0, 20.0, 2.0, 2.0]]),

@@ -97,6 +97,7 @@ META_TYPES: dict[str, type | tuple[type, ...]] = {
     "camera": str,
     "outcome": str,
     "focal": list,
+    "remarks": list,
     "shot_starts": list,
     "people": dict,
     "metric": bool,
