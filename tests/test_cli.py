@@ -95,6 +95,29 @@ def test_the_authors_layout_is_for_flame(tmp_path: Path, capsys: pytest.CaptureF
     assert "--authors-layout is for models with FLAME" in capsys.readouterr().err
 
 
+def test_a_perspective_camera_is_an_option(
+    files: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    video, landmarks = files
+    main(
+        ["optimize", str(video), "--landmarks", str(landmarks), "-o", str(tmp_path / "out"), "--no-progress",
+         "--camera", "perspective", "--focal-px", "300", "--config.m-step.stop.max-passes", "1"]
+    )  # fmt: skip
+    assert "focal length: 300 px (given)" in capsys.readouterr().out
+    result = neuface.FitResult.load(tmp_path / "out" / "result.npz")
+    assert float(result.cameras().K[0, 0, 0, 0]) == pytest.approx(300.0, rel=1e-5)
+
+
+@pytest.mark.parametrize("camera", [[], ["--camera", "weak-perspective"]])
+def test_a_focal_length_is_for_perspective_cameras(
+    camera: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["optimize", "talk.mp4", "--out", str(tmp_path / "out"), "--focal-px", "300", *camera])
+    assert stopped.value.code == 2
+    assert "--focal-px is for --camera perspective" in capsys.readouterr().err
+
+
 def test_an_error_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         main(["optimize", str(tmp_path / "nowhere.mp4"), "--out", str(tmp_path / "out")])
