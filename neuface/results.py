@@ -328,7 +328,9 @@ def report(result: FitResult, head: HeadModel, truth: HeadParams | None = None) 
         "remarks": list(result.remarks),
         "shot_starts": list(result.shot_starts),
         **_about_world(result, head),
-        "relative_rotations": [asdict(item) for item in result.relative_rotations],
+        "relative_rotations": [
+            {**asdict(item), "rotvec": list(item.rotvec)} for item in result.relative_rotations
+        ],
         "failed_frames": len(failed),
         "failed": failed,
         "passes": passes(result),
