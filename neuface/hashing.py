@@ -22,6 +22,6 @@ def tensors_hash(tensors: Mapping[str, Tensor], also: bytes = b"") -> str:
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
         # The memory itself, not a copy of it: landmarks of long clips are large.
-        digest.update(tensor.detach().cpu().contiguous().numpy().reshape(-1).view("uint8"))
+        digest.update(tensor.detach().cpu().contiguous().numpy().reshape(-1).view("uint8").data)
     digest.update(also)
     return digest.hexdigest()

@@ -10,36 +10,35 @@ video is decoded and repeated as often as needed. One pass is enough: further pa
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 import tyro
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 from torch import Tensor
 
 import neuface
 from neuface.frames import check_range
-from neuface.head.model import HeadModel
 from neuface.io.video import VideoSource, write_video
 from neuface.landmarks.schemes import MEDIAPIPE478
 from neuface.models import load_head
 from neuface.structs import Track, ndc_to_px
-from neuface.synthetic.clips import SyntheticClip, make_talking_clip
+from neuface.synthetic.clips import make_talking_clip
 from neuface.synthetic.people import open_head_identities
 
 SIZE_HW = (720, 1280)
-RENDERED_PX = 512
+RENDERED_PX = 256
 """Side of the rendered picture in the middle of each frame, pixels."""
-RENDERED_FRAMES = 48
+RENDERED_FRAMES = 24
 """Length of the video that is repeated."""
+VIDEO, POINTS = "short.mp4", "points_px.npy"
 NOISE_PX = 0.6
 """Standard deviation of the given landmarks along x and along y, pixels."""
 
@@ -90,79 +89,82 @@ class Repeated:
 
 
 def main(options: Options) -> None:
-    """Fit each clip in a process of its own; print and write the figures."""
+    """Make a short clip, fit it at every length in a process of its own; print and write the figures."""
     found = []
-    for frames in options.frames:
-        command = [sys.executable, "-m", "studies.long_clips", "--frames", str(frames)]
-        command += ["--landmarks", options.landmarks, "--passes", str(options.passes)]
-        if len(options.frames) == 1:
-            found.append(_measured(frames, options))
-        else:
-            with tempfile.TemporaryDirectory() as folder:
-                out = Path(folder) / "one.json"
-                subprocess.run([*command, "--out", str(out)], check=True)
-                found += [Measured(**item) for item in json.loads(out.read_text())]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        _write_short_clip(folder)
+        for frames in options.frames:
+            command = [sys.executable, "-c", "from studies.long_clips import fit_one; fit_one()", str(folder)]
+            done = subprocess.run(
+                [*command, str(frames), options.landmarks, str(options.passes)],
+                check=True,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            item = Measured(**json.loads(done.stdout))
+            found.append(item)
+            ratio = item.peak_mb / found[0].peak_mb
+            print(
+                f"{frames:6} frames: {item.peak_mb:6.0f} MiB, {ratio:.2f} of the first; {item.seconds:.0f} s"
+            )
     if options.out is not None:
         options.out.write_text(json.dumps([asdict(item) for item in found], indent=1) + "\n")
-    for item in found if len(options.frames) > 1 else ():
-        ratio = item.peak_mb / found[0].peak_mb
-        print(
-            f"{item.frames:6} frames: {item.peak_mb:6.0f} MiB, {ratio:.2f} of the first; {item.seconds:.0f} s"
-        )
 
 
-def _measured(frames: int, options: Options) -> Measured:
-    with tempfile.TemporaryDirectory() as folder:
-        head = load_head("open")
-        clip = make_talking_clip(
-            head,
-            open_head_identities(1, 0)[0],
-            view_yaw_deg=(0.0,),
-            time=RENDERED_FRAMES,
-            size_px=RENDERED_PX,
-        )
-        video = Path(folder) / "short.mp4"
-        write_video(video, _frames_of(clip), clip.fps)
-        track = _track(head, clip, frames) if options.landmarks == "given" else None
-        del clip, head
-        started = time.perf_counter()
-        config = neuface.FitConfig.best({"m_step.stop.max_passes": options.passes})
-        result = neuface.optimize(
-            Repeated(VideoSource(video), frames), landmarks=track, config=config, progress=False
-        )
-        result.save(Path(folder) / "result.npz")
-        report = result.report()
-        seconds = time.perf_counter() - started
-    # Linux counts in KiB, macOS in bytes.
-    unit = 1 << 20 if sys.platform == "darwin" else 1 << 10
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-    return Measured(
-        frames=frames,
-        landmarks=options.landmarks,
-        peak_mb=round(peak, 1),
-        seconds=round(seconds, 1),
-        nme_percent=round(report["after"]["nme_percent"], 3),
+def fit_one() -> None:
+    """Fit the clip of a folder at one length, and print the figures: the process that is measured."""
+    folder, frames, landmarks = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+    started = time.perf_counter()
+    result = neuface.optimize(
+        Repeated(VideoSource(folder / VIDEO), frames),
+        landmarks=_track(folder, frames) if landmarks == "given" else None,
+        config=neuface.FitConfig.best({"m_step.stop.max_passes": int(sys.argv[4])}),
+        progress=False,
     )
+    result.save(folder / "result.npz")
+    nme_percent = result.report()["after"]["nme_percent"]
+    found = Measured(
+        frames=frames,
+        landmarks=landmarks,
+        peak_mb=round(peak_mb(), 1),
+        seconds=round(time.perf_counter() - started, 1),
+        nme_percent=round(nme_percent, 3),
+    )
+    print(json.dumps(asdict(found)))
 
 
-def _frames_of(clip: SyntheticClip) -> Iterator[UInt8[Tensor, "h w 3"]]:
-    """The rendered pictures in the middle of grey frames."""
+def peak_mb() -> float:
+    """Largest resident memory of this process, MiB; Linux only.
+
+    `resource.getrusage` would count what the process had before it became this program.
+    """
+    status = Path("/proc/self/status").read_text()
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) / 1024
+
+
+def _write_short_clip(folder: Path) -> None:
+    """The video of a rendered person in the middle of grey frames, and its exact landmarks."""
+    head = load_head("open")
+    person = open_head_identities(1, 0)[0]
+    clip = make_talking_clip(head, person, view_yaw_deg=(0.0,), time=RENDERED_FRAMES, size_px=RENDERED_PX)
     top, left = ((side - RENDERED_PX) // 2 for side in SIZE_HW)
-    for picture in clip.frames[0]:
-        frame = torch.full((*SIZE_HW, 3), 128, dtype=torch.uint8)
-        frame[top : top + RENDERED_PX, left : left + RENDERED_PX] = picture
-        yield frame
+    frames = torch.full((RENDERED_FRAMES, *SIZE_HW, 3), 128, dtype=torch.uint8)
+    frames[:, top : top + RENDERED_PX, left : left + RENDERED_PX] = clip.frames[0]
+    write_video(folder / VIDEO, frames, clip.fps)
+    points = clip.camera.project(head.landmarks(clip.truth, MEDIAPIPE478.name))
+    points_px = ndc_to_px(points, RENDERED_PX) + torch.tensor((float(left), float(top)))
+    np.save(folder / POINTS, points_px[0].numpy())
 
 
-def _track(head: HeadModel, clip: SyntheticClip, frames: int) -> Track:
+def _track(folder: Path, frames: int) -> Track:
     """All landmarks of the repeated clip, with noise of their own in every frame."""
-    top, left = ((side - RENDERED_PX) // 2 for side in SIZE_HW)
-    clean: Float[Tensor, "1 time points 2"] = ndc_to_px(
-        clip.camera.project(head.landmarks(clip.truth, MEDIAPIPE478.name)), RENDERED_PX
-    ) + torch.tensor((float(left), float(top)))
-    points_px = clean[:, torch.arange(frames) % RENDERED_FRAMES]
+    clean = torch.from_numpy(np.load(folder / POINTS))
+    points_px = clean[torch.arange(frames) % len(clean)]
     points_px += NOISE_PX * torch.randn(points_px.shape, generator=torch.Generator().manual_seed(0))
-    return Track(points_px=points_px, confidence=torch.ones_like(points_px[..., 0]), scheme=MEDIAPIPE478)
+    return Track(
+        points_px=points_px[None], confidence=torch.ones(1, *points_px.shape[:2]), scheme=MEDIAPIPE478
+    )
 
 
 if __name__ == "__main__":
