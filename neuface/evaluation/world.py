@@ -54,8 +54,8 @@ class WorldResult(TensorStruct):
     cameras: PerspectiveCamera
     """One batch axis, the views; frame pixels."""
     metric: bool
-    """Whether the calibration determines the metres; otherwise they are those in which the fitted head model has its
-    own size, `scale` is 1, and the cameras' translations were scaled to it."""
+    """Whether the calibration determines the metres, for which two cameras must see the face; otherwise they are
+    those in which the fitted head model has its own size, `scale` is 1, and the cameras' translations were scaled to it."""
 
     def vertices(self, head: HeadModel) -> Float[Tensor, "time vertices 3"]:
         """The meshes in world axes, metres."""
@@ -112,6 +112,7 @@ def world_result(
     position = torch.where(seen[:, None], pose.position, 0.0)
     position = interpolate_missing(position[None], seen[None], starts)[0]
     rotvec = quaternion_to_rotvec(normalize(quaternion, dim=-1))
+    metric = metric and found.size_known
     if not metric:
         cameras = replace(cameras, translation=cameras.translation / found.size)
         position = position / found.size

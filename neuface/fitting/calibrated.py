@@ -29,6 +29,8 @@ class HeadsInWorld(TensorStruct):
     """Batch axis `time`; NaN in frames without a view that counts."""
     size: Float[Tensor, ""]
     """Units of the world per metre of the head model: more than 1 for a head larger than the fitted one."""
+    size_known: bool
+    """Whether the cameras determine the size; otherwise it is 1, the fitted head's own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,10 +84,16 @@ def heads_in_world(
         weight: how much each view counts; 0 for images without a face.
     """
     cameras, seen, weight = cameras.to(torch.float64), seen.to(torch.float64), weight.double()
-    size = size_of_head(cameras, seen, weight)
+    found = size_of_head(cameras, seen, weight)
+    size = seen.magnification.new_ones(()) if found is None else found
     poses = in_world(cameras, seen, size)
     weight = weight * poses.position.isfinite().all(-1)
-    return HeadsInWorld(of_views=poses, agreed=agreed_pose(cameras, poses, weight), size=size)
+    return HeadsInWorld(
+        of_views=poses,
+        agreed=agreed_pose(cameras, poses, weight),
+        size=size,
+        size_known=found is not None,
+    )
 
 
 def calibrated_target(head: HeadModel, prediction: Prediction, problem: Problem) -> CalibratedTarget | None:

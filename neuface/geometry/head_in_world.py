@@ -116,10 +116,10 @@ def agreed_pose(
 
 def size_of_head(
     cameras: PerspectiveCamera, seen: LocalView, weight: Float[Tensor, " views *batch"]
-) -> Float[Tensor, ""]:
+) -> Float[Tensor, ""] | None:
     """Units of the world per metre of the head, the median over all images that see it with another camera.
 
-    1 if no two cameras see it from different directions.
+    None if no two cameras see it from different directions: one camera does not tell size from distance.
     """
     poses = in_world(cameras, seen)
     weight = weight * poses.position.isfinite().all(-1)
@@ -129,7 +129,7 @@ def size_of_head(
     pairs = counted[:, None] & counted[None] & (apart > SMALLEST_ANGLE_RAD)
     determined = pairs.any(0)
     if not bool(determined.any()):
-        return torch.ones_like(seen.magnification.flatten()[0])
+        return None
     by_rays = agreed_pose(cameras, poses, weight, along_error=UNKNOWN_SIZE_ERROR)
     again = seen_by(
         cameras,

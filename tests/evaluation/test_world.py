@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from neuface.evaluation.world import WorldResult, view_agreement, world_result
+from neuface.geometry.perspective import PerspectiveCamera
 from neuface.geometry.rotations import compose_rotvecs, rotation_angle_rad
 from neuface.head.model import HeadModel
 from neuface.landmarks.schemes import IBUG68
@@ -105,5 +106,13 @@ def test_a_view_that_is_turned_disagrees_by_its_angle(open_head: HeadModel, clip
     assert found.rotation_deg == pytest.approx(2 / 3 * 5.7296, abs=0.05)
 
 
-def _each(clip: CalibratedClip):
+def _each(clip: CalibratedClip) -> list[PerspectiveCamera]:
     return [clip.cameras[view] for view in range(len(clip.cameras.K))]
+
+
+def test_one_camera_gives_a_pose_but_no_metres(open_head: HeadModel, clip: CalibratedClip) -> None:
+    track = track_of(clip)[1:2]
+    world = world_result(open_head, clip.truth[1:2], track, clip.cameras[1:2], metric=True)
+    assert not world.metric
+    torch.testing.assert_close(world.vertices(open_head), clip.vertices, atol=1e-4, rtol=0)
+    assert view_agreement(open_head, clip.truth[1:2], track, clip.cameras[1:2], metric=True).mesh_mm is None
