@@ -55,7 +55,7 @@ class WorldResult(TensorStruct):
     """One batch axis, the views; frame pixels."""
     metric: bool
     """Whether the calibration determines the metres, for which two cameras must see the face; otherwise they are
-    those in which the fitted head model has its own size, `scale` is 1, and the cameras' translations were scaled to it."""
+    those in which the fitted head model has its own size, `scale` is 1, and the cameras' translations fit to that."""
 
     def vertices(self, head: HeadModel) -> Float[Tensor, "time vertices 3"]:
         """The meshes in world axes, metres."""
