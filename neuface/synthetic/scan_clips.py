@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, grid_sample, normalize
 
+from neuface.geometry.head_perspective import Perspective
 from neuface.geometry.meshes import vertex_normals
 from neuface.geometry.rotations import compose_rotvecs, rotvec_to_rotmat
 from neuface.io.scans import Scan
@@ -22,7 +23,7 @@ from neuface.render import (
     rasterize,
     vertices_to_px,
 )
-from neuface.structs import WeakPerspective, ndc_to_px
+from neuface.structs import Camera, WeakPerspective, ndc_to_px
 from neuface.synthetic.backdrop import random_backgrounds
 from neuface.synthetic.clips import head_motion
 
@@ -43,11 +44,12 @@ def film_scan(
     time: int,
     size_px: int,
     noise_px: float,
+    distance_m: float | None = None,
     seed: int,
 ) -> tuple[UInt8[Tensor, "views time s s 3"], Float[Tensor, "views time 68 2"]]:
     """Frames of the scan in front of synchronised cameras, and noisy landmarks in frame pixels.
 
-    The scan has no expressions and moves rigidly. The cameras are orthographic, like those of a fit. A contour point
+    The scan has no expressions and moves rigidly. A contour point
     is NaN if its surface faces away from the camera: a detector would place it on the visible outline, whose points
     are not among the scan's landmarks.
 
@@ -55,18 +57,20 @@ def film_scan(
         scan: facing the camera, see `upright`.
         view_yaw_deg: angle of each camera about the head, one per view.
         noise_px: standard deviation of the landmarks' white noise along x and along y.
+        distance_m: between each camera and the middle of the landmarks, which stays on the optical axis; None is weak
+            perspective. The scan has about the same size in the frame at every distance.
         seed: seed of motion, light, backdrop and noise.
     """
     generator = torch.Generator().manual_seed(seed)
     motion = head_motion(time, generator)
     centred = scan.landmarks - scan.landmarks.mean(0)
-    middle = WeakPerspective(scale=torch.tensor(SCAN_SCALE), offset=torch.zeros(2))
+    camera = _camera(distance_m)
     films, marks = [], []
     for yaw_deg in view_yaw_deg:
         camera_turn = torch.tensor((0.0, math.radians(yaw_deg), 0.0)).expand(time, 3)
         turn = rotvec_to_rotmat(compose_rotvecs(camera_turn, motion))
-        films.append(_film(scan, turn, size_px, generator))
-        clean = ndc_to_px(middle.project(centred @ turn.mT), size_px)
+        films.append(_film(scan, turn, camera, size_px, generator))
+        clean = ndc_to_px(camera.project(centred @ turn.mT), size_px)
         noisy = clean + noise_px * torch.randn(clean.shape, generator=generator)
         marks.append(noisy.masked_fill(~_landmarks_shown(scan, turn)[..., None], torch.nan))
     return torch.stack(films), torch.stack(marks)
@@ -117,11 +121,22 @@ def _total_area(points: Float[Tensor, "points 3"], faces: Tensor) -> Float[Tenso
     return torch.linalg.vector_norm(torch.linalg.cross(b - a, c - a), dim=-1).sum() / 2
 
 
+def _camera(distance_m: float | None) -> Camera:
+    """A camera for the whole frame, in its half-widths, that looks at the head frame's origin."""
+    scale, middle = torch.tensor(SCAN_SCALE), torch.zeros(2)
+    if distance_m is None:
+        return WeakPerspective(scale=scale, offset=middle)
+    return Perspective(scale=scale, offset=middle, focal=scale * distance_m, principal=middle)
+
+
 def _film(
-    scan: Scan, turn: Float[Tensor, "time 3 3"], size_px: int, generator: torch.Generator
+    scan: Scan,
+    turn: Float[Tensor, "time 3 3"],
+    camera: Camera,
+    size_px: int,
+    generator: torch.Generator,
 ) -> UInt8[Tensor, "time s s 3"]:
     """The frames of one camera, with its own backdrop and lamp."""
-    camera = WeakPerspective(scale=torch.tensor(SCAN_SCALE), offset=torch.zeros(2))
     backdrop = random_backgrounds(generator, 1, size_px)[0].permute(1, 2, 0)
     lamp = torch.randn(3, generator=generator) * torch.tensor((1.0, 0.6, 0.3)) + torch.tensor(
         (0.0, -0.4, -1.0)

@@ -227,12 +227,13 @@ def _scan_case(spec: CaseSpec, scan: Scan) -> Case:
         noise_px=NOISE_PX,
         seed=spec.clip_seed,
     )
+    return Case(spec=spec, clip=read_clip(frames, landmarks_px), scan=scan_truth(scan))
+
+
+def scan_truth(scan: Scan) -> ScanTruth:
+    """The face of an upright scan."""
     from_nose = torch.linalg.vector_norm(scan.vertices - scan.landmarks[NOSE_TIP], dim=-1)
-    return Case(
-        spec=spec,
-        clip=read_clip(frames, landmarks_px),
-        scan=ScanTruth(
-            face_points=scan.vertices[from_nose < FACE_RADIUS_M],
-            landmarks=scan.landmarks[list(ALIGNING_POINTS)],
-        ),
+    return ScanTruth(
+        face_points=scan.vertices[from_nose < FACE_RADIUS_M],
+        landmarks=scan.landmarks[list(ALIGNING_POINTS)],
     )

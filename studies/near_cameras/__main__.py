@@ -1,9 +1,9 @@
 """Weak perspective against perspective, on rendered clips of cameras half a metre away.
 
-    python -m studies.near_cameras --distances-m 0.5 0.7 --clips 2 --json near.json
+    python -m studies.near_cameras --distances-m 0.5 0.7 --clips 2 --data DATA --json near.json
 
 The rendered people are random ones of the open head's population, so that the figures measure what the camera costs,
-and not how well the head describes real people.
+and not how well the head describes real people. The scan of `--data` is a real person.
 """
 
 from __future__ import annotations
@@ -19,13 +19,18 @@ import torch
 import tyro
 
 import neuface
-from neuface import FitConfig, FitResult, HeadModel
-from neuface.fitting.config import PinholeCamera
+from neuface import Clip, FitConfig, FitResult, HeadModel, InputError
+from neuface.fitting.config import PinholeCamera, WeakPerspectiveCamera
 from neuface.geometry.alignment import align_points
 from neuface.geometry.rotations import rotvec_to_rotmat
+from neuface.io.scans import read_scan
 from neuface.models import load_head
 from neuface.synthetic.clips import HEAD_SCALE, SyntheticClip, make_talking_clip
 from neuface.synthetic.people import open_head_identities
+from neuface.synthetic.scan_clips import SCAN_SCALE, film_scan
+from studies.common.cases import NOISE_PX, scan_truth, upright
+from studies.common.recordings import SCAN_FOLDER, find_footage
+from studies.common.scores import scan_error_mm
 
 PEOPLE_SEED = 7000
 SIZE_PX = 256
@@ -41,6 +46,8 @@ class Options:
     clips: int = 2
     """Per distance, each of another person with other motion."""
     frames: int = 40
+    data: Path | None = None
+    """Folder of real clips with the scan (`studies.common.recordings`); without it there is no clip of the scan."""
     json: Path | None = None
     """File for the figures; without it they are only printed."""
 
@@ -59,12 +66,6 @@ def main(options: Options) -> None:
 def measured(head: HeadModel, options: Options) -> Iterator[dict[str, Any]]:
     """The figures of one fit after the other."""
     for distance_m in options.distances_m:
-        focal_px = HEAD_SCALE * distance_m * SIZE_PX / 2
-        configs = (
-            FitConfig(),
-            FitConfig(camera=PinholeCamera()),
-            FitConfig(camera=PinholeCamera(focal_px=focal_px)),
-        )
         for seed in range(1, options.clips + 1):
             person = open_head_identities(1, PEOPLE_SEED + seed)[0]
             clip = make_talking_clip(
@@ -77,17 +78,53 @@ def measured(head: HeadModel, options: Options) -> Iterator[dict[str, Any]]:
                 seed=seed,
             )
             read = neuface.read_clip(clip.frames, clip.landmarks_px, fps=clip.fps)
-            for kind, config in zip(KINDS, configs, strict=True):
-                result = neuface.optimize(read, config=config, progress=False)
-                yield {
-                    "distance_m": distance_m,
-                    "clip": seed,
-                    "camera": kind,
-                    **figures(head, result, clip),
-                    "true_focal_px": focal_px,
-                    "focal_px": result.focal[0].px if result.focal else None,
-                    "seconds": result.seconds,
-                }
+            for row, result in _fits(read, distance_m, HEAD_SCALE):
+                yield {"clip": f"rendered person {seed}", **row, **figures(head, result, clip)}
+        if options.data is not None:
+            yield from _of_scan(head, options, options.data, distance_m)
+
+
+def _of_scan(head: HeadModel, options: Options, data: Path, distance_m: float) -> Iterator[dict[str, Any]]:
+    """The scan's distance from the fitted mesh, mm, after the best similarity: a near camera leaves the size open."""
+    folder = find_footage(data).scan_folder
+    if folder is None:
+        raise InputError(f"{data} has no scan: expected it in {SCAN_FOLDER}")
+    scan = upright(read_scan(folder), head)
+    frames, landmarks_px = film_scan(
+        scan,
+        view_yaw_deg=(0.0,),
+        time=options.frames,
+        size_px=SIZE_PX,
+        noise_px=NOISE_PX,
+        distance_m=distance_m,
+        seed=1,
+    )
+    for row, result in _fits(neuface.read_clip(frames, landmarks_px), distance_m, SCAN_SCALE):
+        error_mm = scan_error_mm(head, result.params, scan_truth(scan), with_scale=True)
+        yield {"clip": "scan", **row, "scan_mm": error_mm}
+
+
+def _fits(clip: Clip, distance_m: float, scale: float) -> Iterator[tuple[dict[str, Any], FitResult]]:
+    """A fit with every kind of camera, and what is said about it.
+
+    Args:
+        scale: frame half-widths per metre at that distance.
+    """
+    focal_px = scale * distance_m * SIZE_PX / 2
+    cameras = (WeakPerspectiveCamera(), PinholeCamera(), PinholeCamera(focal_px=focal_px))
+    for kind, camera in zip(KINDS, cameras, strict=True):
+        result = neuface.optimize(clip, config=FitConfig(camera=camera), progress=False)
+        yield (
+            {
+                "distance_m": distance_m,
+                "camera": kind,
+                "true_focal_px": focal_px,
+                "focal_px": result.focal[0].px if result.focal else None,
+                "nme_percent": float(result.image_nme_percent.nanmean()),
+                "seconds": result.seconds,
+            },
+            result,
+        )
 
 
 def figures(head: HeadModel, result: FitResult, clip: SyntheticClip) -> dict[str, float]:
@@ -105,7 +142,6 @@ def figures(head: HeadModel, result: FitResult, clip: SyntheticClip) -> dict[str
         "face_mm": _distance_mm(posed, true_posed),
         "shape_mm": _distance_mm(*shapes),
         "turn_deg": math.degrees(float(cosine.clamp(-1, 1).acos().mean())),
-        "nme_percent": float(result.image_nme_percent.nanmean()),
     }
 
 
