@@ -195,6 +195,29 @@ def test_landmarks_of_a_rendered_scan_are_projected_and_hidden_ones_missing(
     assert not bool(missing[..., 17:].any())
 
 
+def test_a_near_camera_enlarges_what_is_near(template_scan: Scan) -> None:
+    films = {
+        distance_m: film_scan(
+            template_scan,
+            view_yaw_deg=(0.0,),
+            time=2,
+            size_px=96,
+            noise_px=0.0,
+            distance_m=distance_m,
+            seed=5,
+        )
+        for distance_m in (None, 1e5, 0.4)
+    }
+    torch.testing.assert_close(films[1e5][1], films[None][1], rtol=0, atol=1e-2, equal_nan=True)
+    turn = roma.rotvec_to_rotmat(head_motion(2, torch.Generator().manual_seed(5)))
+    posed = (template_scan.landmarks - template_scan.landmarks.mean(0)) @ turn.mT
+    expected = 47.5 + (films[None][1][0] - 47.5) * 0.4 / (0.4 - posed[..., 2:])
+    torch.testing.assert_close(films[0.4][1][0], expected, rtol=0, atol=1e-3, equal_nan=True)
+    # The same backdrop and light; only the head differs.
+    assert torch.equal(films[0.4][0][..., 0, :, :], films[None][0][..., 0, :, :])
+    assert not torch.equal(films[0.4][0], films[None][0])
+
+
 def test_noise_is_independent_per_frame_and_has_the_stated_deviation(template_scan: Scan) -> None:
     marks = [
         film_scan(template_scan, view_yaw_deg=(0.0,), time=8, size_px=64, noise_px=noise, seed=1)[1]
