@@ -9,8 +9,9 @@ from typing import Any
 from neuface.errors import InputError
 
 EXPECTED = (
-    "faces: expected 'most present', 'largest', 'all', a number (0 is who is present in most frames), or "
-    "(x, y, time) with a point in that person's face in frame pixels and the time in seconds"
+    "faces: expected 'most present', 'largest', 'all', a number (0 is who is present in most frames), "
+    "(x, y, time) with a point in that person's face in frame pixels and the time in seconds, or a list of such "
+    "points, one per view (None where the person is not seen)"
 )
 
 
@@ -61,7 +62,19 @@ class At:
         return f"the person at x {self.x_px:g}, y {self.y_px:g} after {self.seconds:g} s in view {self.view}"
 
 
-OnePerson = MostPresent | Largest | Numbered | At
+@dataclass(frozen=True, kw_only=True)
+class AtInViews:
+    """The person whose face is at a point in each view: nobody is recognised from one camera to another."""
+
+    points: tuple[At | None, ...]
+    """One per view; None where the person is not seen."""
+
+    @property
+    def sentence(self) -> str:
+        return "; ".join(point.sentence for point in self.points if point is not None)
+
+
+OnePerson = MostPresent | Largest | Numbered | At | AtInViews
 Choice = OnePerson | Everyone
 
 
@@ -82,18 +95,31 @@ def as_choice(value: Any) -> Choice:
     if isinstance(value, str):
         if value in by_name:
             return by_name[value]
-        # The forms that a command line can give.
-        parts = value.split(",")
-        value = int(value) if value.isdecimal() else tuple(parts)
+        value = _from_command_line(value)
     if isinstance(value, int) and not isinstance(value, bool):
         if value < 0:
             raise InputError(f"{EXPECTED}; got {value}")
         return Numbered(number=value)
+    if isinstance(value, tuple | list) and any(isinstance(item, tuple | list) for item in value):
+        views = [None if item is None else _point(item, view) for view, item in enumerate(value)]
+        return AtInViews(points=tuple(views))
+    return _point(value, 0)
+
+
+def _from_command_line(text: str) -> Any:
+    """A number, or `x,y,time`, or several of these with `;` between the views."""
+    if text.isdecimal():
+        return int(text)
+    views = [tuple(part.split(",")) if part.strip() else None for part in text.split(";")]
+    return views if len(views) > 1 else views[0]
+
+
+def _point(value: Any, view: int) -> At:
     if isinstance(value, tuple | list) and len(value) == 3:
         try:
             x_px, y_px, seconds = (float(item) for item in value)
         except (TypeError, ValueError) as error:
             raise InputError(f"{EXPECTED}; got {value!r}") from error
         if all(math.isfinite(item) for item in (x_px, y_px, seconds)):
-            return At(x_px=x_px, y_px=y_px, seconds=seconds)
+            return At(x_px=x_px, y_px=y_px, seconds=seconds, view=view)
     raise InputError(f"{EXPECTED}; got {value!r}")

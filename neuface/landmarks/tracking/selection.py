@@ -10,14 +10,28 @@ import torch
 from torch import Tensor
 
 from neuface.errors import InputError
-from neuface.landmarks.tracking.choice import At, Choice, Everyone, Largest, MostPresent, Numbered
+from neuface.landmarks.tracking.choice import (
+    At,
+    AtInViews,
+    Choice,
+    Everyone,
+    Largest,
+    MostPresent,
+    Numbered,
+)
 from neuface.landmarks.tracking.cuts import common_cuts
 from neuface.landmarks.tracking.found_faces import FoundFaces
 from neuface.landmarks.tracking.observations import Faces, jumps_of_all_faces, observed_faces
 from neuface.landmarks.tracking.people import Path, find_people
+from neuface.landmarks.tracking.views import matched
 from neuface.structs import Selection, Status, Track
 
 FRAMES_PER_PIECE = 512
+# How the same person is named in several views.
+A_POINT_PER_VIEW = (
+    "Give a point in the person's face for every view, faces=[(x, y, time), ...] "
+    "(--faces 'x,y,time;x,y,time'), or the landmarks of one person"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,36 +67,74 @@ class People:
         Raises:
             InputError: nobody is there or has this number, or people of several cameras cannot be told apart.
         """
-        if isinstance(choice, Everyone):
-            self._check_numbers_mean_one_person()
-            numbers = range(max(1, self.count))
-            return [self._person([number] * len(self.paths), number, choice) for number in numbers]
-        if isinstance(choice, Numbered):
-            if choice.number >= max(1, self.count):
-                raise InputError(f"faces: there is no person number {choice.number}: {self._listed()}")
-            self._check_numbers_mean_one_person()
-            return [self._person([choice.number] * len(self.paths), choice.number, choice)]
+        if isinstance(choice, AtInViews):
+            return [self._person_in_views(choice, timestamps_s)]
         if isinstance(choice, At):
-            return [self._person_at(choice, timestamps_s)]
-        numbers = [
-            self._largest(view) if isinstance(choice, Largest) else 0 for view in range(len(self.paths))
-        ]
-        return [self._person(numbers, max(numbers), choice)]
+            if not 0 <= choice.view < len(self.paths):
+                raise InputError(
+                    f"faces: view {choice.view} does not exist: expected 0 to {len(self.paths) - 1}"
+                )
+            return [self._person(choice.view, self._number_at(choice, timestamps_s), choice)]
+        if isinstance(choice, Everyone):
+            return [self._person(self._fullest, number, choice) for number in range(max(1, self.count))]
+        if isinstance(choice, Numbered) and choice.number >= max(1, self.count):
+            raise InputError(f"faces: there is no person number {choice.number}: {self._listed()}")
+        if isinstance(choice, Numbered):
+            return [self._person(self._fullest, choice.number, choice)]
+        number = self._largest(self._fullest) if isinstance(choice, Largest) else 0
+        return [self._person(self._fullest, number, choice)]
 
-    def _person(self, numbers: Sequence[int], number: int, choice: Choice) -> Person:
+    @property
+    def _fullest(self) -> int:
+        """The view in which people are counted: the first of those in which there are most."""
+        return [len(paths) for paths in self.paths].index(self.count)
+
+    def _person(self, view: int, number: int, choice: Choice) -> Person:
+        """The person who has a number in a view."""
+        numbers = [
+            number if other == view else self._number_in(other, view, number)
+            for other in range(len(self.paths))
+        ]
+        return self._joined(numbers, choice)
+
+    def _number_in(self, other: int, view: int, number: int) -> int | None:
+        """Who a person of one view is in another one; None if nobody was seen there at that time.
+
+        Raises:
+            InputError: more than one person may be meant.
+        """
+        present = [np.array([path.present for path in self.paths[item]]) for item in (view, other)]
+        if not all(len(item) for item in present):
+            return None
+        matches = matched(*present)
+        if matches.doubtful[number]:
+            raise InputError(
+                f"faces: {self._listed()}; which of them are the same person in several views is not known: in view "
+                f"{view} and view {other} more than one is there at the same time. {A_POINT_PER_VIEW}"
+            )
+        return matches.number[number]
+
+    def _joined(self, numbers: Sequence[int | None], choice: Choice) -> Person:
         tracks = [self._track(view, who) for view, who in enumerate(numbers)]
-        selection = Selection(people=self.count, number=number, rule=choice.sentence)
+        counted = numbers[self._fullest]
+        known = next((number for number in numbers if number is not None), 0)
+        selection = Selection(
+            people=self.count, number=known if counted is None else counted, rule=choice.sentence
+        )
         return Person(track=Track.cat(tracks), selection=selection)
 
-    def _person_at(self, choice: At, timestamps_s: Sequence[float]) -> Person:
-        if not 0 <= choice.view < len(self.paths):
-            raise InputError(f"faces: view {choice.view} does not exist: expected 0 to {len(self.paths) - 1}")
-        others = [len(paths) for view, paths in enumerate(self.paths) if view != choice.view]
-        if max(others, default=0) > 1:
+    def _person_in_views(self, choice: AtInViews, timestamps_s: Sequence[float]) -> Person:
+        points = choice.points
+        if len(points) != len(self.paths) or not any(points):
             raise InputError(
-                "faces: a point in one view does not tell who it is in another view with several people; "
-                "give the landmarks of one person, or fit the views alone"
+                f"faces: expected {len(self.paths)} points, one per view (None where the person is not seen, but not "
+                f"in all), got {len(points)}"
             )
+        numbers = [None if point is None else self._number_at(point, timestamps_s) for point in points]
+        return self._joined(numbers, choice)
+
+    def _number_at(self, choice: At, timestamps_s: Sequence[float]) -> int:
+        """The number of the person at a point of a view."""
         frame = int(np.abs(np.asarray(timestamps_s) - timestamps_s[0] - choice.seconds).argmin())
         faces, point = self.observed[choice.view], np.array([choice.x_px, choice.y_px])
         for number, path in enumerate(self.paths[choice.view]):
@@ -90,10 +142,10 @@ class People:
             if face >= 0:
                 distance = np.abs(faces.centre_px[frame, face] - point).max()
                 if distance <= faces.size_px[frame, face] / 2:
-                    numbers = [number if view == choice.view else 0 for view in range(len(self.paths))]
-                    return self._person(numbers, number, choice)
+                    return number
         raise InputError(
-            f"faces: nobody is at x {choice.x_px:g}, y {choice.y_px:g} in frame {frame}: {self._listed(frame)}"
+            f"faces: nobody is at x {choice.x_px:g}, y {choice.y_px:g} in frame {frame} of view {choice.view}: "
+            f"{self._listed(frame, choice.view)}"
         )
 
     def _largest(self, view: int) -> int:
@@ -102,31 +154,22 @@ class People:
         sizes = [np.median(faces.size_px[frames[path.present], path.face[path.present]]) for path in paths]
         return int(np.argmax(sizes)) if sizes else 0
 
-    def _check_numbers_mean_one_person(self) -> None:
-        if len(self.paths) > 1 and self.count > 1:
-            raise InputError(
-                f"faces: {self._listed()}; which of them are the same person in several views is not known. "
-                "Take 'most present' or 'largest', or give the landmarks of one person"
-            )
-
-    def _listed(self, frame: int | None = None) -> str:
-        """Who there is, for messages."""
+    def _listed(self, frame: int | None = None, view: int = 0) -> str:
+        """Who there is, for messages; with a frame, the places of one view's faces."""
         if frame is None:
             return "there are " + ", ".join(
                 f"{len(paths)} people in view {view}" for view, paths in enumerate(self.paths)
             )
-        places = [
-            f"x {x:.0f}, y {y:.0f}"
-            for faces in self.observed
-            for x, y in faces.centre_px[frame][faces.present[frame]]
-        ]
+        faces = self.observed[view]
+        places = [f"x {x:.0f}, y {y:.0f}" for x, y in faces.centre_px[frame][faces.present[frame]]]
         return "faces there are at " + ("; ".join(places) or "no place")
 
-    def _track(self, view: int, number: int) -> Track:
+    def _track(self, view: int, number: int | None) -> Track:
         """The track of one person in one view; without landmarks if the view has no such person."""
         found, paths = self.found[view : view + 1], self.paths[view]
         time = found.points_px.shape[1]
-        face = torch.from_numpy(paths[number].face) if number < len(paths) else torch.full((time,), -1)
+        path = None if number is None or number >= len(paths) else paths[number]
+        face = torch.full((time,), -1) if path is None else torch.from_numpy(path.face)
         frames, there = torch.arange(time), face >= 0
         everyone = torch.from_numpy(self.observed[view].present.any(-1))
         status = torch.full((time,), int(Status.NO_FACE))

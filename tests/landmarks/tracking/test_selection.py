@@ -8,7 +8,16 @@ import torch
 
 from neuface.errors import InputError
 from neuface.landmarks.arrays import as_faces
-from neuface.landmarks.tracking.choice import At, Choice, Everyone, Largest, MostPresent, Numbered, as_choice
+from neuface.landmarks.tracking.choice import (
+    At,
+    AtInViews,
+    Choice,
+    Everyone,
+    Largest,
+    MostPresent,
+    Numbered,
+    as_choice,
+)
 from neuface.landmarks.tracking.selection import People, people_in
 from neuface.structs import Selection, Status
 
@@ -32,6 +41,8 @@ def people(points: np.ndarray | None = None, views: int = 1) -> People:
     return people_in(as_faces([given] * views, views, TIME))
 
 
+LEFT = At(x_px=80.0, y_px=100.0, seconds=0.0)
+RIGHT_IN_VIEW_1 = At(x_px=300.0, y_px=100.0, seconds=0.0, view=1)
 TIMES = [frame / 25 for frame in range(TIME)]
 
 
@@ -46,6 +57,9 @@ TIMES = [frame / 25 for frame in range(TIME)]
         ((10, 20.5, 0.2), At(x_px=10.0, y_px=20.5, seconds=0.2)),
         ("10,20.5,0.2", At(x_px=10.0, y_px=20.5, seconds=0.2)),
         (At(x_px=1.0, y_px=2.0, seconds=0.0, view=1), At(x_px=1.0, y_px=2.0, seconds=0.0, view=1)),
+        ([(80, 100, 0), (300, 100, 0)], AtInViews(points=(LEFT, RIGHT_IN_VIEW_1))),
+        ("80,100,0;300,100,0", AtInViews(points=(LEFT, RIGHT_IN_VIEW_1))),
+        (";300,100,0", AtInViews(points=(None, RIGHT_IN_VIEW_1))),
     ],
 )
 def test_short_forms_of_choices_are_read(value: object, expected: Choice) -> None:
@@ -53,7 +67,8 @@ def test_short_forms_of_choices_are_read(value: object, expected: Choice) -> Non
 
 
 @pytest.mark.parametrize(
-    "value", ["somebody", -1, True, (1, 2), (1, 2, "x"), (1, 2, float("nan")), None, 1.5]
+    "value",
+    ["somebody", -1, True, (1, 2), (1, 2, "x"), (1, 2, float("nan")), None, 1.5, [(1, 2, 3), (1, 2)], ";"],
 )
 def test_values_that_are_no_choice_are_refused(value: object) -> None:
     with pytest.raises(InputError, match="faces: expected 'most present'"):
@@ -109,12 +124,16 @@ def test_nobody_at_all_is_one_track_without_landmarks() -> None:
         (
             At(x_px=200.0, y_px=100.0, seconds=0.0),
             1,
-            "nobody is at x 200, y 100 in frame 0: faces there are at x",
+            "nobody is at x 200, y 100 in frame 0 of view 0: faces there are at x",
         ),
         (At(x_px=200.0, y_px=100.0, seconds=0.0, view=1), 1, "view 1 does not exist"),
         (Everyone(), 2, "which of them are the same person in several views is not known"),
         (Numbered(number=1), 2, "which of them are the same person"),
-        (At(x_px=80.0, y_px=100.0, seconds=0.0), 2, "does not tell who it is in another view"),
+        (MostPresent(), 2, "more than one is there at the same time"),
+        (Largest(), 2, "Give a point in the person's face for every view"),
+        (AtInViews(points=(LEFT,)), 2, "expected 2 points, one per view"),
+        (AtInViews(points=(None, None)), 2, "but not in all"),
+        (At(x_px=80.0, y_px=100.0, seconds=0.0), 2, "which of them are the same person"),
     ],
 )
 def test_choices_that_cannot_be_met_are_refused(choice: Choice, views: int, message: str) -> None:
@@ -126,3 +145,61 @@ def test_the_views_of_one_person_stay_together() -> None:
     points = np.stack([person(80, 40), person(120, 60)])
     (found,) = people_in(as_faces(points, 2, TIME)).choose(Everyone(), TIMES)
     assert torch.equal(found.track.points_px[1, 0], torch.from_numpy(points[1, 0]).float())
+
+
+def test_a_point_per_view_takes_the_same_person_in_all_views() -> None:
+    """The numbers of the two differ between the views: who is there most is another one in each."""
+    one = two_people()
+    other = np.stack((person(80, 40), person(300, 90)), 1)
+    other[2:5, 0] = np.nan
+    both = people_in(as_faces([one, other], 2, TIME))
+    with pytest.raises(InputError, match="which of them are the same person in several views"):
+        both.choose(MostPresent(), TIMES)
+    (found,) = both.choose(as_choice([(300, 100, 0), (300, 100, 0)]), TIMES)
+    assert found.selection.number == 1
+    assert found.track.usable.sum(1).tolist() == [7, 10]
+    assert abs(float(found.track.points_px[1, 0, :, 0].mean()) - 300) < 10
+    (alone,) = both.choose(as_choice([None, (80, 100, 0)]), TIMES)
+    assert alone.track.usable.sum(1).tolist() == [0, 7]
+
+
+LONG = 40
+
+
+def come_and_go(*spans: tuple[int, int]) -> np.ndarray:
+    """People far apart who are there in some of LONG frames each, the larger the later they are named."""
+    everyone = np.full((LONG, len(spans), 68, 2), np.nan)
+    for number, (start, stop) in enumerate(spans):
+        everyone[start:stop, number] = (80 + 900 * number, 100) + (20 + 5 * number) * SHAPE
+    return everyone
+
+
+def seen_by(*views: np.ndarray) -> People:
+    return people_in(as_faces(list(views), len(views), LONG))
+
+
+def test_who_comes_and_goes_is_matched_by_the_time() -> None:
+    """In one view the first place is of who stays, in the other one of who passes by."""
+    first, second = come_and_go((0, 40), (10, 14)), come_and_go((10, 14), (0, 40))
+    both = seen_by(first, second, first)
+    stays, passes = both.choose(Everyone(), TIMES)
+    assert stays.track.usable.sum(1).tolist() == [40, 40, 40]
+    assert stays.track.points_px[:, 0, :, 0].mean(1).tolist() == pytest.approx([80, 980, 80], abs=9)
+    assert passes.track.usable.sum(1).tolist() == [4, 4, 4]
+    for choice, expected in ((MostPresent(), stays), (Numbered(number=1), passes), (Largest(), passes)):
+        (found,) = both.choose(choice, TIMES)
+        assert torch.equal(found.track.points_px, expected.track.points_px)
+        assert found.selection.number == expected.selection.number
+
+
+def test_one_after_the_other_is_matched_by_the_time() -> None:
+    """Who is seen most is another one in each view."""
+    both = seen_by(come_and_go((0, 15), (20, 40)), come_and_go((22, 34), (0, 15)))
+    (found,) = both.choose(MostPresent(), TIMES)
+    assert found.track.usable[0].nonzero()[:, 0].tolist() == list(range(20, 40))
+    assert found.track.usable[1].nonzero()[:, 0].tolist() == list(range(22, 34))
+
+
+def test_a_view_that_never_sees_the_person_stays_empty() -> None:
+    (found,) = seen_by(come_and_go((0, 10), (15, 40)), come_and_go((0, 10))).choose(MostPresent(), TIMES)
+    assert found.track.usable.sum(1).tolist() == [25, 0]
