@@ -54,7 +54,7 @@ class Optimize:
     out: Out
     """Folder for result.npz, overlay.mp4, report.json and loss.png; with --faces all, a folder for each person."""
     faces: str = "most present"
-    """Who is fitted: "most present", largest, all, a number (0: most present), or a face's x,y,time (px, s; per view)."""
+    """Who is fitted: "most present", largest, all, a number (0: most present), or a face's x,y,time (px, s)."""
     landmarks: FilePerView = ()
     """Landmark file, one for all inputs or one for each; without it landmarks are detected."""
     calibration: OptionalPath = None

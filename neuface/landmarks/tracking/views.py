@@ -14,8 +14,8 @@ from scipy.optimize import linear_sum_assignment
 
 # Share of a match's overlap in time from which another person at the same time makes it doubtful. A camera may miss a
 # face that turns away in many frames; who is there for less passes by, or is a false detection. In 2,000 simulated
-# pairs of views (up to 70 % of the faces missed, gaps of up to 50 of 120 frames) 1,601 matches were right, 42 wrong and
-# 1,873 refused.
+# pairs of views (up to 70 % of the faces missed, gaps of up to 50 of 120 frames) 1,601 matches were right, 42 wrong
+# and 1,873 refused.
 RIVAL_SHARE = 0.4
 
 
