@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from neuface.head.model import HeadModel
     from neuface.models import FaceModel, load_head, load_model
     from neuface.pipeline import optimize, optimize_person
-    from neuface.results import FitResult
+    from neuface.results.fit_result import FitResult
     from neuface.structs import (
         Camera,
         Crop,
@@ -72,7 +72,7 @@ _MODULE_OF = {
     "Crop": "neuface.structs",
     "FaceModel": "neuface.models",
     "FitConfig": "neuface.fitting.config",
-    "FitResult": "neuface.results",
+    "FitResult": "neuface.results.fit_result",
     "HeadModel": "neuface.head.model",
     "HeadParams": "neuface.structs",
     "Outcome": "neuface.structs",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from neuface.fitting.config import FitConfig
 from neuface.models import load_head
 from neuface.pipeline import optimize
-from neuface.results import FitResult
+from neuface.results.fit_result import FitResult
 from neuface.structs import HeadParams
 from neuface.synthetic.clips import SyntheticClip, make_talking_clip
 from neuface.synthetic.people import demo_identity

@@ -31,7 +31,7 @@ from neuface.landmarks.tracking.choice import OnePerson
 from neuface.lenses import through_lenses
 from neuface.model_inputs import ModelInputs, encode_images, model_inputs
 from neuface.models import FaceModel, load_model
-from neuface.results import FitResult
+from neuface.results.fit_result import FitResult
 from neuface.structs import Outcome
 
 Parameterise = Callable[[FineTunedEncoder, Problem], Parameterisation]

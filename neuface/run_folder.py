@@ -11,7 +11,7 @@ from neuface.errors import InputError
 from neuface.head.model import HeadModel
 from neuface.io.atomic import check_is_no_input, check_writable, write_json
 from neuface.io.video import write_image
-from neuface.results import FitResult, head_of
+from neuface.results.fit_result import FitResult, head_of
 from neuface.structs import HeadParams
 from neuface.viz.figures import loss_curves
 

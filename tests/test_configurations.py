@@ -12,7 +12,7 @@ import neuface
 from neuface import Clip, HeadModel, InputError
 from neuface.fitting.config import Adam, DirectFit, FineTune, PinholeCamera, Stop
 from neuface.fitting.objective import PhotometricTerm
-from neuface.results import head_of
+from neuface.results.fit_result import head_of
 from neuface.synthetic.clips import HEAD_SCALE, make_talking_clip
 
 

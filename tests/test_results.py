@@ -24,7 +24,8 @@ from neuface.geometry.perspective import PerspectiveCamera
 from neuface.io.npz import read_arrays, write_arrays
 from neuface.io.results.plain_values import as_plain
 from neuface.landmarks.schemes import IBUG68
-from neuface.results import failed_frames, overlay_pictures
+from neuface.results.drawing import overlay_pictures
+from neuface.results.report import failed_frames
 from neuface.structs import Prediction, Selection, TensorStruct, Track, WeakPerspective
 
 VIEWS, TIME = 2, 4

@@ -11,7 +11,7 @@ from pathlib import Path
 from neuface.demo import run_demo
 from neuface.io.video import write_image
 from neuface.models import load_head
-from neuface.results import overlay_pictures
+from neuface.results.drawing import overlay_pictures
 
 PICTURE = Path(__file__).parents[1] / "docs/demo.png"
 FRAME, VIEW = 12, 1

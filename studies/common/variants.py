@@ -22,7 +22,7 @@ from neuface.frames import Clip
 from neuface.model_inputs import encode_images, model_inputs
 from neuface.models import FaceModel
 from neuface.pipeline import fit_clips
-from neuface.results import FitResult
+from neuface.results.fit_result import FitResult
 from neuface.structs import Prediction
 
 ENCODER = "encoder"

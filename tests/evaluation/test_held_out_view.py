@@ -21,7 +21,7 @@ from neuface.frames import Clip
 from neuface.head.model import HeadModel
 from neuface.models import FaceModel, load_model
 from neuface.pipeline import optimize
-from neuface.results import FitResult
+from neuface.results.fit_result import FitResult
 from neuface.structs import Prediction, WeakPerspective
 from neuface.synthetic.clips import SyntheticClip, make_talking_clip
 

@@ -37,7 +37,7 @@ from neuface.io.untrusted.array_files import checked_array, read_single_array
 from neuface.io.untrusted.strict_state_dict import refuse_misfits
 from neuface.io.untrusted.torch_checkpoints import named_tensors, read_checkpoint
 from neuface.models import load_head
-from neuface.results import FitResult
+from neuface.results.fit_result import FitResult
 
 # Bounds on the CPU time of a file, s, and on the address space, bytes: of the process beyond that after the intact
 # files (a limit of the system), and by one file (a fault in the report).
