@@ -9,6 +9,7 @@ d_point is the root mean square difference around a point, d_face that of the wh
 most probable ones (Student's t, four degrees of freedom) for 127 pictures of 16 rendered heads (33 to 222 px).
 For 122 pictures of 16 others, sorted by sigma into six classes, the median of error / sigma is 1.08, 1.00, 0.92,
 0.78, 0.68 and 1.22 (0.83 if errors were normal); the logarithms of error and sigma have a correlation of 0.64.
+`python -m studies.landmark_uncertainty` draws other faces (docs/face_networks.md).
 """
 
 from __future__ import annotations
