@@ -90,10 +90,10 @@ def main(options: Options) -> None:
     figures: dict[str, Any] = {
         "faces": len(samples.points_px),
         "pictures": options.people * options.views * options.frames,
-        **_calibration(samples),
+        **calibration(samples),
     }
     if options.estimate:
-        figures["coefficients"] = _coefficients(samples)
+        figures["coefficients"] = coefficients(samples)
     print(json.dumps(figures, indent=1))
     if options.json is not None:
         options.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
@@ -153,7 +153,7 @@ def _measured(
     )
 
 
-def _calibration(samples: Samples) -> dict[str, Any]:
+def calibration(samples: Samples) -> dict[str, Any]:
     """Errors in units of their estimated deviations, by classes of the deviation, and their correlation."""
     sigma = estimated_px(samples.points_px, samples.difference_px)
     side = log_features(samples.points_px, samples.difference_px)[2]
@@ -172,7 +172,7 @@ def _calibration(samples: Samples) -> dict[str, Any]:
     return {"classes": classes, "log_correlation": float(torch.corrcoef(logs)[0, 1])}
 
 
-def _coefficients(samples: Samples) -> dict[str, float]:
+def coefficients(samples: Samples) -> dict[str, float]:
     """The most probable coefficients of the formula under Student's t."""
     point, face, side = log_features(samples.points_px, samples.difference_px)
     size = torch.log(side / USUAL_SIDE_PX).expand_as(point)
