@@ -123,6 +123,8 @@ class Optimize:
             raise InputError("--focal-px is for --camera perspective: weak perspective has no focal length")
         if self.camera is None:
             return {}
+        if any(path.split(".")[0] == "camera" for path in self.config):
+            raise InputError("--camera and --config.camera say the same: give one of them")
         if self.camera == "weak-perspective":
             return {"camera": WeakPerspectiveCamera()}
         return {"camera": PinholeCamera(focal_px=self.focal_px)}

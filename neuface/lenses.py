@@ -8,12 +8,14 @@ from dataclasses import replace
 import torch
 
 from neuface.encoders.calibration import EncoderCalibration
+from neuface.errors import InputError
 from neuface.fitting.config import FitConfig, PinholeCamera
 from neuface.fitting.lens import FocalLength, Lens, SeenThroughLens, make_lens
 from neuface.fitting.parameterisation import Parameterisation, predict_clip
 from neuface.fitting.person.focal import LOG_FOCAL_STD, estimate_focal
 from neuface.fitting.problem import Problem
 from neuface.frames import Recording
+from neuface.geometry.perspective import FOCAL_BOUNDS
 from neuface.head.model import HeadModel
 from neuface.io.focal_lengths import stated_focal_px
 from neuface.model_inputs import ModelInputs
@@ -41,6 +43,8 @@ def through_lenses(
 
     Args:
         problem: the observations of all clips, one after the other.
+
+    Raises InputError for a given focal length that no camera with such frames has.
     """
     assert isinstance(config.camera, PinholeCamera), "a weak-perspective camera has no focal length"
     given = config.camera.focal_px
@@ -85,6 +89,13 @@ def through_lenses(
 def _known(recording: Recording, given: float | None) -> list[FocalLength | None]:
     """What is known of every camera's focal length without looking at the pictures."""
     if given is not None:
+        for name, size_hw in zip(recording.names, recording.sizes_hw, strict=True):
+            shortest, longest = (bound * max(size_hw) for bound in FOCAL_BOUNDS)
+            if not shortest <= given <= longest:
+                raise InputError(
+                    f"focal length: expected {shortest:.0f} to {longest:.0f} pixels for the frames of {name}, got "
+                    f"{given:g}"
+                )
         return [FocalLength(px=given, source="given")] * recording.views
     if recording.cameras is not None:
         lengths_px = recording.cameras.K.diagonal(dim1=-2, dim2=-1)[:, :2].prod(-1).sqrt().tolist()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Literal, overload
@@ -14,10 +15,10 @@ from tqdm import tqdm
 
 from neuface.clips import read_clip, read_people
 from neuface.devices import checked_device
-from neuface.errors import InputError
+from neuface.errors import InputError, InputWarning
 from neuface.evaluation.figures import image_nme_percent
 from neuface.evaluation.quality import judge
-from neuface.evaluation.world import world_result
+from neuface.evaluation.world import view_agreement, world_result
 from neuface.fitting.checkpoint import Checkpoints
 from neuface.fitting.config import DirectFit, FitConfig, PinholeCamera
 from neuface.fitting.direct import fit_direct
@@ -32,8 +33,10 @@ from neuface.lenses import through_lenses
 from neuface.model_inputs import ModelInputs, encode_images, model_inputs
 from neuface.models import FaceModel, load_model
 from neuface.results.fit_result import FitResult
-from neuface.structs import Outcome
+from neuface.structs import Outcome, Prediction
 
+LARGEST_DISAGREEMENT_DEG = 30.0
+"""Bound of the angle between the heads of the encoder in two calibrated views, degrees; encoders err by up to ten."""
 Parameterise = Callable[[FineTunedEncoder, Problem], Parameterisation]
 """What is optimised in the place of an encoder, made from the encoder and the observations of a clip."""
 
@@ -301,8 +304,9 @@ def _result(
     sizes_hw, starts = tuple(seen.recording.sizes_hw), seen.recording.shot_starts
     quality, status = judge(model.head, prediction, seen.track, sizes_hw, starts)
     params, cameras = prediction.params, seen.recording.cameras
-    world = None
+    world, remarks = None, seen.recording.remarks
     if cameras is not None and bool(seen.usable.any()):
+        remarks += _doubts_of_calibration(seen, model, initial)
         world = world_result(
             model.head, prediction, seen.track, cameras, metric=seen.recording.metric, starts=starts
         )
@@ -330,7 +334,7 @@ def _result(
         head_hash=model.head.parameter_hash(),
         names=seen.recording.names,
         frame_sizes_hw=sizes_hw,
-        remarks=seen.recording.remarks,
+        remarks=remarks,
         shot_starts=starts,
         selection=seen.selection,
         world=world,
@@ -339,6 +343,23 @@ def _result(
         seconds=seconds,
         frames=seen.recording.frames,
     )
+
+
+def _doubts_of_calibration(seen: ModelInputs, model: FaceModel, initial: Prediction) -> tuple[str, ...]:
+    """A sentence, which is also a warning, if calibrated cameras see the encoder's heads turned far apart."""
+    cameras = seen.recording.cameras
+    assert cameras is not None, "only a calibration can be doubted"
+    angle_deg = view_agreement(
+        model.head, initial, seen.track, cameras, metric=seen.recording.metric
+    ).rotation_deg
+    if angle_deg is None or angle_deg <= LARGEST_DISAGREEMENT_DEG:
+        return ()
+    remark = (
+        f"calibration: the heads that the encoder sees in the views differ by {angle_deg:.0f} degrees in the world. "
+        f"Is it that of these cameras ({', '.join(seen.recording.names)}), world to camera, with angles in radians?"
+    )
+    warnings.warn(remark, InputWarning, stacklevel=2)
+    return (remark,)
 
 
 class _Bar:

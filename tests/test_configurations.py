@@ -10,9 +10,12 @@ from small_problems import PASSES, limited, only
 
 import neuface
 from neuface import Clip, HeadModel, InputError
+from neuface.errors import InputWarning
 from neuface.fitting.config import Adam, DirectFit, FineTune, PinholeCamera, Stop
 from neuface.fitting.objective import PhotometricTerm
+from neuface.io.cameras import CameraSet
 from neuface.results.fit_result import head_of
+from neuface.synthetic.calibrated_clips import make_calibrated_clip
 from neuface.synthetic.clips import HEAD_SCALE, make_talking_clip
 
 
@@ -156,3 +159,31 @@ def test_a_focal_length_that_nobody_states_is_estimated(open_head: HeadModel) ->
     assert length.relative_std is not None
     # The head was rendered without perspective, so that no short focal length fits.
     assert length.px > 96
+
+
+@pytest.mark.parametrize("focal_px", [3.0, 1e12])
+def test_an_impossible_focal_length_is_refused(short_clip: Clip, focal_px: float) -> None:
+    config = neuface.FitConfig(camera=PinholeCamera(focal_px=focal_px))
+    with pytest.raises(InputError, match="focal length: expected 10 to 9600 pixels for the frames of view0"):
+        neuface.optimize(short_clip, config=config, progress=False)
+
+
+def test_a_calibration_of_other_cameras_is_doubted(open_head: HeadModel) -> None:
+    clip = make_calibrated_clip(open_head, torch.zeros(open_head.num_identity), time=3, size_px=96)
+    views = len(clip.frames)
+    names = [f"cam_{view}" for view in range(views)]
+
+    def fitted(order: list[int]) -> neuface.FitResult:
+        rig = CameraSet(
+            cameras=clip.cameras[order].to(torch.float64),
+            names=tuple(names),
+            sizes_hw=((96, 96),) * views,
+            metric=True,
+        )
+        read = neuface.read_clip(clip.frames, clip.landmarks_px, cameras=rig, names=names)
+        return neuface.optimize(read, config=neuface.FitConfig.best({PASSES: 1}), progress=False)
+
+    assert not any("calibration" in remark for remark in fitted([*range(views)]).remarks)
+    with pytest.warns(InputWarning, match="differ by .* degrees in the world"):
+        wrong = fitted([*reversed(range(views))])
+    assert any("Is it that of these cameras (cam_0" in remark for remark in wrong.remarks)

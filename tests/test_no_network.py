@@ -53,3 +53,17 @@ def test_a_video_alone_is_fitted(tmp_path: Path) -> None:
     config = neuface.FitConfig().changed_by_text({"m_step.stop.max_passes": "2"})
     result = neuface.optimize(tmp_path / "talk.mp4", config=config, progress=False)
     assert result.landmarks.usable.all()
+
+
+@pytest.mark.usefixtures("no_network")
+def test_frames_without_a_face_give_a_result_that_says_so() -> None:
+    """Alone, and as one of two views: what is found in the other view does not depend on it."""
+    made = make_talking_clip(load_model("open").head, demo_identity(), view_yaw_deg=(0.0,), time=2)
+    nothing = torch.randint(256, made.frames[0].shape, generator=torch.Generator().manual_seed(0)).byte()
+    config = neuface.FitConfig.best({"m_step.stop.max_passes": 1})
+    alone = neuface.optimize(nothing, config=config, progress=False)
+    assert alone.outcome is neuface.Outcome.NOTHING_TO_FIT
+    assert bool((alone.status == neuface.Status.NO_FACE).all())
+    views = neuface.optimize([made.frames[0], nothing], config=config, progress=False)
+    assert views.landmarks.usable.tolist() == [[True, True], [False, False]]
+    assert views.landmarks.uncertainty_px is not None

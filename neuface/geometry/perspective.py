@@ -15,6 +15,9 @@ MOST_NEWTON_STEPS = 20
 # Largest residual of a converged point, in units of the dtype's rounding error.
 CONVERGED_ROUNDINGS = 1e3
 
+FOCAL_BOUNDS = (0.1, 100.0)
+"""Bounds of a focal length that is believed, in longer sides of the frame: views of 157 and of 0.6 degrees."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class PerspectiveCamera(TensorStruct):

@@ -24,17 +24,20 @@ VIDEO_KEY = "camera.focal_length.35mm_equivalent"
 def stated_focal_px(source: FrameSource) -> list[float | None]:
     """The focal length of every view in pixels of its frames, as its file states it; None where none does.
 
-    Files state the focal length that would give the same view on 35 mm film, here taken by the diagonal. Frames that
-    did not come from a file, or of which it is not known from which, have none.
+    Files state the focal length that would give the same view on 35 mm film, here taken by the diagonal. Of the
+    pictures of one view the first, the middle and the last are asked, and must agree. Frames that did not come from a
+    file, or of which it is not known from which, have none.
     """
     files = files_of(source)
-    if source.views == 1:
-        files = files[:1]
-    if len(files) != source.views:
+    if source.views != 1 and len(files) != source.views:
         return [None] * source.views
+    of_views = [files] if source.views == 1 else [(file,) for file in files]
     lengths_px: list[float | None] = []
-    for view, file in enumerate(files):
-        equivalent_mm = _equivalent_mm(Path(file))
+    for view, of_view in enumerate(of_views):
+        # A camera that zooms between pictures has no one focal length.
+        looked_at = {of_view[0], of_view[len(of_view) // 2], of_view[-1]} if of_view else set()
+        stated = {_equivalent_mm(Path(file)) for file in looked_at}
+        equivalent_mm = stated.pop() if len(stated) == 1 else None
         if equivalent_mm is None or not SHORTEST_MM <= equivalent_mm <= LONGEST_MM:
             lengths_px.append(None)
             continue

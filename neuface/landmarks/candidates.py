@@ -79,7 +79,7 @@ class FoundFrames:
         return FoundFaces(
             points_px=self._placed(self._points_px, places),
             confidence=self._placed(self._confidence, places),
-            uncertainty_px=self._placed(self._uncertainty_px, places) if self._uncertain else None,
+            uncertainty_px=self._placed(self._uncertainty_px, places) if self._has_uncertainty else None,
             scheme=self._scheme,
         )
 
@@ -117,8 +117,13 @@ class FoundFrames:
             points_px=self._points_px[kept],
             confidence=self._confidence[kept],
             score=self._score[kept],
-            uncertainty_px=self._uncertainty_px[kept] if self._uncertain else None,
+            uncertainty_px=self._uncertainty_px[kept] if self._has_uncertainty else None,
         )
+
+    @property
+    def _has_uncertainty(self) -> bool:
+        """Whether the uncertainty is known; of no face at all, it is."""
+        return self._uncertain or not self._count
 
     def _placed(self, values: Tensor, places: Tensor) -> Tensor:
         if places.shape[1] == 1 and bool((places[:, 0] == torch.arange(len(places))).all()):

@@ -186,6 +186,9 @@ def test_the_stereo_calibration_of_opencv_has_two_cameras(tmp_path: Path) -> Non
         ("size", [640], "frame size"),
         ("unit", "furlong", "furlong"),
         ("translation", [0, 0, float("nan")], "t has a number"),
+        ("rotation", [0, 90, 0], "expected radians"),
+        ("matrix", [[1e-3, 0, 320], [0, 1e-3, 240], [0, 0, 1]], "focal length of 0.001"),
+        ("matrix", [[1e6, 0, 320], [0, 1e6, 240], [0, 0, 1]], "in pixels"),
     ],
 )
 def test_what_is_not_understood_is_refused_by_name(
@@ -199,6 +202,64 @@ def test_what_is_not_understood_is_refused_by_name(
         read_cameras(path)
     assert named in str(caught.value)
     assert str(path) in str(caught.value)
+
+
+def test_a_camera_without_a_matrix_is_named(tmp_path: Path) -> None:
+    content = tables()
+    del content["cam_1"]["matrix"]
+    path = tmp_path / "rig.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(InputError, match="'cam_1' has no camera_matrix"):
+        read_cameras(path)
+
+
+def test_a_name_that_is_given_twice_is_refused(tmp_path: Path) -> None:
+    path = as_json(tmp_path).rename(tmp_path / "rig.yaml")
+    path.write_text(path.read_text().replace('"cameras"', '"cameras": 1, "cameras"', 1))
+    with pytest.raises(InputError, match="'cameras' is given twice"):
+        read_cameras(path)
+
+
+@pytest.mark.parametrize("write", [as_json, as_toml])
+def test_a_byte_order_mark_does_not_matter(tmp_path: Path, write: Callable[[Path], Path]) -> None:
+    path = write(tmp_path)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert read_cameras(path).names == NAMES
+
+
+def test_an_empty_path_is_not_the_current_folder() -> None:
+    with pytest.raises(InputError, match="is empty"):
+        read_cameras("")
+
+
+@pytest.mark.parametrize("scale", ["1", True, None, [1]])
+def test_a_scale_is_a_number(tmp_path: Path, scale: Any) -> None:
+    with pytest.raises(InputError, match="expected a positive number of metres per unit"):
+        read_cameras(as_toml(tmp_path)).scaled(scale)
+
+
+def test_an_image_of_colmap_without_its_line_of_points_is_named(tmp_path: Path) -> None:
+    images = as_colmap_text(tmp_path) / "images.txt"
+    lines = images.read_text().splitlines()
+    images.write_text("\n".join(lines[:1] + lines[1::2]) + "\n")
+    with pytest.raises(InputError, match="line of points after image"):
+        read_cameras(tmp_path)
+
+
+def test_two_cameras_of_one_number_in_colmap_are_refused(tmp_path: Path) -> None:
+    lenses = as_colmap_text(tmp_path) / "cameras.txt"
+    lines = lenses.read_text().splitlines()
+    lenses.write_text("\n".join([*lines, lines[1]]) + "\n")
+    with pytest.raises(InputError, match="two cameras of one number"):
+        read_cameras(tmp_path)
+
+
+def test_a_reconstruction_of_very_many_images_is_refused_at_once(tmp_path: Path) -> None:
+    folder = as_colmap_binary(tmp_path) / "sparse" / "0"
+    images = (folder / "images.bin").read_bytes()
+    (folder / "images.bin").write_bytes(struct.pack("<Q", 3000) + images[8:] * 1000)
+    with pytest.raises(InputError, match="holds more than 256"):
+        read_cameras(tmp_path)
 
 
 def test_a_stated_unit_makes_metres(tmp_path: Path) -> None:

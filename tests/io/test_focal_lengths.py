@@ -53,6 +53,14 @@ def test_a_focal_length_that_is_missing_or_impossible_is_not_believed(
     assert stated_focal_px(footage.frames) == [None]
 
 
+def test_pictures_of_different_focal_lengths_have_none(tmp_path: Path) -> None:
+    for number, equivalent_mm in enumerate((24, 24, 70)):
+        picture(tmp_path / f"{number}.jpg", equivalent_mm)
+    assert stated_focal_px(open_footage(tmp_path).frames) == [None]
+    picture(tmp_path / "2.jpg", 24)
+    assert stated_focal_px(open_footage(tmp_path).frames)[0] is not None
+
+
 def test_a_video_states_its_focal_length(tmp_path: Path) -> None:
     key = "com.apple.quicktime.camera.focal_length.35mm_equivalent"
     files = [video(tmp_path / "a.mov", {key: "26"}), video(tmp_path / "b.mov", {})]

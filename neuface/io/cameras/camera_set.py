@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from neuface.errors import InputError
 from neuface.geometry.perspective import PerspectiveCamera
@@ -25,15 +26,16 @@ class CameraSet:
     metric: bool = True
     """Whether translations are metres; otherwise their unit is not known."""
 
-    def scaled(self, metres_per_unit: float) -> CameraSet:
+    def scaled(self, metres_per_unit: Any) -> CameraSet:
         """The cameras in metres, of those whose unit is so many metres.
 
         Raises:
             InputError: the number is not positive and finite, or the cameras are in metres already.
         """
-        if not (math.isfinite(metres_per_unit) and metres_per_unit > 0):
+        number = isinstance(metres_per_unit, int | float) and not isinstance(metres_per_unit, bool)
+        if not (number and math.isfinite(metres_per_unit) and metres_per_unit > 0):
             raise InputError(
-                f"calibration scale: expected a positive number of metres per unit, got {metres_per_unit}"
+                f"calibration scale: expected a positive number of metres per unit, got {metres_per_unit!r}"
             )
         if self.metric:
             raise InputError("calibration scale: the calibration states that its unit is the metre")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
@@ -18,6 +19,7 @@ from neuface.errors import InputError
 from neuface.geometry.rotations import quaternion_to_rotvec, rotvec_to_rotmat
 from neuface.io.cameras.camera_set import CameraSet
 from neuface.io.cameras.values import (
+    MOST_CAMERAS,
     OneCamera,
     camera_set,
     checked_camera,
@@ -86,7 +88,10 @@ def colmap_cameras(folder: Path) -> CameraSet:
     """
     ending = "bin" if (folder / "cameras.bin").is_file() else "txt"
     lens_file, image_file = folder / f"cameras.{ending}", folder / f"images.{ending}"
-    lenses = dict(_entries(lens_file, _binary_lenses if ending == "bin" else _text_lenses))
+    listed = _entries(lens_file, _binary_lenses if ending == "bin" else _text_lenses)
+    lenses = dict(listed)
+    if len(lenses) != len(listed):
+        raise InputError(f"{lens_file}: has two cameras of one number; expected different ones")
     images = _entries(image_file, _binary_images if ending == "bin" else _text_images)
     if not images:
         raise InputError(f"{image_file}: has no images; expected one of every camera")
@@ -105,9 +110,12 @@ def _entries(file: Path, reader: Callable[[bytes], Iterator[EntryT]]) -> list[En
     """What a file holds; raises InputError for a damaged one."""
     data = read_bytes(file, LARGEST_COLMAP_FILE)
     try:
-        return list(reader(data))
+        entries = list(islice(reader(data), MOST_CAMERAS + 1))
     except (ValueError, IndexError, OverflowError, struct.error) as error:
         raise InputError(f"{file}: is no file of COLMAP, or damaged ({short(str(error))})") from error
+    if len(entries) > MOST_CAMERAS:
+        raise InputError(f"{file}: holds more than {MOST_CAMERAS} entries; expected one of every camera")
+    return entries
 
 
 def _camera(where: str, name: str, image: _Image, lens: _Lens) -> OneCamera:
@@ -175,7 +183,9 @@ def _text_images(data: bytes) -> Iterator[_Image]:
             continue
         _, *pose, lens, name = line.split(maxsplit=9)
         yield _image(list(map(float, pose)), int(lens), name.strip())
-        next(lines, None)  # The points that were matched in this image; the line may be empty.
+        # The points that were matched in this image: x, y and a number each; the line may be empty.
+        if len(next(lines, "").split()) % 3:
+            raise ValueError(f"the line of points after image {name.strip()!r} is missing")
 
 
 def _binary_lenses(data: bytes) -> Iterator[tuple[int, _Lens]]:

@@ -44,6 +44,8 @@ def read_cameras(path: str | os.PathLike[str]) -> CameraSet:
             those of cameras. The message names the file, the camera and the field.
     """
     given = Path(path)
+    if not os.fspath(path):
+        raise InputError("the path of the calibration is empty; expected a file or folder")
     try:
         folder = colmap_folder(given)
         whole = given.is_dir()
@@ -102,7 +104,7 @@ def _parsed(file: Path) -> Any:
 
 
 def _json(data: bytes) -> Any:
-    return json.loads(data.decode("utf-8"), object_pairs_hook=_once)
+    return json.loads(data.decode("utf-8-sig"), object_pairs_hook=_once)
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -116,7 +118,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _toml(data: bytes) -> Any:
-    return tomllib.loads(data.decode("utf-8"))
+    return tomllib.loads(data.decode("utf-8-sig"))
 
 
 def _yaml(data: bytes) -> Any:
@@ -130,7 +132,15 @@ def _yaml(data: bytes) -> Any:
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """Numbers, texts, lists and tables, nothing else."""
+    """Numbers, texts, lists and tables whose names are unique, nothing else."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        """A table; PyYAML would keep the last of equal names."""
+        names = [self.construct_object(name, deep=True) for name, _ in node.value]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"{twice!r} is given twice")
+        return super().construct_mapping(node, deep=deep)
 
 
 def _matrix(loader: Any, node: yaml.Node) -> dict[Any, Any]:

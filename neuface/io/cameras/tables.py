@@ -6,6 +6,7 @@ that do not concern the geometry are passed over.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ ROTATION_MATRIX = ("r", "rotation_matrix", "rotationmatrix")
 ROTVEC = ("rvec", "rotvec", "rotation_vector")
 EITHER_ROTATION = ("rotation",)
 TRANSLATION = ("t", "tvec", "translation", "translation_vector")
+POSE = (*ROTATION_MATRIX, *ROTVEC, *EITHER_ROTATION, *TRANSLATION)
 SIZE = ("image_size", "imagesize", "size", "img_size", "resolution")
 SIDES = (("image_width", "image_height"), ("width", "height"))
 NAME = ("name", "id", "cam_id", "camera_id")
@@ -76,7 +78,7 @@ def cameras_of_tables(file: Path, content: Any) -> CameraSet:
         InputError: no table of a camera is found, a field is missing, twice there or wrong, or the lens or unit is
             none that is understood.
     """
-    tables = _stereo(file, content) or list(_tables(content, file.stem))
+    tables = _stereo(file, content) or list(_tables(file, content))
     if not 0 < len(tables) <= MOST_CAMERAS:
         raise InputError(
             f"{file}: has {len(tables)} tables of cameras; expected 1 to {MOST_CAMERAS}, each with "
@@ -97,8 +99,12 @@ def is_camera(value: Any) -> bool:
     return isinstance(value, dict) and any(name in _plain_fields(value) for name in MATRIX)
 
 
-def _tables(content: Any, stem: str) -> Iterator[tuple[str, Table]]:
-    """The tables of cameras with their names; `stem` names a camera that has the file to itself."""
+def _tables(file: Path, content: Any) -> Iterator[tuple[str, Table]]:
+    """The tables of cameras with their names; a camera that has the file to itself is named like it.
+
+    Raises InputError for a table with a camera's pose, but no matrix.
+    """
+    stem = file.stem
     if is_camera(content):
         yield _name_of(content, stem), content
         return
@@ -112,6 +118,10 @@ def _tables(content: Any, stem: str) -> Iterator[tuple[str, Table]]:
     for name, value in listed:
         if is_camera(value):
             yield _name_of(value, str(name)), value
+        elif isinstance(value, dict) and any(field in _plain_fields(value) for field in POSE):
+            raise InputError(
+                f"{file}: camera {short(str(name))} has no {MATRIX[0]}; expected one beside its pose"
+            )
 
 
 def _stereo(file: Path, content: Any) -> list[tuple[str, Table]]:
@@ -175,7 +185,12 @@ def _rotation(where: str, fields: Table) -> Tensor | None:
             continue
         flat = _flat(value)
         if isinstance(flat, list) and len(flat) == 3 and not isinstance(flat[0], list):
-            rotation = rotvec_to_rotmat(numbers(f"{where}, rvec", flat, (3,)))
+            rotvec = numbers(f"{where}, rvec", flat, (3,))
+            if float(rotvec.norm()) > 2 * math.pi:
+                raise InputError(
+                    f"{where}, rvec is {float(rotvec.norm()):.4g} long; expected radians, up to 2 pi"
+                )
+            rotation = rotvec_to_rotmat(rotvec)
         else:
             rotation = numbers(f"{where}, R", _matrix(where, value, 3), (3, 3))
         if found is not None and float((found - rotation).abs().max()) > ROTATION_TOLERANCE:

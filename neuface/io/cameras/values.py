@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from neuface.errors import InputError
-from neuface.geometry.perspective import PerspectiveCamera
+from neuface.geometry.perspective import FOCAL_BOUNDS, PerspectiveCamera
 from neuface.io.cameras.camera_set import CameraSet, SizeHw, in_px
 
 # Bounds on a file: its bytes (a camera takes about 700), its cameras, and the sides of its frames in pixels.
@@ -36,6 +36,10 @@ class OneCamera:
     size_hw: SizeHw | None
 
 
+USUAL_SIZE_HW = (1000, 1000)
+"""What stands for a frame size that a file does not state, where focal lengths are bounded."""
+
+
 def checked_camera(where: str, camera: OneCamera) -> OneCamera:
     """Raises InputError unless the matrices are those of a camera for frames of its size."""
     K, rotation = camera.K, camera.rotation
@@ -52,6 +56,12 @@ def checked_camera(where: str, camera: OneCamera) -> OneCamera:
             f"{where}, the principal point ({x:.1f}, {y:.1f}) lies outside of frames of {in_px(size_hw)} px; "
             "expected a K for frames of this size"
         )
+    shortest, longest = (bound * max(size_hw or USUAL_SIZE_HW) for bound in FOCAL_BOUNDS)
+    for focal in K.diagonal()[:2].tolist():
+        if not shortest <= focal <= longest:
+            raise InputError(
+                f"{where}, K has a focal length of {focal:.4g}; expected {shortest:.0f} to {longest:.0f}, in pixels"
+            )
     deviation = (rotation @ rotation.mT - torch.eye(3, dtype=rotation.dtype)).abs().max()
     if not float(deviation) <= ROTATION_TOLERANCE or float(torch.linalg.det(rotation)) < 0:
         raise InputError(f"{where}, R is no rotation; expected R R^T = 1 and det R = 1")
