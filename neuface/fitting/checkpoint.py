@@ -59,7 +59,7 @@ class FitState:
     def restore(self, stored: Stored) -> None:
         """Take over a state that `stored` gave.
 
-        Raises InputError if it is none, or one of other parameters.
+        Raises InputError if it is not a state, or is the state of other parameters.
         """
         try:
             self.tuned.load_state_dict(stored["best"])

@@ -17,7 +17,7 @@ from neuface.structs import TensorStruct
 __all__ = ["HeadPose", "agreed_pose", "in_world", "seen_by", "size_of_head"]
 
 # Standard deviations of where one view puts a head, as shares of its distance: across the line of sight, where
-# landmarks are a few pixels off, and along it, where the size of the head in the image tells.
+# landmarks are a few pixels off, and along it, where the distance follows from the size of the head in the image.
 ACROSS_ERROR, ALONG_ERROR = 0.004, 0.05
 # The same along the line of sight while the head's size is unknown: rays alone determine the position.
 UNKNOWN_SIZE_ERROR = 100.0
@@ -119,7 +119,7 @@ def size_of_head(
 ) -> Float[Tensor, ""] | None:
     """Units of the world per metre of the head, the median over all images that see it with another camera.
 
-    None if no two cameras see it from different directions: one camera does not tell size from distance.
+    None if no two cameras see it from different directions: one camera does not determine both size and distance.
     """
     poses = in_world(cameras, seen)
     weight = weight * poses.position.isfinite().all(-1)

@@ -40,7 +40,7 @@ class FrameFaces(TensorStruct):
 class FoundFrames:
     """The faces of the frames of one camera, in a few large tensors.
 
-    Small tensors that stay, allocated between the large ones that a network uses for a moment, keep the allocator
+    Small tensors that stay, allocated between the large ones of a network's layers, keep the allocator
     from using the space of the large ones again: memory would grow by megabytes with every frame.
     """
 

@@ -35,7 +35,7 @@ MOST_LOST_FRAMES = 5
 # people move and light varies.
 PASSING_FRAMES, RETURNED_SHARE = 20, 0.5
 # Share of the blocks that must have changed at a cut within FRAMES_BESIDE frames of the first or the last one, where
-# no further frame tells whether something passes by.
+# no further frame shows whether something passes by.
 SHARE_AT_END = 0.75
 # Value, of 255, from which a colour may be cut off.
 WHITE = 245.0
@@ -130,7 +130,7 @@ def _is_cut(
 
 
 def _returns(pictures: Float[np.ndarray, "time blocks blocks 3"], place: int, changed: float) -> bool:
-    """Whether the picture is, within a moment, as it was before `place`: something passed by."""
+    """Whether the picture is, within PASSING_FRAMES, as it was before `place`: something passed by."""
     before, after = pictures[max(0, place - PASSING_FRAMES) : place], pictures[place : place + PASSING_FRAMES]
     return _least_changed(before, after, CHANGED) <= RETURNED_SHARE * changed
 
