@@ -80,6 +80,7 @@ class FoundFrames:
             points_px=self._placed(self._points_px, places),
             confidence=self._placed(self._confidence, places),
             uncertainty_px=self._placed(self._uncertainty_px, places) if self._has_uncertainty else None,
+            score=self._placed(self._score, places),
             scheme=self._scheme,
         )
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from neuface.landmarks.candidates import FoundFrames, FrameFaces
 from neuface.landmarks.detectors import Detector, FollowingDetector
-from neuface.landmarks.steadiness import LARGEST_JUMP, smooth_path
+from neuface.landmarks.steadiness import LARGEST_JUMP, smooth_path, squashed
 from neuface.landmarks.tracking.found_faces import FoundFaces
 from neuface.structs import FrameSource, Status, Track
 
@@ -72,7 +72,8 @@ def without_jumps(
 ) -> Track:
     """One person's landmarks on a smooth path: jumps are left out, and gaps are looked at where the path leads.
 
-    A hand that was taken for the face, or a face that was found badly, lies off the path of the frames around it.
+    A hand that was taken for the face, or a face that was found badly, lies off the path of the frames around it;
+    a face of which a hand hides a half may be squashed into the other half.
 
     Args:
         starts: the first frames of the shots.
@@ -82,11 +83,14 @@ def without_jumps(
     assert track.status is not None, "the tracker gives it"
     points_px, confidence, status = track.points_px.clone(), track.confidence.clone(), track.status.clone()
     uncertainty_px = uncertainty_px.clone()
+    ibug68 = list(track.scheme.to_ibug68)
     for view in range(len(points_px)):
         for last in (*[False] * ROUNDS, True):
             found = confidence[view].amax(-1) > 0
             path = smooth_path(points_px[view].numpy(), found.numpy(), track.scheme.outer_eyes, starts)
-            jumps = torch.from_numpy(np.nan_to_num(path.jump) > LARGEST_JUMP)
+            wrong = np.nan_to_num(path.jump) > LARGEST_JUMP
+            wrong |= squashed(points_px[view][:, ibug68], confidence[view][:, ibug68] > 0, starts)
+            jumps = torch.from_numpy(wrong)
             for values in (points_px, confidence, uncertainty_px):
                 values[view, jumps] = 0
             status[view, jumps] = int(Status.OCCLUDED)

@@ -2,7 +2,7 @@
 
 The points are compared with the mean face in three dimensions by the affine camera that maps it to them best. Of a
 face that is seen from the front half, the camera's rows determine which way it looks and where its top is, and both
-come out wrong in a known way if the axes do. Affine cameras: Hartley and Zisserman, Multiple View Geometry, 6.3.
+come out wrong in a known way if the axes do.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from neuface.errors import InputError, InputWarning
-from neuface.landmarks.mean_face import MEAN_FACE_MM
+from neuface.landmarks.affine_cameras import affine_cameras
 
 LARGEST_RESIDUAL = 0.35
 """Bounds how far points of a face are from the mean face's image, root mean square over that of their distances from
@@ -32,8 +32,6 @@ SMALLEST_COORDINATE_RANGE_PX = 2.0
 """Bounds the coordinates of a face from below, pixels; smaller ones were divided by the frame's size."""
 MOST_OUTSIDE = 0.5
 """Bounds the share of points outside of the frame; a face that is cut off has fewer."""
-FEWEST_POINTS = 12
-"""Bounds the points from which an affine camera is estimated; it has eight unknowns."""
 FACES_AT_ONCE = 1024
 """Number of faces that are compared at once, which bounds the memory."""
 REMEDIES = {
@@ -98,9 +96,9 @@ def check_axes(points_px: Float[Tensor, "faces 68 2"], found: Bool[Tensor, "face
     Raises:
         InputError: most faces are mirrored, have their axes swapped, or are stretched along one of them.
     """
-    cameras, residuals = _affine_cameras(points_px, found)
+    cameras, residuals = affine_cameras(points_px, found)
     cameras = cameras[residuals < LARGEST_RESIDUAL]
-    if len(cameras) == 0 or len(cameras) * 2 < len(residuals):
+    if len(cameras) == 0 or len(cameras) * 2 < int(residuals.isfinite().sum()):
         return
     rows_x, rows_y = cameras.unbind(-2)
     # The head's z points out of the face and the image's y down: a face that is seen looks against this product.
@@ -124,42 +122,10 @@ def check_axes(points_px: Float[Tensor, "faces 68 2"], found: Bool[Tensor, "face
 
 def looks_like_depth(column: Float[Tensor, "faces 68"], found: Bool[Tensor, "faces 68"]) -> bool:
     """Whether a third column is a depth in another unit: a linear function of the place in the mean face."""
-    rows, residuals = _affine_cameras(column[..., None], found)
+    residuals = affine_cameras(column[..., None], found)[1]
+    residuals = residuals[residuals.isfinite()]
     spread = torch.where(found, column, torch.nan).flatten()
     spread = spread[spread.isfinite()]
-    if len(rows) == 0 or len(spread) < 2 or float(spread.std()) < LEAST_DEPTH_SPREAD:
+    if len(residuals) == 0 or len(spread) < 2 or float(spread.std()) < LEAST_DEPTH_SPREAD:
         return False
     return float((residuals < LARGEST_DEPTH_RESIDUAL).float().mean()) > 0.5
-
-
-def _affine_cameras(
-    values: Float[Tensor, "faces 68 d"], found: Bool[Tensor, "faces 68"]
-) -> tuple[Float[Tensor, "kept d 3"], Float[Tensor, " kept"]]:
-    """The linear parts of the maps from the mean face to the values, and their relative residuals, of whole faces."""
-    pieces = [
-        _affine_cameras_of_piece(*piece)
-        for piece in zip(values.split(FACES_AT_ONCE), found.split(FACES_AT_ONCE), strict=True)
-    ]
-    rows, residuals = zip(*pieces, strict=True)
-    return torch.cat(rows), torch.cat(residuals)
-
-
-def _affine_cameras_of_piece(
-    values: Float[Tensor, "faces 68 d"], found: Bool[Tensor, "faces 68"]
-) -> tuple[Float[Tensor, "kept d 3"], Float[Tensor, " kept"]]:
-    """The same, all at once."""
-    mean = torch.tensor(MEAN_FACE_MM, dtype=torch.float64)
-    enough = found.sum(-1) >= FEWEST_POINTS
-    weights = found[enough].double()[..., None]
-    targets = values[enough].double().nan_to_num() * weights
-    design = torch.cat([mean, torch.ones(len(mean), 1, dtype=torch.float64)], -1) * weights
-    normal = design.mT @ design
-    # Points of one part of the face alone may lie in a plane.
-    ridge = (
-        1e-9 * normal.diagonal(dim1=-2, dim2=-1).mean(-1)[:, None, None] * torch.eye(4, dtype=torch.float64)
-    )
-    maps = torch.linalg.solve(normal + ridge, design.mT @ targets)
-    left = (targets - design @ maps).square().sum((-2, -1))
-    centres = targets.sum(-2, keepdim=True) / weights.sum(-2, keepdim=True)
-    total = ((targets - centres) * weights).square().sum((-2, -1))
-    return maps[:, :3].mT, (left / total.clamp(min=1e-12)).sqrt()

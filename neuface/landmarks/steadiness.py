@@ -1,4 +1,4 @@
-"""How far each frame's landmarks are from the smooth path of their neighbours in time."""
+"""Frames whose landmarks do not fit those around them: off the smooth path in time, or squashed."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float
+from torch import Tensor
+
+from neuface.landmarks.affine_cameras import affine_cameras
 
 LARGEST_JUMP = 0.2
 """Mean distance of the landmarks from the smooth path, in outer eye distances, above which they are another thing."""
@@ -23,6 +26,11 @@ REWEIGHTINGS = 4
 LEAST_EYE_SHARE = 0.2
 # Number of frames computed at a time, which bounds the memory.
 FRAMES_AT_A_TIME = 64
+# A face is squashed along an axis of the image if its scale there is smaller than around it by more than the first,
+# and the ratio of its two scales differs by more than the second; both are logarithms. Faces that move freely (eight
+# real clips) shrank along one axis by up to 0.08 where their ratio changed by 0.11 or more. Three faces that were
+# squashed between glasses and a hand shrank by 0.20 to 0.37, and their ratio changed by 0.12 to 0.22.
+SQUASHED_SCALE, SQUASHED_RATIO = 0.15, 0.11
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,3 +111,32 @@ def _line(
         away = np.linalg.norm(values - line, axis=-1).mean(-1) / unit[:, None]
         weight = prior / (1 + (away / HALF_WEIGHT) ** 2)
     return middle
+
+
+def squashed(
+    points_px: Float[Tensor, "time 68 2"],
+    found: Bool[Tensor, "time 68"],
+    starts: Sequence[int] = (0,),
+) -> Bool[np.ndarray, " time"]:
+    """Which frames' landmarks are narrower, or lower, than those around them, as where a hand hides half of a face.
+
+    The scales are those of the mean face along x and y, which do not depend on the angle from which it is seen.
+
+    Args:
+        points_px: iBUG-68.
+        starts: the first frames of the shots, between which nothing is compared.
+    """
+    rows = affine_cameras(points_px, found)[0].numpy()
+    scale = np.log(np.linalg.norm(rows, axis=-1))
+    known, time = np.isfinite(scale).all(-1), len(scale)
+    shot = np.searchsorted(np.asarray(starts), np.arange(time), side="right")
+    wrong = np.zeros(time, bool)
+    for frame in np.flatnonzero(known):
+        around = np.arange(max(0, frame - REACH), min(time, frame + REACH + 1))
+        around = around[known[around] & (shot[around] == shot[frame]) & (around != frame)]
+        if len(around) >= FEWEST_NEIGHBOURS:
+            change = scale[frame] - np.median(scale[around], axis=0)
+            usual = np.median(scale[around, 0] - scale[around, 1])
+            ratio = abs(scale[frame, 0] - scale[frame, 1] - usual)
+            wrong[frame] = change.min() < -SQUASHED_SCALE and ratio > SQUASHED_RATIO
+    return wrong

@@ -11,6 +11,7 @@ from torch import Tensor
 from neuface.landmarks.candidates import FrameFaces
 from neuface.landmarks.face_mesh.faces import Faces, no_faces_yet, unmatched
 from neuface.landmarks.face_mesh.networks import FaceNetworks
+from neuface.landmarks.face_mesh.scores import detector_scores
 from neuface.landmarks.face_mesh.search import LONGEST_UNSEEN, follow, look_around, search
 from neuface.landmarks.face_mesh.uncertainty import confidence_of, differences, estimated_px
 from neuface.landmarks.schemes import MEDIAPIPE478
@@ -77,15 +78,16 @@ class FaceMeshDetector:
         return self._candidates(there, seen[torch.tensor(nearest, dtype=torch.int64)])
 
     def _candidates(self, frames: UInt8[Tensor, "n h w 3"], faces: Faces) -> list[FrameFaces]:
-        """The faces by frame, with the uncertainty of their points."""
+        """The faces by frame, with their scores and the uncertainty of their points."""
         apart = differences(self._networks, frames, faces)
         uncertainty_px = estimated_px(faces.points_px, apart)
         confidence = confidence_of(uncertainty_px, faces.points_px)
+        score = detector_scores(self._networks, frames, faces)
         return [
             FrameFaces(
                 points_px=faces.points_px[faces.frame == frame],
                 confidence=confidence[faces.frame == frame],
-                score=faces.presence[faces.frame == frame],
+                score=score[faces.frame == frame],
                 uncertainty_px=uncertainty_px[faces.frame == frame],
             )
             for frame in range(len(frames))

@@ -24,6 +24,8 @@ class FoundFaces(TensorStruct):
     """0 (missing) to 1."""
     uncertainty_px: Float[Tensor, "views time faces points"] | None = None
     """Standard deviation of the points per axis, frame pixels, where the detector estimates it."""
+    score: Float[Tensor, "views time faces"] | None = None
+    """How surely each is a face, 0 to 1, where a detector has found them; 0 where there is none."""
     scheme: Scheme
     one_person: bool = False
     """Whoever gave the landmarks says that they are of one person throughout: nobody needs to be followed."""
@@ -50,12 +52,15 @@ def join_views(views: Sequence[FoundFaces]) -> FoundFaces:
         missing = most - values.shape[2]
         return torch.nn.functional.pad(values, (0, 0) * axes + (0, missing))
 
-    uncertainties = [item.uncertainty_px for item in views]
-    known = [item for item in uncertainties if item is not None]
+    def joined(values: list[Tensor | None], axes: int) -> Tensor | None:
+        known = [item for item in values if item is not None]
+        return torch.cat([padded(item, axes) for item in known]) if len(known) == len(views) else None
+
     return FoundFaces(
         points_px=torch.cat([padded(item.points_px, 2) for item in views]),
         confidence=torch.cat([padded(item.confidence, 1) for item in views]),
-        uncertainty_px=torch.cat([padded(item, 1) for item in known]) if len(known) == len(views) else None,
+        uncertainty_px=joined([item.uncertainty_px for item in views], 1),
+        score=joined([item.score for item in views], 0),
         scheme=views[0].scheme,
         one_person=all(item.one_person for item in views),
     )

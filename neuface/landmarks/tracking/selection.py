@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -27,6 +28,9 @@ from neuface.landmarks.tracking.views import matched
 from neuface.structs import Selection, Status, Track
 
 FRAMES_PER_PIECE = 512
+LEAST_SCORE = 0.6
+"""Bounds the median of the scores of a person's faces from below, if somebody else's reaches it: fists that hold
+something, and patterns, make tracks with a median of about 0.5; the median of half hidden faces is 0.8."""
 # How the same person is named in several views.
 A_POINT_PER_VIEW = (
     "Give a point in the person's face for every view, faces=[(x, y, time), ...] "
@@ -171,9 +175,9 @@ class People:
         path = None if number is None or number >= len(paths) else paths[number]
         face = torch.full((time,), -1) if path is None else torch.from_numpy(path.face)
         frames, there = torch.arange(time), face >= 0
-        everyone = torch.from_numpy(self.observed[view].present.any(-1))
+        anyone = np.zeros((1, time), bool) if not paths else np.stack([item.present for item in paths])
         status = torch.full((time,), int(Status.NO_FACE))
-        status[everyone] = int(Status.ANOTHER_PERSON)
+        status[torch.from_numpy(anyone.any(0))] = int(Status.ANOTHER_PERSON)
         status[there] = int(Status.FITTED)
 
         def of_person(values: Tensor) -> Tensor:
@@ -208,8 +212,24 @@ def people_in(found: FoundFaces, cuts_of_views: Sequence[Sequence[int]] | None =
     if found.one_person:
         paths = tuple(_only_face(faces) for faces in observed)
     else:
-        paths = tuple(tuple(find_people(faces, starts)) for faces in observed)
+        paths = _without_false_people(found, [find_people(faces, starts) for faces in observed])
     return People(found=found, observed=observed, paths=paths, starts=starts)
+
+
+def _without_false_people(found: FoundFaces, paths: Sequence[Sequence[Path]]) -> tuple[tuple[Path, ...], ...]:
+    """The paths of all views without those that are less surely faces than LEAST_SCORE, unless all are."""
+    if found.score is None:
+        return tuple(map(tuple, paths))
+    frames = np.arange(found.score.shape[1])
+    scores = [
+        [np.median(score[frames[path.present], path.face[path.present]]) for path in people]
+        for score, people in zip(found.score.cpu().numpy(), paths, strict=True)
+    ]
+    least = LEAST_SCORE if max(itertools.chain(*scores), default=0.0) >= LEAST_SCORE else 0.0
+    return tuple(
+        tuple(path for path, score in zip(people, of_view, strict=True) if score >= least)
+        for people, of_view in zip(paths, scores, strict=True)
+    )
 
 
 def _observed(found: FoundFaces, view: int) -> Faces:

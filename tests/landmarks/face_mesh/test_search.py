@@ -8,8 +8,11 @@ from torch import Tensor
 
 from neuface.head.model import HeadModel
 from neuface.io.detectors import load_detector
+from neuface.io.face_mesh_file import read_face_networks
 from neuface.landmarks.candidates import FrameFaces
 from neuface.landmarks.face_mesh.detector import FaceMeshDetector
+from neuface.landmarks.face_mesh.faces import Faces
+from neuface.landmarks.face_mesh.scores import detector_scores
 from neuface.landmarks.face_mesh.search import tiles_of
 from neuface.landmarks.schemes import MEDIAPIPE478
 from neuface.structs import ndc_to_px
@@ -45,6 +48,7 @@ def test_a_face_is_found_where_it_is(open_head: HeadModel, detector: FaceMeshDet
     assert found.uncertainty_px is not None
     assert 0.002 * size_of(points) < float(found.uncertainty_px.mean()) < 0.05 * size_of(points)
     assert bool(((found.confidence > 0) & (found.confidence <= 1)).all())
+    assert 0.7 < float(found.score[0]) <= 1
 
 
 @pytest.mark.parametrize(
@@ -69,6 +73,24 @@ def test_a_face_of_40_pixels_is_found_in_a_large_frame(
     near = (middle - (corner + points.mean(0))).norm(dim=-1) < size_of(points) / 2
     assert int(near.sum()) == 1
     assert float((found.points_px[near][0] - points - corner).norm(dim=-1).mean()) < 0.08 * size_of(points)
+    assert float(found.score[near][0]) > 0.7
+
+
+def test_the_score_is_of_the_place_and_the_size(open_head: HeadModel, detector: FaceMeshDetector) -> None:
+    """The same landmarks beside the face, or three times as large, are no face to the detector."""
+    frames, points = rendered(open_head, 320)
+    beside, large = (
+        points + torch.tensor([size_of(points), 0.0]),
+        3 * (points - points.mean(0)) + points.mean(0),
+    )
+    faces = Faces(
+        frame=torch.zeros(3, dtype=torch.int64),
+        points_px=torch.stack((points, beside, large)),
+        presence=torch.ones(3),
+    )
+    score = detector_scores(read_face_networks(), frames, faces)
+    assert float(score[0]) > 0.7
+    assert float(score[1:].max()) < 0.3
 
 
 def test_frames_without_faces_give_none(detector: FaceMeshDetector) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -161,6 +163,27 @@ def test_a_point_per_view_takes_the_same_person_in_all_views() -> None:
     assert abs(float(found.track.points_px[1, 0, :, 0].mean()) - 300) < 10
     (alone,) = both.choose(as_choice([None, (80, 100, 0)]), TIMES)
     assert alone.track.usable.sum(1).tolist() == [0, 7]
+
+
+def with_scores(*scores: float, views: int = 1) -> People:
+    """The small and the large person, with the same score in every frame; neither needs to be found."""
+    found = as_faces([two_people()] * views, views, TIME)
+    score = torch.tensor(scores).expand(views, TIME, 2) * (found.confidence.amax(-1) > 0)
+    return people_in(replace(found, score=score))
+
+
+def test_tracks_that_are_hardly_faces_count_as_nobody_beside_a_sure_face() -> None:
+    """Not even in views where nobody is surer; what is seen there then is no other person."""
+    assert with_scores(0.9, 0.5).count == 1
+    (found,) = with_scores(0.5, 0.9).choose(Everyone(), TIMES)
+    assert abs(float(found.track.points_px[0, 0].mean(0)[0]) - 300) < 10
+    assert found.track.status is not None
+    assert found.track.status[0, 3:6].tolist() == [Status.NO_FACE] * 3
+    assert with_scores(0.8, 0.7).count == 2
+
+
+def test_faces_that_are_all_unsure_are_kept() -> None:
+    assert with_scores(0.5, 0.4).count == 2
 
 
 LONG = 40
