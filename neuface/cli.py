@@ -16,7 +16,7 @@ from neuface.assets_report import assets_report, convert_assets
 from neuface.assets_text import report_text
 from neuface.clips import read_people
 from neuface.demo import run_demo
-from neuface.devices import checked_device
+from neuface.devices import checked_device, cpu_threads, one_thread_per_operation
 from neuface.errors import InputError, InputWarning, NeufaceError
 from neuface.fitting.config import PRESETS, FitConfig, PinholeCamera, Preset, WeakPerspectiveCamera
 from neuface.frames import Clip
@@ -40,6 +40,7 @@ FilePerView = Annotated[tuple[Path, ...], tyro.conf.UseAppendAction, tyro.conf.a
 """Takes one path at a time, so that inputs may follow; it is given once per file."""
 OptionalPath = Annotated[Path | None, tyro.conf.arg(metavar="PATH")]
 OptionalNumber = Annotated[float | None, tyro.conf.arg(metavar="NUMBER")]
+OptionalCount = Annotated[int | None, tyro.conf.arg(metavar="NUMBER")]
 ALL_HELP = "--help-all"
 CHECKPOINT = "checkpoint.pt"
 """Name of the state of an unfinished fit, in the output folder."""
@@ -70,7 +71,7 @@ class Optimize:
     """Focal length of perspective cameras in pixels; without it, the file's own, or an estimate."""
     offsets_s: Annotated[tuple[float, ...], tyro.conf.UseAppendAction] = ()
     """When a camera's first frame was taken, in seconds, if they do not begin together; once for each input."""
-    max_frames: Annotated[int | None, tyro.conf.arg(metavar="NUMBER")] = None
+    max_frames: OptionalCount = None
     """Use only the first so many frames."""
     model: str = "open"
     """Head and encoder: open, or deca, emoca or smirk from your own files (see `neuface assets`)."""
@@ -80,6 +81,8 @@ class Optimize:
     """What finds landmarks: face-mesh is in the package; fan and mediapipe need the extras of that name."""
     device: str = "cpu"
     """Where to compute, such as cuda."""
+    threads: OptionalCount = None
+    """CPU threads; without it, one per core."""
     authors_layout: bool = False
     """Also write params.npz in the authors' layout; with FLAME."""
     overwrite: bool = False
@@ -94,6 +97,10 @@ class Optimize:
     """A change of it, such as --config.identity.shared image; --help-all lists every path."""
 
     def run(self) -> None:
+        with cpu_threads(self.threads), one_thread_per_operation():
+            self._run()
+
+    def _run(self) -> None:
         config = PRESETS[self.preset].changed_by_text(self.config).changed(self._camera_change())
         if self.authors_layout and self.model == "open":
             raise InputError("--authors-layout is for models with FLAME, such as --model deca")
@@ -253,6 +260,8 @@ class Demo:
     """Replace the outputs of an earlier run in the folder; inputs are never replaced."""
     resume: bool = False
     """Go on with a fit that was stopped or killed, from its last checkpoint in the folder."""
+    threads: OptionalCount = None
+    """CPU threads; without it, one per core."""
     progress: bool = True
     """Progress bars are shown without this flag."""
     preset: Preset = "best"
@@ -263,10 +272,11 @@ class Demo:
     def run(self) -> None:
         config = PRESETS[self.preset].changed_by_text(self.config)
         check_folder(self.out, overwrite=self.overwrite)
-        result, truth = run_demo(config=config, progress=self.progress)
-        report = write_outputs(
-            result, self.out, truth=truth, overwrite=self.overwrite, progress=self.progress
-        )
+        with cpu_threads(self.threads), one_thread_per_operation():
+            result, truth = run_demo(config=config, progress=self.progress)
+            report = write_outputs(
+                result, self.out, truth=truth, overwrite=self.overwrite, progress=self.progress
+            )
         print(table(report))
         print(f"written to {self.out}: result.npz, overlay.mp4, report.json, loss.png")
 

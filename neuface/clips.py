@@ -13,6 +13,7 @@ from jaxtyping import Bool
 from torch import Tensor
 from tqdm import tqdm
 
+from neuface.devices import one_thread_per_operation
 from neuface.errors import InputError, InputWarning
 from neuface.frames import Clip, Recording
 from neuface.io.cameras.given import given_cameras
@@ -110,6 +111,7 @@ def read_clip(
     return clip
 
 
+@one_thread_per_operation()
 def read_people(
     inputs: Any,
     landmarks: Any = None,

@@ -14,7 +14,7 @@ import torch
 from tqdm import tqdm
 
 from neuface.clips import read_clip, read_people
-from neuface.devices import checked_device
+from neuface.devices import checked_device, one_thread_per_operation
 from neuface.errors import InputError, InputWarning
 from neuface.evaluation.figures import image_nme_percent
 from neuface.evaluation.quality import judge
@@ -71,6 +71,7 @@ def optimize(
 ) -> FitResult: ...
 
 
+@one_thread_per_operation()
 def optimize(
     frames: Any,
     *,
@@ -129,6 +130,7 @@ def optimize(
     return fit_clips([clip], loaded, settings, place, progress=progress)[0]
 
 
+@one_thread_per_operation()
 def optimize_person(
     clips: Sequence[Any],
     *,
@@ -166,6 +168,7 @@ def optimize_person(
     return fit_clips(read, loaded, settings, place, progress=progress)
 
 
+@one_thread_per_operation()
 def fit_clips(
     clips: Sequence[Clip],
     model: FaceModel,

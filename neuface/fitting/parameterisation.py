@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from neuface.devices import map_pieces
 from neuface.encoders.predictor import Predictor
 from neuface.errors import InputError
 from neuface.structs import Prediction, TensorStruct
@@ -19,6 +20,9 @@ from neuface.structs import Prediction, TensorStruct
 CAMERA = ("scale", "offset")
 POSE = (*CAMERA, "root_rotvec")
 EVERYTHING = (*POSE, "identity", "expression")
+
+IMAGES_OF_A_PIECE = 16
+"""Number of images that one thread predicts at a time; an image costs more in pieces of half the size."""
 
 
 @runtime_checkable
@@ -114,14 +118,21 @@ def predict_clip(
     views, time = shape
     index = torch.arange(views * time, device=device)
     first, *others = index.split(images_at_once)
-    predicted = parameterisation.predict(first)
+    predicted = _predict_at_once(parameterisation, first)
     # The whole clip's tensors come first: small ones that stay, made between a network's large ones, would keep the
     # allocator from using the space of the large ones again.
     whole = predicted.map_tensors(lambda tensor: tensor.new_empty(len(index), *tensor.shape[1:]))
     _fill(whole, predicted, first)
     for part in others:
-        _fill(whole, parameterisation.predict(part), part)
+        _fill(whole, _predict_at_once(parameterisation, part), part)
     return whole.unflatten_batch((views, time))
+
+
+def _predict_at_once(parameterisation: Parameterisation, index: Int[Tensor, " images"]) -> Prediction:
+    """The predictions for these images; on a CPU a piece of them in each thread."""
+    size = IMAGES_OF_A_PIECE if index.device.type == "cpu" else len(index)
+    pieces = map_pieces(parameterisation.predict, index.split(size))
+    return Prediction.cat(pieces)
 
 
 def _fill(whole: TensorStruct, piece: TensorStruct, index: Int[Tensor, " images"]) -> None:

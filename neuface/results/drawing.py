@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from jaxtyping import UInt8
 from torch import Tensor
 
+from neuface.devices import one_thread_per_operation
 from neuface.errors import InputError
 from neuface.frames import files_of
 from neuface.head.model import HeadModel
@@ -48,6 +49,7 @@ def overlay_pictures(
     yield from overlay_frames(source, head, {"encoder alone": result.initial, "optimised": result.prediction})
 
 
+@one_thread_per_operation()
 def write_overlay(
     result: FitResult,
     head: HeadModel,

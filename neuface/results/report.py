@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from neuface.devices import one_thread_per_operation
 from neuface.evaluation.figures import Figures, measure
 from neuface.evaluation.world import view_agreement
 from neuface.geometry.uneven_times import frame_times_of
@@ -16,6 +17,7 @@ from neuface.structs import (
 )
 
 
+@one_thread_per_operation()
 def report(result: FitResult, head: HeadModel, truth: HeadParams | None = None) -> dict[str, Any]:
     """Figures before and after, timing and failed frames, as JSON holds them: the content of `report.json`.
 

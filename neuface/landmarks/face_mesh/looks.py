@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from neuface.devices import map_pieces
 from neuface.landmarks.face_mesh.boxes import Boxes, faces_of
 from neuface.landmarks.face_mesh.networks import DETECTOR_PX, LANDMARKER_PX, FaceNetworks
 from neuface.landmarks.face_mesh.regions import Regions, sampled, upright
@@ -17,8 +18,9 @@ from neuface.structs import TensorStruct
 REGION_PER_BOX = 1.5
 """Side of the region that the landmark network sees, in longer sides of the detector's box."""
 RIGHT_EYE, LEFT_EYE = 0, 1
-# Number of pictures that a network sees at a time: bounds the memory, some 20 MB each for the landmark network.
-PICTURES_AT_A_TIME = 16
+# Number of pictures that a network sees at a time in one thread: bounds the memory, some 20 MB each for the landmark
+# network.
+PICTURES_AT_A_TIME = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,15 +54,15 @@ def detector_outputs(
     networks: FaceNetworks, frames: UInt8[Tensor, "n h w 3"], windows: Regions
 ) -> DetectorOutputs:
     """The detector's outputs for upright windows, on the CPU."""
-    pieces = []
-    for start in range(0, len(windows), PICTURES_AT_A_TIME):
-        some = windows[start : start + PICTURES_AT_A_TIME]
+
+    def outputs(some: Regions) -> DetectorOutputs:
         pictures = sampled(frames, some, DETECTOR_PX, repeat_border=False) / 127.5 - 1
         raw_boxes, logits = networks.detector(pictures)
-        pieces.append(DetectorOutputs(raw_boxes=raw_boxes.cpu(), logits=logits.cpu()))
-    if not pieces:
+        return DetectorOutputs(raw_boxes=raw_boxes.cpu(), logits=logits.cpu())
+
+    if not len(windows):
         return DetectorOutputs(raw_boxes=torch.zeros(0, 0, 16), logits=torch.zeros(0, 0))
-    return DetectorOutputs.cat(pieces)
+    return DetectorOutputs.cat(map_pieces(outputs, _few_at_a_time(windows)))
 
 
 def placed_faces(outputs: DetectorOutputs, windows: Regions, lowest_score: float) -> list[Boxes]:
@@ -94,18 +96,22 @@ def region_of(boxes: Boxes, frame: int) -> Regions:
 
 def landmarks_in(networks: FaceNetworks, frames: UInt8[Tensor, "n h w 3"], regions: Regions) -> LookedAt:
     """The landmarks that the network sees in regions, on the CPU."""
-    pieces = [LookedAt(points_px=torch.zeros(0, 478, 3), presence=torch.zeros(0))]
-    for start in range(0, len(regions), PICTURES_AT_A_TIME):
-        some = regions[start : start + PICTURES_AT_A_TIME]
+
+    def looked_at(some: Regions) -> LookedAt:
         crops = sampled(frames, some, LANDMARKER_PX, repeat_border=True) / 255
         raw = networks.landmarker(crops)
         share = raw.points.double().cpu() / LANDMARKER_PX
         flat = some.to_frame(share[..., :2]) - 0.5
         depth = share[..., 2] * some.side[:, None]
-        pieces.append(
-            LookedAt(
-                points_px=torch.cat([flat, depth[..., None]], -1).float(),
-                presence=torch.sigmoid(raw.presence_logit).cpu(),
-            )
+        return LookedAt(
+            points_px=torch.cat([flat, depth[..., None]], -1).float(),
+            presence=torch.sigmoid(raw.presence_logit).cpu(),
         )
-    return LookedAt.cat(pieces)
+
+    nothing = LookedAt(points_px=torch.zeros(0, 478, 3), presence=torch.zeros(0))
+    return LookedAt.cat([nothing, *map_pieces(looked_at, _few_at_a_time(regions))])
+
+
+def _few_at_a_time(regions: Regions) -> list[Regions]:
+    starts = range(0, len(regions), PICTURES_AT_A_TIME)
+    return [regions[start : start + PICTURES_AT_A_TIME] for start in starts]
