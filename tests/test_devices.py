@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import neuface
+from neuface import pipeline
 from neuface.devices import cpu_threads, map_pieces, one_thread_per_operation
 from neuface.errors import InputError
 from neuface.fitting.config import FitConfig
@@ -109,7 +110,7 @@ def test_a_fit_computes_in_one_thread_and_restores_the_callers_number(
         threads.append(torch.get_num_threads())
         raise ZeroDivisionError
 
-    monkeypatch.setattr(neuface.pipeline, "model_inputs", stop)  # pyright: ignore[reportAttributeAccessIssue]
+    monkeypatch.setattr(pipeline, "model_inputs", stop)
     frames, points = torch.zeros(4, 64, 64, 3, dtype=torch.uint8), torch.rand(4, 68, 2) * 30 + 10
     with pytest.raises(ZeroDivisionError):
         neuface.optimize(frames, landmarks=points, config=FitConfig(), progress=False)
