@@ -62,7 +62,7 @@ def through_lenses(
     if all(length is not None for lengths in known for length in lengths):
         return seen, tuple(usual)
     shape = (problem.views, problem.time)
-    initial = predict_clip(seen, shape, config.m_step.batches.images_at_once, problem.valid.device)
+    initial = predict_clip(seen, shape, config.m_step.images_at_once, problem.valid.device)
     found, start = [], 0
     for lengths, before, clip in zip(known, usual, clips, strict=True):
         span = slice(start, start + clip.recording.time)

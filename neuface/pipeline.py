@@ -20,8 +20,9 @@ from neuface.evaluation.figures import image_nme_percent
 from neuface.evaluation.quality import judge
 from neuface.evaluation.world import view_agreement, world_result
 from neuface.fitting.checkpoint import Checkpoints
-from neuface.fitting.config import DirectFit, FitConfig, PinholeCamera
+from neuface.fitting.config import DirectFit, FitConfig, JointSolve, PinholeCamera
 from neuface.fitting.direct import fit_direct
+from neuface.fitting.joint.fit import fit_jointly
 from neuface.fitting.lens import FocalLength
 from neuface.fitting.loop import FitOutcome, fit
 from neuface.fitting.parameterisation import FineTunedEncoder, Parameterisation, predict_clip
@@ -193,6 +194,11 @@ def fit_clips(
         raise InputError(f"config: expected a FitConfig, got {type(config).__name__}")
     if not isinstance(model, FaceModel):
         raise InputError(f"model: expected a name or what load_model gives, got {type(model).__name__}")
+    if parameterise is not None and isinstance(config.m_step, JointSolve):
+        raise InputError(
+            "what is optimised in the place of an encoder needs gradient steps, and FitConfig.m_step is JointSolve: "
+            "begin from FitConfig.neural()"
+        )
     fitting = [model_inputs(clip, model) for clip in clips]
     started = time.perf_counter()
     head = model.head.to(device)
@@ -202,7 +208,7 @@ def fit_clips(
     photometric = config.objective.photometric is not None
     seen = encode_images(fitting, model.encoder, with_pictures=photometric, device=device)
     problem = replace(problem, pictures=seen.pictures)
-    run = fit_direct if isinstance(config.m_step, DirectFit) else fit
+    run = _run_of(config)
     # Whoever calls from code that computes without gradients needs them here all the same.
     with (
         torch.inference_mode(False),
@@ -240,6 +246,13 @@ def fit_clips(
     return tuple(results)
 
 
+def _run_of(config: FitConfig) -> Callable[..., FitOutcome]:
+    """What carries out the M-step of a configuration."""
+    if isinstance(config.m_step, JointSolve):
+        return fit_jointly
+    return fit_direct if isinstance(config.m_step, DirectFit) else fit
+
+
 def fit_key(clips: Sequence[Clip], model: FaceModel, config: FitConfig) -> str:
     """A hash of what is fitted and how: fits of equal keys go the same way, but for the pictures themselves."""
     tensors = {
@@ -266,7 +279,7 @@ def fit_key(clips: Sequence[Clip], model: FaceModel, config: FitConfig) -> str:
 
 def _nothing_to_fit(predicted: Parameterisation, problem: Problem, config: FitConfig) -> FitOutcome:
     """What stands in for a fit where no image has landmarks: the encoder's own predictions."""
-    images_at_once = config.m_step.batches.images_at_once
+    images_at_once = config.m_step.images_at_once
     alone = predict_clip(predicted, (problem.views, problem.time), images_at_once, problem.valid.device)
     return FitOutcome(
         initial=alone,

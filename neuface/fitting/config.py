@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from neuface.errors import InputError
 from neuface.fitting.merging import Softmax
@@ -26,7 +26,7 @@ from neuface.fitting.problem import Problem
 from neuface.fitting.smoothing import MovingMean, ReleasedMean
 from neuface.fitting.targets import EStep, smoothing_starts
 from neuface.fitting.visibility import AngleAndDepth, AngleOrDepth
-from neuface.settings import Count, Positive, Setting, Share, Size, resolve
+from neuface.settings import Bounds, Count, Positive, Setting, Share, Size, resolve
 
 # Bounds the images that are predicted at once where a step does not: it bounds the memory.
 IMAGES_AT_ONCE = 64
@@ -107,28 +107,47 @@ class Chunks(Setting):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stop(Setting):
+class Convergence(Setting):
     """When a fit ends."""
 
-    max_passes: Count = 150
+    max_passes: Count = 12
     """The limit: passes over the whole clip, each with one E-step."""
+    patience: Count = 2
+    """Passes without progress after which the fit has converged."""
+    tolerance: Share = 5e-3
+    """Relative fall of the loss that counts as progress."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stop(Convergence):
+    """When a fit by gradient steps ends."""
+
+    max_passes: Count = 150
     patience: Count = 8
     """Passes without progress after which the step size falls, and at last the fit has converged."""
     tolerance: Share = 2e-3
-    """Relative fall of the loss that counts as progress."""
     step_size_drops: Size = 2
     """How often the step size falls before a stall means convergence."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MStep(Setting):
-    """How the objective is lowered."""
+    """How gradient steps lower the objective."""
 
     adam: Adam = Adam()
     batches: RandomBatches | Chunks = RandomBatches()
     stop: Stop = Stop()
     returns: Literal["best", "last"] = "best"
     """Which pass is returned: that with the least loss, or the last one, as in the released code."""
+
+    @property
+    def images_at_once(self) -> int:
+        """How many images are predicted at once without a gradient."""
+        return self.batches.images_at_once
+
+    def segments(self, problem: Problem) -> tuple[int, ...]:
+        """First frames of the pieces that are smoothed alone."""
+        return self.batches.segments(problem)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,6 +163,43 @@ class DirectFit(MStep):
     coarse_passes: Size = 0
     """Passes in which only head orientation and camera move; after them the camera is fixed and everything else
     moves (paper, A.1). 0 moves all at once."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JointSolve(Setting):
+    """Least-squares steps on the parameters of all images at once (`neuface.fitting.joint`); not in the paper.
+
+    The views of a frame share its expression, and the clip its identity code.
+    """
+
+    stop: Convergence = Convergence()
+    """When the steps end."""
+    frames_at_once: Annotated[int, Bounds(least=64)] = 480
+    """A longer clip is solved in pieces of at most this many frames, all for one identity code, which bounds the
+    memory."""
+    images_at_once: Count = IMAGES_AT_ONCE
+    """Images whose equations are made at once; bounds the memory and changes nothing else."""
+
+    def segments(self, problem: Problem) -> tuple[int, ...]:
+        """First frames of the pieces that are smoothed alone: the shots."""
+        return problem.starts
+
+    def unsupported(self, config: FitConfig) -> str | None:
+        """What of a configuration these steps cannot do, and what to do instead; None if nothing."""
+        objective = config.objective
+        if config.identity.shared != "clip":
+            return f'identity.shared="{config.identity.shared}": they solve for one code per clip'
+        if objective.landmark is None:
+            return "objective.landmark=None: landmarks are what they fit"
+        if objective.multiview is not None:
+            return "objective.multiview, which has no effect where views share their codes: set it to None"
+        if objective.photometric is not None:
+            return "objective.photometric"
+        if objective.pose_prior is not None:
+            return "objective.pose_prior"
+        if objective.temporal is not None and objective.temporal.penalty != "norm":
+            return 'objective.temporal.penalty="squared"'
+        return None
 
 
 ConfigT = TypeVar("ConfigT", bound="FitConfig")
@@ -167,13 +223,18 @@ class FitConfig(Setting):
     """How the head is seen."""
     identity: Identity = Identity()
     """Which images share an identity code."""
-    m_step: FineTune | DirectFit = FineTune()
-    """What the gradient moves, and how."""
+    m_step: JointSolve | FineTune | DirectFit = JointSolve()
+    """What is optimised, and how."""
     seed: int = 0
     """Seed of the order in which images are visited."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if isinstance(self.m_step, JointSolve) and (reason := self.m_step.unsupported(self)):
+            raise InputError(
+                f"FitConfig.m_step is JointSolve, which does not support {reason}, or begin from FitConfig.neural(), "
+                "which fine-tunes the encoder"
+            )
         of_values = [
             name
             for name in ("expression_smoothness", "camera_smoothness")
@@ -185,10 +246,21 @@ class FitConfig(Setting):
                 f"{' and '.join(of_values)}: choose another filter, or set these terms to None"
             )
 
+    @property
+    def gradient_steps(self) -> MStep:
+        """The M-step of a configuration that takes gradient steps."""
+        assert not isinstance(self.m_step, JointSolve), "a joint solution takes no gradient steps"
+        return self.m_step
+
     @classmethod
     def best(cls, changes: Mapping[str, Any] | None = None) -> FitConfig:
         """Ours, the default, with changes by dotted paths."""
         return cls().changed(changes)
+
+    @classmethod
+    def neural(cls, changes: Mapping[str, Any] | None = None) -> FitConfig:
+        """The terms of `best()` with a fine-tuned encoder, as in the paper, which `FitResult.encoder` keeps."""
+        return NEURAL.changed(changes)
 
     @classmethod
     def paper(cls, changes: Mapping[str, Any] | None = None) -> FitConfig:
@@ -213,9 +285,14 @@ class FitConfig(Setting):
         return DIRECT.changed(changes)
 
 
+NEURAL = FitConfig(
+    objective=Objective(landmark=LandmarkTerm(penalty="l1"), multiview=MultiviewTerm()),
+    m_step=FineTune(),
+)
+
 PAPER = FitConfig(
     objective=Objective(
-        landmark=LandmarkTerm(weight=1.0, use_confidence=False),
+        landmark=LandmarkTerm(weight=1.0, penalty="l1", use_confidence=False),
         temporal=TemporalTerm(weight=0.2),
         multiview=MultiviewTerm(weight=4.0, visibility=AngleAndDepth(angle_deg=72.0, depth_m=-0.08)),
         calibrated=None,
@@ -226,11 +303,12 @@ PAPER = FitConfig(
     ),
     e_step=EStep(smoothing=MovingMean(window=5), interpolate_missing=False),
     identity=Identity(shared="image", fix_scale=False),
+    m_step=FineTune(),
 )
 
 OFFICIAL = FitConfig(
     objective=Objective(
-        landmark=LandmarkTerm(weight=5.0, use_confidence=False),
+        landmark=LandmarkTerm(weight=5.0, penalty="l1", use_confidence=False),
         temporal=TemporalTerm(weight=100.0, penalty="squared"),
         multiview=MultiviewTerm(
             weight=200.0 / 3.0,
@@ -263,9 +341,10 @@ DIRECT = PAPER.changed(
     }
 )
 
-Preset = Literal["best", "paper", "official", "direct"]
+Preset = Literal["best", "neural", "paper", "official", "direct"]
 PRESETS: dict[Preset, FitConfig] = {
     "best": FitConfig(),
+    "neural": NEURAL,
     "paper": PAPER,
     "official": OFFICIAL,
     "direct": DIRECT,

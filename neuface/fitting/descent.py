@@ -16,7 +16,7 @@ from neuface.fitting.parameterisation import Parameterisation
 from neuface.fitting.problem import Problem
 from neuface.fitting.shared_identity import SharedIdentity
 from neuface.fitting.targets import Targets
-from neuface.fitting.terms import estimate_targets, loss_parts, targets_of_images
+from neuface.fitting.terms import batch_of, estimate_targets, loss_parts, targets_of_images
 from neuface.head.model import HeadModel
 from neuface.structs import Prediction
 
@@ -67,8 +67,8 @@ class Descent:
     def __init__(self, trainable: list[nn.Parameter], config: FitConfig) -> None:
         self.trainable = trainable
         self.config = config
-        self.optimiser = torch.optim.Adam(trainable, lr=config.m_step.adam.learning_rate)
-        self.step_size = StepSize(config.m_step.adam)
+        self.optimiser = torch.optim.Adam(trainable, lr=config.gradient_steps.adam.learning_rate)
+        self.step_size = StepSize(config.gradient_steps.adam)
         self.shuffler = torch.Generator().manual_seed(config.seed)
 
     def one_pass(
@@ -91,9 +91,12 @@ class Descent:
         for index in _steps(problem, config, self.shuffler):
             prediction = person.of_images(parameterisation.predict(index), index, last_identity)
             rows = targets_of_images(targets, index, problem.time)
-            if isinstance(config.m_step.batches, Chunks):
-                rows |= _targets_of_chunk(head, prediction, problem, index, config, config.m_step.batches)
-            parts = loss_parts(head, prediction, problem, rows, index, config, self.shuffler)
+            if isinstance(config.gradient_steps.batches, Chunks):
+                rows |= _targets_of_chunk(
+                    head, prediction, problem, index, config, config.gradient_steps.batches
+                )
+            batch = batch_of(head, prediction, problem, index, config, self.shuffler)
+            parts = loss_parts(batch, rows, config)
             self._step(losses.weighted_sum(parts, weights), problem)
 
     def _step(self, loss: Float[Tensor, " images"], problem: Problem) -> None:
@@ -109,7 +112,7 @@ def _steps(problem: Problem, config: FitConfig, shuffler: torch.Generator) -> It
     """Indices of the images of each step: all once, in random batches of nearly equal size, or chunk by chunk."""
     views, time = problem.views, problem.time
     device = problem.valid.device
-    batches = config.m_step.batches
+    batches = config.gradient_steps.batches
     if not isinstance(batches, Chunks):
         order = torch.randperm(views * time, generator=shuffler).to(device)
         yield from order.tensor_split(math.ceil(views * time / batches.size))

@@ -45,7 +45,7 @@ def fit_direct(
     run = partial(fit, calibration=calibration, checkpoints=checkpoints, keep_interrupted=keep_interrupted)
     m_step = config.m_step
     start = predict_clip(
-        encoder.eval(), (problem.views, problem.time), m_step.batches.images_at_once, problem.valid.device
+        encoder.eval(), (problem.views, problem.time), m_step.images_at_once, problem.valid.device
     )
     moves_jaw = bool((start.params.jaw_rotvec != 0).any())
     everything = (*EVERYTHING, "jaw_rotvec") if moves_jaw else EVERYTHING

@@ -7,24 +7,21 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 
 from neuface.encoders.calibration import UNCALIBRATED, EncoderCalibration
 from neuface.errors import InputError
 from neuface.fitting.checkpoint import Checkpoints, FitState
 from neuface.fitting.config import FitConfig
 from neuface.fitting.descent import Descent, freeze_normalisation
-from neuface.fitting.objective import FromLandmarks
+from neuface.fitting.expected import expect_person
 from neuface.fitting.parameterisation import Parameterisation, predict_clip
-from neuface.fitting.person.estimate import estimate_person
 from neuface.fitting.problem import Problem
-from neuface.fitting.shared_identity import SharedIdentity, shared_identity
+from neuface.fitting.shared_identity import SharedIdentity
 from neuface.fitting.stopping import History, Progress
-from neuface.fitting.targets import Priors, Targets, expression_landmarks
+from neuface.fitting.targets import Priors, Targets
 from neuface.fitting.terms import clip_parts, estimate_targets
 from neuface.head.model import HeadModel
-from neuface.head.pieces import in_pieces
 from neuface.structs import Outcome, Prediction
 
 Report = Callable[[int, dict[str, float]], None]
@@ -80,7 +77,7 @@ def fit(
             "the parameterisation has no parameters to optimise, other than those of normalisation layers"
         )
     initial = _predict(tuned, problem, config)
-    person, priors = _expected(head, initial, problem, config, calibration)
+    expected = expect_person(head, initial, problem, config, calibration)
     state = FitState(
         tuned=tuned,
         descent=Descent(trainable, config),
@@ -92,8 +89,8 @@ def fit(
         head=head,
         problem=problem,
         config=config,
-        person=person,
-        priors=priors,
+        person=expected.person,
+        priors=expected.priors,
         state=state,
         prediction=initial,
     )
@@ -116,13 +113,13 @@ def fit(
         if not keep_interrupted or not state.progress.history:
             raise
         outcome = Outcome.INTERRUPTED
-    if config.m_step.returns == "best" or outcome in (Outcome.DIVERGED, Outcome.INTERRUPTED):
+    if config.gradient_steps.returns == "best" or outcome in (Outcome.DIVERGED, Outcome.INTERRUPTED):
         tuned.load_state_dict(state.best)
         loop.prediction = _predict(tuned, problem, config)
     history = _whole_passes(state.progress.history)
     return FitOutcome(
         initial=initial,
-        prediction=person.of_clip(loop.prediction),
+        prediction=expected.person.of_clip(loop.prediction),
         history=history,
         identity_spread=state.identity_spread[: len(history["total"])],
         outcome=outcome,
@@ -176,27 +173,8 @@ class _Loop:
 
 def _predict(tuned: Parameterisation, problem: Problem, config: FitConfig) -> Prediction:
     """The predictions for every image of the clip."""
-    images_at_once = config.m_step.batches.images_at_once
+    images_at_once = config.m_step.images_at_once
     return predict_clip(tuned, (problem.views, problem.time), images_at_once, problem.valid.device)
-
-
-def _expected(
-    head: HeadModel,
-    initial: Prediction,
-    problem: Problem,
-    config: FitConfig,
-    calibration: EncoderCalibration,
-) -> tuple[SharedIdentity, Priors]:
-    """How images share their identity, and what is expected of the person, from the initial predictions."""
-    prior = config.objective.identity_prior
-    if not isinstance(prior, FromLandmarks):
-        person = shared_identity(head, initial, problem.valid, config.identity, prior)
-        return person, Priors(identity=person.prior_mean)
-    estimate = estimate_person(head, initial, problem, calibration=calibration)
-    person = shared_identity(head, initial, problem.valid, config.identity, prior, estimate.identity)
-    expressive = replace(initial.params[0], expression=estimate.expression, jaw_rotvec=estimate.jaw_rotvec)
-    points = in_pieces(partial(expression_landmarks, head, scheme=problem.scheme.name), expressive)
-    return person, Priors(identity=person.prior_mean, expression_points=points)
 
 
 def _whole_passes(history: History) -> History:

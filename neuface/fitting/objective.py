@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
@@ -51,6 +52,21 @@ class Batch:
     def images_in_clip(self) -> int:
         return self.problem.views * self.problem.time
 
+    @cached_property
+    def landmarks(self) -> Float[Tensor, "images points 3"]:
+        """The landmarks of the predicted heads, head frame, metres."""
+        return self.head.landmarks(self.prediction.params, self.problem.scheme.name)
+
+    @cached_property
+    def landmarks_ndc(self) -> Float[Tensor, "images points 2"]:
+        """Where the predicted cameras see them, crop half-widths."""
+        return self.prediction.camera.project(self.landmarks)
+
+    @cached_property
+    def expression_landmarks(self) -> Float[Tensor, "images points 3"]:
+        """`expression_landmarks` of the predicted heads."""
+        return expression_landmarks(self.head, self.prediction.params, self.problem.scheme.name)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Term(Setting):
@@ -82,21 +98,18 @@ class LandmarkTerm(Term):
 
     name: ClassVar[str] = "landmark"
     weight: Weight = 1.0
-    penalty: Literal["l1", "saturating"] = "l1"
-    """L1 distance, or one that levels off for points that are far away."""
+    penalty: Literal["l1", "saturating"] = "saturating"
+    """The L1 distance of Eq. 2, or one that levels off for points that are far away."""
     use_confidence: bool = True
     """Weigh every landmark by its confidence; else all that were found count alike."""
 
     def values(self, batch: Batch, target: None) -> Float[Tensor, " images"]:
         """Eq. 2, image by image."""
         problem = batch.problem
-        points = batch.prediction.camera.project(
-            batch.head.landmarks(batch.prediction.params, problem.scheme.name)
-        )
         observed = problem.observed_ndc.flatten(0, 1)[batch.index]
         confidence = problem.confidence.flatten(0, 1)[batch.index]
         saturating = self.penalty == "saturating"
-        distance = losses.landmark_loss(points, observed, confidence, saturating=saturating)
+        distance = losses.landmark_loss(batch.landmarks_ndc, observed, confidence, saturating=saturating)
         return distance / problem.valid.sum()
 
 
@@ -182,8 +195,7 @@ class ExpectedExpression(Term):
 
     def values(self, batch: Batch, target: Float[Tensor, "images points 3"]) -> Float[Tensor, " images"]:
         """Mean squared distance, image by image."""
-        points = expression_landmarks(batch.head, batch.prediction.params, batch.problem.scheme.name)
-        return losses.expected_expression(points, target) / batch.images_in_clip
+        return losses.expected_expression(batch.expression_landmarks, target) / batch.images_in_clip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -386,7 +398,7 @@ class Objective(Setting):
 
     landmark: LandmarkTerm | None = LandmarkTerm()
     temporal: TemporalTerm | None = TemporalTerm()
-    multiview: MultiviewTerm | None = MultiviewTerm()
+    multiview: MultiviewTerm | None = None
     calibrated: CalibratedTerm | None = CalibratedTerm()
     photometric: PhotometricTerm | None = None
     identity_prior: FromLandmarks | FromEncoder | FromPopulation | None = FromLandmarks()

@@ -50,10 +50,11 @@ class Problem(TensorStruct):
         return self.valid.shape[1]
 
     def cut(self, start: int, end: int) -> Problem:
-        """The frames `start` to `end` of all views, as one piece."""
+        """The frames `start` to `end` of all views."""
         frame_times = None if self.frame_times is None else self.frame_times[start:end]
+        starts = (0, *(first - start for first in self.starts if start < first < end))
         return replace(
-            self.map_tensors(lambda tensor: tensor[:, start:end]), starts=(0,), frame_times=frame_times
+            self.map_tensors(lambda tensor: tensor[:, start:end]), starts=starts, frame_times=frame_times
         )
 
 

@@ -18,6 +18,8 @@ class WindowFilter(Setting):
 
     kind: ClassVar[str]
     """The filter's name in `neuface.geometry.smoothing`, where the formula stands."""
+    linear: ClassVar[bool] = True
+    """Whether the smoothed trajectory is a linear function of the trajectory."""
     window: OddCount = 7
     """Frames that the filter looks at, odd."""
 
@@ -54,6 +56,7 @@ class MovingMedian(WindowFilter):
     """The median of the window (paper, Table S2)."""
 
     kind: ClassVar[str] = "median"
+    linear: ClassVar[bool] = False
     window: OddCount = 5
 
 
@@ -69,6 +72,7 @@ class Adaptive(WindowFilter):
     """The mean where the trajectory is still, the parabola where it moves; single outliers are replaced."""
 
     kind: ClassVar[str] = "adaptive"
+    linear: ClassVar[bool] = False
 
 
 @dataclass(frozen=True, kw_only=True)

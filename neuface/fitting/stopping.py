@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from neuface.fitting.config import Stop
+from neuface.fitting.config import Convergence, Stop
 from neuface.fitting.descent import StepSize
 
 History = dict[str, list[float]]
@@ -16,7 +16,7 @@ History = dict[str, list[float]]
 class Progress:
     """The history of the loss: whether the last pass is the best, and whether the loss has stalled."""
 
-    stop: Stop
+    stop: Convergence
     history: History = field(default_factory=dict)
     """Per pass: the loss, `total`, and its unweighted parts."""
     best: float = math.inf
@@ -63,7 +63,7 @@ class Progress:
 
     def starts_again(self, step_size: StepSize) -> bool:
         """Lower the step size after a stall; return False once it was lowered as often as allowed."""
-        if self._drops >= self.stop.step_size_drops:
+        if not isinstance(self.stop, Stop) or self._drops >= self.stop.step_size_drops:
             return False
         self._drops += 1
         self._waited = 0

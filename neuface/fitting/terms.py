@@ -40,7 +40,7 @@ def estimate_targets(
         prediction=prediction,
         problem=problem,
         e_step=config.e_step,
-        segments=config.m_step.batches.segments(problem),
+        segments=config.m_step.segments(problem),
         priors=Priors(identity=expected) if priors is None else priors,
     )
     terms = [term for term in config.objective.terms() if term.target_of_chunk or not only_of_chunk]
@@ -53,23 +53,21 @@ def targets_of_images(targets: Targets, index: Int[Tensor, " images"], time: int
     return {name: target.of_images(index, time) for name, target in targets.items()}
 
 
-def loss_parts(
+def batch_of(
     head: HeadModel,
     prediction: Prediction,
     problem: Problem,
-    targets: dict[str, Any],
     index: Int[Tensor, " images"],
     config: FitConfig,
     sampler: torch.Generator | None = None,
-) -> dict[str, Float[Tensor, " images"]]:
-    """The named terms of Eq. 1 for some images, each unweighted and scaled so that its sum over the clip is its mean.
+) -> Batch:
+    """Some images of a clip, for terms to be evaluated on.
 
     Args:
         prediction: one batch axis, the images `index` of the flattened (views, time) clip.
-        targets: `targets_of_images` of the same images; terms without one do not apply to the clip.
         sampler: draws the frames of terms that use a sample of them; None evaluates every frame.
     """
-    batch = Batch(
+    return Batch(
         head=head,
         prediction=prediction,
         problem=problem,
@@ -77,6 +75,16 @@ def loss_parts(
         views_per_identity=problem.views if config.identity.shared == "clip" else 1,
         sampler=sampler,
     )
+
+
+def loss_parts(
+    batch: Batch, targets: dict[str, Any], config: FitConfig
+) -> dict[str, Float[Tensor, " images"]]:
+    """The named terms of Eq. 1 for some images, each unweighted and scaled so that its sum over the clip is its mean.
+
+    Args:
+        targets: `targets_of_images` of the same images; terms without one do not apply to the clip.
+    """
     return {
         term.name: term.values(batch, targets[term.name])
         for term in config.objective.terms()
@@ -92,9 +100,10 @@ def clip_parts(
     flat = prediction.flatten_batch(2)
     images = torch.arange(problem.views * problem.time, device=problem.valid.device)
     sums: dict[str, float] = {}
-    for index in images.split(config.m_step.batches.images_at_once):
+    for index in images.split(config.m_step.images_at_once):
         rows = targets_of_images(targets, index, problem.time)
-        for name, values in loss_parts(head, flat[index], problem, rows, index, config).items():
+        batch = batch_of(head, flat[index], problem, index, config)
+        for name, values in loss_parts(batch, rows, config).items():
             sums[name] = sums.get(name, 0.0) + float(values.sum())
     weights = config.objective.weights()
     return {"total": sum(weights[name] * value for name, value in sums.items()), **sums}

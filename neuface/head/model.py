@@ -158,6 +158,37 @@ class HeadModel:
         contour = _sliding_points(vertices, subset.contour_corners[row], embedding.contour_barycentric[row])
         return torch.cat((contour, points[..., contour.shape[-2] :, :]), dim=-2)
 
+    def landmark_derivatives(self, params: HeadParams, scheme: str) -> Float[Tensor, "images points 3 code"]:
+        """Derivative of unposed landmarks by the identity code and, behind it, the expression code, metres per unit.
+
+        Landmarks are linear in both codes, so only the rotations of the other joints matter, and for sliding
+        landmarks the head's orientation, which selects the points of the surface.
+
+        Args:
+            params: one batch axis.
+        """
+        subset, embedding = self._rows_of_landmarks(scheme), self.embeddings[scheme]
+        count, behind = len(params.root_rotvec), embedding.contour_triangles.shape[1]
+        corners = subset.corners[behind:].expand(count, -1, -1)
+        weights = subset.barycentric[behind:].expand(count, -1, -1)
+        if embedding.contour_yaw_rad.numel() > 0:
+            row = contour_row(embedding, params)
+            corners = torch.cat((subset.contour_corners[row], corners), 1)
+            weights = torch.cat((embedding.contour_barycentric[row], weights), 1)
+        codes = self.num_identity + self.expression_basis.shape[-1]
+        basis = subset.basis[:, :codes].unflatten(0, (-1, 3))
+        local = self._local_rotations(params.unposed())
+        if bool((local == torch.eye(3).to(local)).all()):
+            derivatives = einsum(weights, basis[corners], "b p k, b p k x m -> b p x m")
+        else:
+            derivatives = self._skinned_derivatives(
+                local, basis[corners], subset.skinning_weights[corners], weights
+            )
+        if subset.posed_basis is None:
+            return derivatives
+        posed = subset.posed_basis.unflatten(0, (-1, 3))[corners]
+        return torch.cat((derivatives, einsum(weights, posed, "b p k, b p k x m -> b p x m")), -1)
+
     def region(self, name: str) -> Bool[Tensor, " vertices"]:
         """The vertices of a named region. Raises InputError if there is none, with how to obtain it where known."""
         if name not in self.regions:
@@ -254,6 +285,28 @@ class HeadModel:
         if subset.posed_basis is not None:
             vertices = vertices + (posed @ subset.posed_basis.mT).unflatten(-1, (-1, 3))
         return vertices
+
+    def _skinned_derivatives(
+        self,
+        local: Float[Tensor, "images joints 3 3"],
+        basis: Float[Tensor, "images points 3 3 code"],
+        skinning: Float[Tensor, "images points 3 joints"],
+        weights: Float[Tensor, "images points 3"],
+    ) -> Float[Tensor, "images points 3 code"]:
+        """Derivatives of points on triangles of heads whose joints are turned; `basis` and `skinning` at the corners.
+
+        A code moves the corners, which turn with their joints, and the joints, about which they turn.
+        """
+        by_joints = torch.cat((self.joint_identity_basis, self.joint_expression_basis), -1).movedim(-1, 0)
+        images, codes = len(local), len(by_joints)
+        rotation, translation = self._joint_transforms(
+            local[:, None].expand(-1, codes, -1, -1, -1), by_joints.expand(images, -1, -1, -1)
+        )
+        turned = einsum(skinning, rotation[:, 0], "b p k j, b j x y -> b p k x y")
+        at_corners = einsum(weights, turned, "b p k, b p k x y -> b p k x y")
+        share = einsum(weights, skinning, "b p k, b p k j -> b p j")
+        moved = einsum(at_corners, basis, "b p k x y, b p k y m -> b p x m")
+        return moved + einsum(share, translation, "b p j, b m j x -> b p x m")
 
     @staticmethod
     def _local_rotations(params: HeadParams) -> Float[Tensor, "*batch joints 3 3"]:

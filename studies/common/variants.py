@@ -81,7 +81,7 @@ def encoder_prediction(clip: Clip, model: FaceModel, config: FitConfig) -> Predi
     encoder = copy.deepcopy(model.encoder).eval()
     images = encode_images([model_inputs(clip, model)], model.encoder).images
     shape = (clip.views, clip.time)
-    return predict_clip(FineTunedEncoder(encoder, images), shape, config.m_step.batches.images_at_once)
+    return predict_clip(FineTunedEncoder(encoder, images), shape, config.m_step.images_at_once)
 
 
 def fit_clip(
@@ -93,7 +93,7 @@ def fit_clip(
         if parameters == "weights":
             return tuned
         shape = (problem.views, problem.time)
-        start = predict_clip(tuned.copy().eval(), shape, config.m_step.batches.images_at_once)
+        start = predict_clip(tuned.copy().eval(), shape, config.m_step.images_at_once)
         return FreeParameters(start) if parameters == "free" else BoundedParameters(start)
 
     (result,) = fit_clips(

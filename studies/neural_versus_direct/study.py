@@ -64,7 +64,7 @@ class ComparisonSettings(StudySettings):
             if not getattr(self, name):
                 raise InputError(f"ComparisonSettings.{name} must name at least one learning rate")
         images = max(self.frames, 3 * self.frames_of_three)
-        batch = self.config().m_step.batches.images_at_once
+        batch = self.config().m_step.images_at_once
         if images > batch:
             raise InputError(
                 f"a clip of {images} images does not fit the batch of {batch}, with which "
