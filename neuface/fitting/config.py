@@ -174,7 +174,7 @@ class JointSolve(Setting):
 
     stop: Convergence = Convergence()
     """When the steps end."""
-    frames_at_once: Annotated[int, Bounds(least=64)] = 480
+    frames_at_once: Annotated[int, Bounds(least=64.0)] = 480
     """A longer clip is solved in pieces of at most this many frames, all for one identity code, which bounds the
     memory."""
     images_at_once: Count = IMAGES_AT_ONCE

@@ -117,8 +117,7 @@ def initial_estimate(model: LinearModel, person: Estimate | None = None) -> Esti
 def predict(model: LinearModel, estimate: Estimate) -> PredictedLandmarks:
     """The landmarks of every image in use, in 3D and in the image."""
     identity, displacement = estimate.shared[: model.num_identity], estimate.shared[model.num_identity :]
-    unposed = model.mean + torch.einsum("vtpci, i -> vtpc", model.by_identity, identity)
-    unposed = unposed + torch.einsum("vtpce, te -> vtpc", model.by_expression, estimate.expression)
+    unposed = model.unposed(identity, estimate.expression)
     unposed = unposed + displacement.view(len(unposed), 1, -1, 3)
     rotated = torch.einsum("vtbc, vtpc -> vtpb", estimate.rotation, unposed)
     rotated = rotated * estimate.log_magnification.exp()[..., None, None]
@@ -204,36 +203,46 @@ class Iteration:
 
 
 def gauss_newton_step(
-    model: LinearModel, estimate: Estimate, weight: Float[Tensor, "views frames points"]
+    model: LinearModel,
+    estimate: Estimate,
+    weight: Float[Tensor, "views frames points"],
+    *,
+    dtype: torch.dtype = torch.float64,
 ) -> Iteration:
     """One Gauss-Newton step of all unknowns, with the size of the head fixed.
 
     Args:
         weight: of the squared residuals, per mm^2 (`inverse_variances`).
+        dtype: of the large products of second derivatives; float32 takes half the time, and makes the evidence
+            exact to about 1e-3. Gradients are always computed in float64, so that the iterations end at one place.
     """
     predicted = predict(model, estimate)
     residual = model.observed - predicted.image
-    data = _normal_equations(model, estimate, predicted.rotated, residual, weight)
+    data = _normal_equations(model, estimate, predicted.rotated, residual, weight, dtype)
 
     expression_residual = estimate.expression - model.expression_mean
     shared_residual = estimate.shared - model.shared_mean
     frame_matrix, frame_right = _frame_equations(model, data, expression_residual)
-    eliminated = torch.linalg.solve(frame_matrix, torch.cat((data.cross, frame_right[..., None]), -1))
+    # The per-frame unknowns are eliminated by the inverse Cholesky factors of their blocks.
+    frame_factor = _cholesky(frame_matrix)
+    identity = torch.eye(frame_matrix.shape[-1]).to(frame_matrix)
+    inverse = torch.linalg.solve_triangular(frame_factor, identity.expand_as(frame_matrix), upper=False)
+    eliminated = (inverse.to(dtype) @ data.cross).flatten(0, 1)
+    eliminated_right = inverse @ frame_right[..., None]
 
     precision = shared_precision(model, estimate)
     prior_gradient = precision @ shared_residual
     right = data.shared_right - prior_gradient
-    right = right - torch.einsum("tng, tn -> g", data.cross, eliminated[..., -1])
+    right = right - (eliminated.mT @ eliminated_right.flatten().to(dtype)).double()
     precision[: model.num_identity, : model.num_identity] += SIZE_PRECISION * torch.outer(
         model.size_direction, model.size_direction
     )
     matrix = data.shared_matrix + precision
-    matrix = matrix - torch.einsum("tng, tnh -> gh", data.cross, eliminated[..., :-1])
-    factor, failed = torch.linalg.cholesky_ex(matrix)
-    if bool(failed):
-        factor = torch.full_like(factor, torch.nan)
+    matrix = matrix - (eliminated.mT @ eliminated).double()
+    factor = _cholesky(matrix)
     shared_step = torch.cholesky_solve(right[:, None], factor)[:, 0]
-    frame_step = eliminated[..., -1] - eliminated[..., :-1] @ shared_step
+    followed = (eliminated @ shared_step.to(dtype)).double().view_as(frame_right)[..., None]
+    frame_step = (inverse.mT @ (eliminated_right - followed))[..., 0]
 
     cost = (weight * residual.square().sum(-1)).sum() + prior_gradient @ shared_residual
     cost = cost + ((expression_residual @ model.expression_precision) * expression_residual).sum()
@@ -295,6 +304,12 @@ def _updated(
     )
 
 
+def _cholesky(matrix: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch n n"]:
+    """The Cholesky factor, NaN for a matrix that is not positive definite."""
+    factor, failed = torch.linalg.cholesky_ex(matrix)
+    return torch.where((failed > 0)[..., None, None], torch.nan, factor)
+
+
 # --- Normal equations
 
 
@@ -307,6 +322,46 @@ class _NormalEquations:
     frame_matrix: Float[Tensor, "frames unknowns unknowns"]
     frame_right: Float[Tensor, "frames unknowns"]
     cross: Float[Tensor, "frames unknowns shared"]
+    """Of any precision: it moves the solution of an iteration, but not where the iterations end."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Curvature:
+    """The quadratic form of the weighted squared residuals, by the points of the unposed heads and by the poses."""
+
+    point: Float[Tensor, "views frames points 3 3"]
+    """Second derivative by the position of a point."""
+    point_right: Float[Tensor, "views frames points 3"]
+    pose: Float[Tensor, "views frames 6 6"]
+    pose_right: Float[Tensor, "views frames 6"]
+    pose_to_point: Float[Tensor, "views frames 6 coordinates"]
+    """Mixed second derivative by pose and points."""
+
+
+def _curvature(
+    estimate: Estimate,
+    rotated: Float[Tensor, "views frames points 3"],
+    residual: Float[Tensor, "views frames points 2"],
+    weight: Float[Tensor, "views frames points"],
+) -> _Curvature:
+    views, frames = weight.shape[:2]
+    camera = estimate.rotation[..., :2, :] * rotated.new_tensor(IMAGE_SIGNS)[:, None]
+    camera = camera * estimate.log_magnification.exp()[..., None, None]
+    lever = (rotated - rotated.mean(2, keepdim=True)).flatten(0, 1)
+    # The points are magnified already. Rotation and magnification are about the mean of the landmarks; about any
+    # other point they would be nearly the same as a shift.
+    unit = WeakPerspective(scale=lever.new_ones(len(lever)), offset=lever.new_zeros(len(lever), 2))
+    by_pose = pose_jacobian(unit, lever, lever).unflatten(0, (views, frames))
+    weighted_pose = (by_pose * weight[..., None, None]).flatten(2, 3)
+    weighted = residual * weight[..., None]
+    to_point = weighted_pose.unflatten(2, (-1, 2)).permute(0, 1, 4, 2, 3) @ camera[:, :, None]
+    return _Curvature(
+        point=weight[..., None, None] * (camera.mT @ camera)[:, :, None],
+        point_right=weighted @ camera,
+        pose=weighted_pose.mT @ by_pose.flatten(2, 3),
+        pose_right=(weighted_pose.mT @ residual.flatten(2)[..., None])[..., 0],
+        pose_to_point=to_point.flatten(3),
+    )
 
 
 def _normal_equations(
@@ -315,35 +370,64 @@ def _normal_equations(
     rotated: Float[Tensor, "views frames points 3"],
     residual: Float[Tensor, "views frames points 2"],
     weight: Float[Tensor, "views frames points"],
+    dtype: torch.dtype = torch.float64,
 ) -> _NormalEquations:
-    """The normal equations of the weighted squared residuals.
+    """The normal equations of the weighted squared residuals; `cross` has the given dtype.
 
-    A displacement moves one landmark in one view. The Jacobian's columns for displacements, which are most of it, are
-    zero elsewhere and are never written out.
+    A displacement moves one landmark in one view: the columns of all displacements of a view are those of the
+    coordinates of its unposed landmarks, and those of the codes follow from these.
     """
-    weight = weight[..., None]
-    camera = estimate.rotation[..., :2, :] * rotated.new_tensor(IMAGE_SIGNS)[:, None]
-    camera = camera * estimate.log_magnification.exp()[..., None, None]
-    by_identity = torch.einsum("vtac, vtpci -> vtpai", camera, model.by_identity)
-    by_frame = _frame_jacobian(model, camera, rotated)
-    weighted_identity = by_identity * weight[..., None]
-    weighted_displacement = camera[:, :, None] * weight[..., None]
-
-    identity_block = torch.einsum("vtpai, vtpaj -> ij", weighted_identity, by_identity)
-    mixed_block = torch.einsum("vtpai, vtpac -> ivpc", by_identity, weighted_displacement).flatten(1)
-    displacement_blocks = torch.einsum("vtac, vtpad -> vpcd", camera, weighted_displacement).flatten(0, 1)
-    top = torch.cat((identity_block, mixed_block), 1)
-    bottom = torch.cat((mixed_block.mT, torch.block_diag(*displacement_blocks)), 1)
-    identity_right = torch.einsum("vtpai, vtpa -> i", weighted_identity, residual)
-    displacement_right = torch.einsum("vtpac, vtpa -> vpc", weighted_displacement, residual).flatten()
-    identity_cross = torch.einsum("vtpan, vtpai -> tni", by_frame, weighted_identity)
-    displacement_cross = torch.einsum("vtpan, vtpac -> tnvpc", by_frame, weighted_displacement).flatten(2)
+    seen = _curvature(estimate, rotated, residual, weight)
+    curvature, to_pose = seen.point.to(dtype), seen.pose_to_point.to(dtype)
+    expression_columns, identity_columns = (
+        columns.to(dtype) for columns in (model.by_expression, model.by_identity)
+    )
+    views, frames, points = weight.shape
+    expressions, identities = model.by_expression.shape[-1], model.num_identity
+    coordinates = 3 * points
+    unknowns, shared = expressions + views * POSE_SIZE, identities + views * coordinates
+    frame_matrix = weight.new_zeros(frames, unknowns, unknowns)
+    frame_right = weight.new_zeros(frames, unknowns)
+    cross = curvature.new_zeros(frames, unknowns, shared)
+    shared_matrix = weight.new_zeros(shared, shared)
+    shared_right = weight.new_zeros(shared)
+    for view in range(views):
+        pose = slice(expressions + view * POSE_SIZE, expressions + (view + 1) * POSE_SIZE)
+        moved = slice(identities + view * coordinates, identities + (view + 1) * coordinates)
+        frame_matrix[:, pose, pose] = seen.pose[view]
+        frame_right[:, pose] = seen.pose_right[view]
+        cross[:, pose, moved] = to_pose[view]
+        shared_matrix[moved, moved] = torch.block_diag(*seen.point[view].sum(0))
+        shared_right[moved] = seen.point_right[view].sum(0).flatten()
+        for number in model.kind[view].unique().tolist():
+            index = (model.kind[view] == number).nonzero()[:, 0]
+            by_expression, by_identity = expression_columns[number], identity_columns[number]
+            point = curvature[view, index]
+            curved = point @ by_expression.unflatten(0, (points, 3))
+            left = curved.flatten(1, 2).mT
+            pose_to_point = to_pose[view, index]
+            pose_to_expression = (pose_to_point @ by_expression).double()
+            frame_matrix[index, :expressions, :expressions] += (left @ by_expression).double()
+            frame_matrix[index, pose, :expressions] = pose_to_expression
+            frame_matrix[index, :expressions, pose] = pose_to_expression.mT
+            frame_right[index, :expressions] += (
+                seen.point_right[view, index].flatten(1) @ model.by_expression[number]
+            )
+            cross[index, :expressions, moved] = left
+            cross[index, :expressions, :identities] += left @ by_identity
+            cross[index, pose, :identities] = pose_to_point @ by_identity
+            exact = model.by_identity[number]
+            summed = (seen.point[view, index].sum(0) @ exact.unflatten(0, (points, 3))).flatten(0, 1)
+            shared_matrix[:identities, :identities] += exact.mT @ summed
+            shared_matrix[moved, :identities] += summed
+            shared_right[:identities] += seen.point_right[view, index].sum(0).flatten() @ exact
+    shared_matrix[:identities, identities:] = shared_matrix[identities:, :identities].mT
     return _NormalEquations(
-        shared_matrix=torch.cat((top, bottom)),
-        shared_right=torch.cat((identity_right, displacement_right)),
-        frame_matrix=torch.einsum("vtpan, vtpam -> tnm", by_frame * weight[..., None], by_frame),
-        frame_right=torch.einsum("vtpan, vtpa -> tn", by_frame, residual * weight),
-        cross=torch.cat((identity_cross, displacement_cross), -1),
+        shared_matrix=shared_matrix,
+        shared_right=shared_right,
+        frame_matrix=frame_matrix,
+        frame_right=frame_right,
+        cross=cross,
     )
 
 
@@ -362,26 +446,3 @@ def _frame_equations(
     right = data.frame_right.clone()
     right[:, :expressions] -= expression_residual @ model.expression_precision
     return matrix, right
-
-
-def _frame_jacobian(
-    model: LinearModel,
-    camera: Float[Tensor, "views frames 2 3"],
-    rotated: Float[Tensor, "views frames points 3"],
-) -> Float[Tensor, "views frames points 2 unknowns"]:
-    """Derivative of image positions by their frame's expression and by the pose of every view.
-
-    Rotation and magnification are about the mean of the landmarks; about any other point they would be nearly
-    the same as a shift.
-    """
-    views, frames, points = rotated.shape[:3]
-    by_expression = torch.einsum("vtac, vtpce -> vtpae", camera, model.by_expression)
-    lever = (rotated - rotated.mean(2, keepdim=True)).flatten(0, 1)
-    # The points are magnified already.
-    unit = WeakPerspective(scale=lever.new_ones(len(lever)), offset=lever.new_zeros(len(lever), 2))
-    by_pose = pose_jacobian(unit, lever, lever).unflatten(0, (views, frames))
-    # The pose of one view does not move the landmarks of another.
-    pose = rotated.new_zeros(views, frames, points, 2, views, POSE_SIZE)
-    for view in range(views):
-        pose[view, :, :, :, view] = by_pose[view]
-    return torch.cat((by_expression, pose.flatten(-2)), -1)

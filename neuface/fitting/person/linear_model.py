@@ -10,10 +10,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from neuface.encoders.calibration import EncoderCalibration
+from neuface.fitting.landmark_derivatives import landmark_derivatives, moves_jaw
 from neuface.fitting.problem import Problem
 from neuface.geometry.rotations import rotvec_to_rotmat
 from neuface.head.expressions import expression_moments
-from neuface.head.model import HeadModel, contour_row
+from neuface.head.model import HeadModel
 from neuface.structs import Camera, HeadParams, Prediction
 
 __all__ = ["LinearModel", "linear_model"]
@@ -25,8 +26,6 @@ INDEPENDENT_SHARE = 0.1
 """Share of a displacement's variance that is independent of all neighbours."""
 JAW_STD_RAD = 0.1
 """Standard deviation of the prior of the jaw's rotation about the encoder's prediction, radians per axis."""
-JAW_STEP_RAD = 1e-4
-"""Step of the finite difference by the jaw's rotation, radians; landmarks are linear in the other codes."""
 SMALLEST_MAGNIFICATION = 1e-6
 """Lower bound of a predicted camera's magnification, NDC per metre, which keeps divisions by it finite."""
 
@@ -58,9 +57,11 @@ class LinearModel:
     alone; else 0."""
     mean: Float[Tensor, "views frames points 3"]
     """Unposed landmarks of the mean head, mm."""
-    by_identity: Float[Tensor, "views frames points 3 identity"]
-    """Derivative of the unposed landmarks, mm per unit of the code."""
-    by_expression: Float[Tensor, "views frames points 3 expression"]
+    kind: Int[Tensor, "views frames"]
+    """Which derivatives an image has (`LandmarkDerivatives`)."""
+    by_identity: Float[Tensor, "kinds coordinates identity"]
+    """Derivative of the three coordinates of every unposed landmark, mm per unit of the code."""
+    by_expression: Float[Tensor, "kinds coordinates expression"]
     """Likewise. Where the encoder moves the jaw, its rotation vector follows the expression code, mm per radian."""
     initial_rotation: Float[Tensor, "views frames 3 3"]
     shared_mean: Float[Tensor, " shared"]
@@ -79,6 +80,16 @@ class LinearModel:
     def num_identity(self) -> int:
         """How many of the shared unknowns are the identity code."""
         return self.by_identity.shape[-1]
+
+    def unposed(
+        self, identity: Float[Tensor, " identity"], expression: Float[Tensor, "frames expression"]
+    ) -> Float[Tensor, "views frames points 3"]:
+        """The unposed landmarks of a person with these expressions, without displacements, mm."""
+        views, frames = self.kind.shape
+        codes = expression.expand(views, -1, -1).flatten(0, 1)
+        moved = _by_kind(self.by_expression, self.kind.flatten(), codes)
+        moved = moved + (self.by_identity @ identity)[self.kind.flatten()]
+        return self.mean + moved.view(views, frames, -1, 3)
 
     def log_density(self) -> float:
         """Log of the prior density of displacements of zero with s = 1 mm, up to a constant."""
@@ -118,7 +129,12 @@ def linear_model(
     """
     # The 68 points of a face, or their counterparts in a mesh, whose other points move with these.
     points = list(problem.scheme.to_ibug68)
-    mean, by_identity, by_expression = _linearised(head, initial.params, problem.scheme.name, points)
+    derivatives = landmark_derivatives(head, initial.params, problem.scheme.name)
+    columns = [
+        MM_PER_METRE * by[:, points].flatten(1, 2)
+        for by in (derivatives.by_identity, derivatives.by_expression)
+    ]
+    mean = _mean_landmarks(head, initial.params, problem.scheme.name, points, derivatives.kind, *columns)
     at_rest = head.landmarks(head.neutral(), problem.scheme.name)[points] * MM_PER_METRE
     noise = torch.ones_like(at_rest[:, 0])
     noise[[point in problem.scheme.contour for point in points]] = problem.scheme.contour_noise
@@ -140,8 +156,9 @@ def linear_model(
         root_joint=head.joints(initial.params)[..., 0, :] * MM_PER_METRE,
         consecutive=_consecutive(problem, frames).to(confidence).expand(problem.views, -1),
         mean=mean,
-        by_identity=by_identity,
-        by_expression=by_expression,
+        kind=derivatives.kind,
+        by_identity=columns[0],
+        by_expression=columns[1],
         initial_rotation=rotvec_to_rotmat(initial.params.root_rotvec),
         shared_mean=torch.nn.functional.pad(identity_mean, (0, len(displacement_precision))),
         size_direction=size_direction,
@@ -175,79 +192,34 @@ def _consecutive(problem: Problem, frames: Int[Tensor, " frames"]) -> Bool[Tenso
 # --- Derivatives of the unposed landmarks
 
 
-def _moves_jaw(params: HeadParams) -> bool:
-    return bool((params.jaw_rotvec != 0).any())
+def _mean_landmarks(
+    head: HeadModel,
+    params: HeadParams,
+    scheme: str,
+    points: list[int],
+    kind: Int[Tensor, "views frames"],
+    by_identity: Float[Tensor, "kinds coordinates identity"],
+    by_expression: Float[Tensor, "kinds coordinates expression"],
+) -> Float[Tensor, "views frames points 3"]:
+    """Unposed landmarks of the mean head, from which the derivatives lead to those of the predictions, mm."""
+    landmarks = head.landmarks(params.unposed(), scheme, facing=params)[..., points, :] * MM_PER_METRE
+    flat, codes = kind.flatten(), params.flatten_batch(2)
+    expression = torch.cat((codes.expression, codes.jaw_rotvec), -1)[:, : by_expression.shape[-1]]
+    moved = _by_kind(by_identity, flat, codes.identity) + _by_kind(by_expression, flat, expression)
+    return landmarks - moved.view_as(landmarks)
 
 
-def _linearised(
-    head: HeadModel, params: HeadParams, scheme: str, points: list[int]
-) -> tuple[
-    Float[Tensor, "views frames points 3"],
-    Float[Tensor, "views frames points 3 identity"],
-    Float[Tensor, "views frames points 3 expression"],
-]:
-    """Unposed landmarks of the mean head (mm), and their derivatives by identity and expression (with jaw)."""
-    derivatives = _Derivatives(head, params, scheme, points)
-    by_identity, by_expression = derivatives.by("identity"), derivatives.by("expression")
-    mean = (
-        derivatives.landmarks
-        - torch.einsum("vtpci, vti -> vtpc", by_identity, params.identity)
-        - torch.einsum("vtpce, vte -> vtpc", by_expression, params.expression)
-    )
-    if _moves_jaw(params):
-        by_jaw = derivatives.by("jaw_rotvec", JAW_STEP_RAD)
-        by_expression = torch.cat((by_expression, by_jaw), -1)
-        mean = mean - torch.einsum("vtpce, vte -> vtpc", by_jaw, params.jaw_rotvec)
-    return mean, by_identity, by_expression
-
-
-class _Derivatives:
-    """How unposed landmarks change with the codes, in which they are linear.
-
-    Sliding points stay at the positions on the head that they have in the initial pose. Images with the same joint
-    rotations and the same positions of sliding points have the same derivatives, which are computed once.
-    """
-
-    def __init__(self, head: HeadModel, params: HeadParams, scheme: str, points: list[int]) -> None:
-        self._head, self._scheme, self._chosen = head, scheme, points
-        self.landmarks = self._landmarks(params.unposed(), params)
-        """Unposed, of every image, mm."""
-        first, self._kind = _kinds(head, params.flatten_batch(2), scheme)
-        self._facing = params.flatten_batch(2)[first]
-        self._unposed = self._facing.unposed()
-        self._at_kinds = self._landmarks(self._unposed, self._facing)
-
-    def _landmarks(self, params: HeadParams, facing: HeadParams) -> Float[Tensor, "*batch points 3"]:
-        points = self._head.landmarks(params, self._scheme, facing=facing)
-        return points[..., self._chosen, :] * MM_PER_METRE
-
-    def by(self, code: str, step: float = 1.0) -> Float[Tensor, "views frames points 3 code"]:
-        """The derivative by the field `code` of the parameters, mm per unit, as a difference over `step`."""
-        values = getattr(self._unposed, code)
-        columns = []
-        for change in step * torch.eye(values.shape[-1]).to(values):
-            moved = self._landmarks(replace(self._unposed, **{code: values + change}), self._facing)
-            columns.append((moved - self._at_kinds) / step)
-        return torch.stack(columns, -1)[self._kind].unflatten(0, self.landmarks.shape[:2])
-
-
-def _kinds(
-    head: HeadModel, params: HeadParams, scheme: str
-) -> tuple[Int[Tensor, " kinds"], Int[Tensor, " images"]]:
-    """Groups of images whose landmarks change alike with the codes: the first image of each, and the group of every
-    image.
-
-    The images of a group have the same joints behind the root, and their sliding points in the same positions.
-    """
-    embedding = head.embeddings[scheme]
-    slides = embedding.contour_yaw_rad.numel() > 0
-    row = contour_row(embedding, params) if slides else torch.zeros_like(params.root_rotvec[:, 0])
-    joints = torch.cat((params.neck_rotvec, params.jaw_rotvec, params.eyes_rotvec.flatten(1)), -1)
-    kind = torch.cat((row[:, None].to(joints), joints), -1).unique(dim=0, return_inverse=True)[1]
-    count = int(kind.max()) + 1
-    image = torch.arange(len(kind), device=kind.device)
-    first = torch.full((count,), len(kind), device=kind.device).scatter_reduce(0, kind, image, "amin")
-    return first, kind
+def _by_kind(
+    columns: Float[Tensor, "kinds coordinates code"],
+    kind: Int[Tensor, " images"],
+    codes: Float[Tensor, "images code"],
+) -> Float[Tensor, "images coordinates"]:
+    """`columns[kind] @ codes`, image by image."""
+    moved = codes.new_zeros(len(kind), columns.shape[1])
+    for number in kind.unique().tolist():
+        index = kind == number
+        moved[index] = codes[index] @ columns[number].mT
+    return moved
 
 
 # --- Priors
@@ -272,7 +244,7 @@ def _expression_prior(
     mean, covariance = mean[:size].to(params.expression), covariance[:size, :size].to(params.expression)
     means = mean.expand(params.expression.shape[1], -1)
     precision = torch.linalg.inv(covariance)
-    if _moves_jaw(params):
+    if moves_jaw(params):
         means = torch.cat((means, params.jaw_rotvec.mean(0)), -1)
         precision = torch.block_diag(precision, torch.eye(3).to(precision) / JAW_STD_RAD**2)
     return means, precision
