@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from jaxtyping import Float
 from torch import Tensor
+
+from neuface.geometry.rotations import nearest_rotation
 
 
 def align_points(
@@ -31,12 +31,16 @@ def align_points(
         >>> torch.allclose(align_points(triangle, shifted), shifted, atol=1e-5)
         True
     """
-    import roma  # On use: see `rotations`.
-
-    weights = None if fit_on is None else fit_on.expand(source.shape[:-1])
-    motion: Any = roma.rigid_points_registration(source, target, weights=weights, compute_scaling=with_scale)
-    rotation, shift = motion[:2]
-    moved = source @ rotation.mT
+    weight = source.new_ones(source.shape[-2]) if fit_on is None else fit_on
+    weight = (weight / weight.sum())[:, None]
+    source_centre = (weight * source).sum(-2, keepdim=True)
+    target_centre = (weight * target).sum(-2, keepdim=True)
+    around, wanted = source - source_centre, target - target_centre
+    covariance = (weight * wanted).mT @ around
+    rotation = nearest_rotation(covariance)
+    moved = around @ rotation.mT
     if with_scale:
-        moved = moved * motion[2][..., None, None]
-    return moved + shift[..., None, :]
+        spread = (weight * around.square()).sum((-2, -1))
+        agreement = (rotation * covariance).sum((-2, -1))
+        moved = moved * (agreement / spread)[..., None, None]
+    return moved + target_centre

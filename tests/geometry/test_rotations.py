@@ -6,15 +6,61 @@ import math
 
 import numpy as np
 import pytest
+import roma
 import torch
 from scipy.spatial.transform import Rotation
 
 from neuface.geometry.rotations import (
+    compose_rotvecs,
     continuous_signs,
+    nearest_rotation,
+    quaternion_product,
+    quaternion_to_rotvec,
     rotation_angle_rad,
+    rotmat_to_quaternion,
+    rotmat_to_rotvec,
     rotvec_to_quaternion,
+    rotvec_to_rotmat,
     toward_hemisphere,
 )
+
+
+@pytest.mark.parametrize("largest_angle", [0.0, 1e-12, 1e-6, 1e-3, 9e-3, 1.1e-2, 0.5, 3.1])
+def test_conversions_are_those_of_roma(largest_angle: float) -> None:
+    generator = torch.Generator().manual_seed(3)
+    axis = torch.nn.functional.normalize(
+        torch.randn(300, 3, dtype=torch.float64, generator=generator), dim=-1
+    )
+    share = torch.rand(300, 1, dtype=torch.float64, generator=generator)
+    rotvec = largest_angle * share * axis
+    other = torch.randn(300, 3, dtype=torch.float64, generator=generator)
+    matrix, quaternion = roma.rotvec_to_rotmat(rotvec), roma.rotvec_to_unitquat(rotvec)
+    near = {"atol": 1e-12, "rtol": 0.0}
+    torch.testing.assert_close(rotvec_to_quaternion(rotvec), quaternion, **near)
+    torch.testing.assert_close(rotvec_to_rotmat(rotvec), matrix, **near)
+    torch.testing.assert_close(quaternion_to_rotvec(quaternion), rotvec, **near)
+    torch.testing.assert_close(rotmat_to_rotvec(matrix), rotvec, **near)
+    torch.testing.assert_close(
+        rotvec_to_rotmat(compose_rotvecs(rotvec, other)), matrix @ roma.rotvec_to_rotmat(other), **near
+    )
+    product = quaternion_product(quaternion, roma.rotvec_to_unitquat(other))
+    torch.testing.assert_close(product, roma.quat_product(quaternion, roma.rotvec_to_unitquat(other)), **near)
+
+
+def test_half_turns_about_every_axis_survive_the_way_through_matrices() -> None:
+    axes = torch.nn.functional.normalize(
+        torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [1, -2, 3]]).double(), dim=-1
+    )
+    matrix = rotvec_to_rotmat(math.pi * axes)
+    torch.testing.assert_close(rotvec_to_rotmat(rotmat_to_rotvec(matrix)), matrix, atol=1e-12, rtol=0.0)
+    assert bool((rotmat_to_quaternion(matrix).norm(dim=-1) - 1).abs().max() < 1e-12)
+
+
+def test_the_nearest_rotation_is_that_of_roma_and_never_a_reflection() -> None:
+    matrix = torch.randn(100, 3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
+    found = nearest_rotation(matrix)
+    torch.testing.assert_close(found, roma.special_procrustes(matrix), atol=1e-10, rtol=0.0)
+    assert bool((torch.linalg.det(found) > 0).all())
 
 
 def test_quaternions_are_xyzw_and_those_of_scipy() -> None:
