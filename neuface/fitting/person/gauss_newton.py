@@ -20,10 +20,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from neuface.fitting.person.linear_model import MM_PER_METRE, LinearModel, observed_mm
+from neuface.fitting.person.normal_equations import (
+    camera_rows,
+    cholesky,
+    curvature,
+    eliminated,
+    frame_equations,
+)
 from neuface.geometry.head_perspective import Perspective
-from neuface.geometry.pose_jacobian import POSE_SIZE, pose_jacobian
+from neuface.geometry.pose_jacobian import POSE_SIZE
 from neuface.geometry.rotations import rotvec_to_rotmat
-from neuface.structs import HEAD_TO_IMAGE_SIGNS, WeakPerspective
+from neuface.structs import HEAD_TO_IMAGE_SIGNS
 
 __all__ = [
     "ITERATIONS",
@@ -46,9 +53,6 @@ DEGREES_OF_FREEDOM = 4.0
 """Of Student's t, the distribution of a landmark's noise; fewer give wild points less weight."""
 INITIAL_NOISE_MM, INITIAL_DISPLACEMENT_MM = 0.6, 1.0
 """Scales sigma and s from which expectation maximisation starts, mm."""
-DAMPING = 1e-6
-"""Added precision of the per-frame unknowns, per mm^2 or rad^2: keeps those that no landmark determines finite, such
-as the pose of an image without landmarks."""
 SIZE_PRECISION = 1e9
 """Added precision of the identity code along the size direction, which fixes the size; others are of order 1 to
 1e5."""
@@ -218,31 +222,21 @@ def gauss_newton_step(
     """
     predicted = predict(model, estimate)
     residual = model.observed - predicted.image
-    data = _normal_equations(model, estimate, predicted.rotated, residual, weight, dtype)
-
     expression_residual = estimate.expression - model.expression_mean
     shared_residual = estimate.shared - model.shared_mean
-    frame_matrix, frame_right = _frame_equations(model, data, expression_residual)
-    # The per-frame unknowns are eliminated by the inverse Cholesky factors of their blocks.
-    frame_factor = _cholesky(frame_matrix)
-    identity = torch.eye(frame_matrix.shape[-1]).to(frame_matrix)
-    inverse = torch.linalg.solve_triangular(frame_factor, identity.expand_as(frame_matrix), upper=False)
-    eliminated = (inverse.to(dtype) @ data.cross).flatten(0, 1)
-    eliminated_right = inverse @ frame_right[..., None]
+    camera = camera_rows(estimate.rotation, estimate.log_magnification)
+    seen = curvature(camera, predicted.rotated, residual, weight)
+    pieces = eliminated(model, seen, expression_residual, dtype)
 
     precision = shared_precision(model, estimate)
     prior_gradient = precision @ shared_residual
-    right = data.shared_right - prior_gradient
-    right = right - (eliminated.mT @ eliminated_right.flatten().to(dtype)).double()
+    right = torch.stack([piece.shared_right for piece in pieces]).sum(0) - prior_gradient
     precision[: model.num_identity, : model.num_identity] += SIZE_PRECISION * torch.outer(
         model.size_direction, model.size_direction
     )
-    matrix = data.shared_matrix + precision
-    matrix = matrix - (eliminated.mT @ eliminated).double()
-    factor = _cholesky(matrix)
+    factor = cholesky(torch.stack([piece.shared_matrix for piece in pieces]).sum(0) + precision)
     shared_step = torch.cholesky_solve(right[:, None], factor)[:, 0]
-    followed = (eliminated @ shared_step.to(dtype)).double().view_as(frame_right)[..., None]
-    frame_step = (inverse.mT @ (eliminated_right - followed))[..., 0]
+    frame_step = torch.cat([piece.frame_step(shared_step) for piece in pieces])
 
     cost = (weight * residual.square().sum(-1)).sum() + prior_gradient @ shared_residual
     cost = cost + ((expression_residual @ model.expression_precision) * expression_residual).sum()
@@ -267,9 +261,11 @@ def fit_frames(model: LinearModel, person: Estimate) -> Estimate:
         model = without_perspective(model, estimate)
         predicted = predict(model, estimate)
         weight = inverse_variances(model, estimate)
-        data = _normal_equations(model, estimate, predicted.rotated, model.observed - predicted.image, weight)
-        matrix, right = _frame_equations(model, data, estimate.expression - model.expression_mean)
-        frame_step = torch.linalg.solve(matrix, right[..., None])[..., 0]
+        camera = camera_rows(estimate.rotation, estimate.log_magnification)
+        seen = curvature(camera, predicted.rotated, model.observed - predicted.image, weight)
+        residual = estimate.expression - model.expression_mean
+        matrix, right = frame_equations(model, seen, model.kind, residual, torch.float32)
+        frame_step = torch.cholesky_solve(right[..., None], cholesky(matrix))[..., 0]
         estimate = _updated(estimate, torch.zeros_like(estimate.shared), frame_step, predicted.rotated)
     return estimate
 
@@ -302,147 +298,3 @@ def _updated(
         log_magnification=estimate.log_magnification + log_magnification,
         shift=estimate.shift + shift + (centre - moved_centre)[..., :2] * rotated.new_tensor(IMAGE_SIGNS),
     )
-
-
-def _cholesky(matrix: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch n n"]:
-    """The Cholesky factor, NaN for a matrix that is not positive definite."""
-    factor, failed = torch.linalg.cholesky_ex(matrix)
-    return torch.where((failed > 0)[..., None, None], torch.nan, factor)
-
-
-# --- Normal equations
-
-
-@dataclass(frozen=True, kw_only=True)
-class _NormalEquations:
-    """Of the landmarks alone, without priors: `matrix @ step = right` in blocks of shared and per-frame unknowns."""
-
-    shared_matrix: Float[Tensor, "shared shared"]
-    shared_right: Float[Tensor, " shared"]
-    frame_matrix: Float[Tensor, "frames unknowns unknowns"]
-    frame_right: Float[Tensor, "frames unknowns"]
-    cross: Float[Tensor, "frames unknowns shared"]
-    """Of any precision: it moves the solution of an iteration, but not where the iterations end."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Curvature:
-    """The quadratic form of the weighted squared residuals, by the points of the unposed heads and by the poses."""
-
-    point: Float[Tensor, "views frames points 3 3"]
-    """Second derivative by the position of a point."""
-    point_right: Float[Tensor, "views frames points 3"]
-    pose: Float[Tensor, "views frames 6 6"]
-    pose_right: Float[Tensor, "views frames 6"]
-    pose_to_point: Float[Tensor, "views frames 6 coordinates"]
-    """Mixed second derivative by pose and points."""
-
-
-def _curvature(
-    estimate: Estimate,
-    rotated: Float[Tensor, "views frames points 3"],
-    residual: Float[Tensor, "views frames points 2"],
-    weight: Float[Tensor, "views frames points"],
-) -> _Curvature:
-    views, frames = weight.shape[:2]
-    camera = estimate.rotation[..., :2, :] * rotated.new_tensor(IMAGE_SIGNS)[:, None]
-    camera = camera * estimate.log_magnification.exp()[..., None, None]
-    lever = (rotated - rotated.mean(2, keepdim=True)).flatten(0, 1)
-    # The points are magnified already. Rotation and magnification are about the mean of the landmarks; about any
-    # other point they would be nearly the same as a shift.
-    unit = WeakPerspective(scale=lever.new_ones(len(lever)), offset=lever.new_zeros(len(lever), 2))
-    by_pose = pose_jacobian(unit, lever, lever).unflatten(0, (views, frames))
-    weighted_pose = (by_pose * weight[..., None, None]).flatten(2, 3)
-    weighted = residual * weight[..., None]
-    to_point = weighted_pose.unflatten(2, (-1, 2)).permute(0, 1, 4, 2, 3) @ camera[:, :, None]
-    return _Curvature(
-        point=weight[..., None, None] * (camera.mT @ camera)[:, :, None],
-        point_right=weighted @ camera,
-        pose=weighted_pose.mT @ by_pose.flatten(2, 3),
-        pose_right=(weighted_pose.mT @ residual.flatten(2)[..., None])[..., 0],
-        pose_to_point=to_point.flatten(3),
-    )
-
-
-def _normal_equations(
-    model: LinearModel,
-    estimate: Estimate,
-    rotated: Float[Tensor, "views frames points 3"],
-    residual: Float[Tensor, "views frames points 2"],
-    weight: Float[Tensor, "views frames points"],
-    dtype: torch.dtype = torch.float64,
-) -> _NormalEquations:
-    """The normal equations of the weighted squared residuals; `cross` has the given dtype.
-
-    A displacement moves one landmark in one view: the columns of all displacements of a view are those of the
-    coordinates of its unposed landmarks, and those of the codes follow from these.
-    """
-    seen = _curvature(estimate, rotated, residual, weight)
-    curvature, to_pose = seen.point.to(dtype), seen.pose_to_point.to(dtype)
-    expression_columns, identity_columns = (
-        columns.to(dtype) for columns in (model.by_expression, model.by_identity)
-    )
-    views, frames, points = weight.shape
-    expressions, identities = model.by_expression.shape[-1], model.num_identity
-    coordinates = 3 * points
-    unknowns, shared = expressions + views * POSE_SIZE, identities + views * coordinates
-    frame_matrix = weight.new_zeros(frames, unknowns, unknowns)
-    frame_right = weight.new_zeros(frames, unknowns)
-    cross = curvature.new_zeros(frames, unknowns, shared)
-    shared_matrix = weight.new_zeros(shared, shared)
-    shared_right = weight.new_zeros(shared)
-    for view in range(views):
-        pose = slice(expressions + view * POSE_SIZE, expressions + (view + 1) * POSE_SIZE)
-        moved = slice(identities + view * coordinates, identities + (view + 1) * coordinates)
-        frame_matrix[:, pose, pose] = seen.pose[view]
-        frame_right[:, pose] = seen.pose_right[view]
-        cross[:, pose, moved] = to_pose[view]
-        shared_matrix[moved, moved] = torch.block_diag(*seen.point[view].sum(0))
-        shared_right[moved] = seen.point_right[view].sum(0).flatten()
-        for number in model.kind[view].unique().tolist():
-            index = (model.kind[view] == number).nonzero()[:, 0]
-            by_expression, by_identity = expression_columns[number], identity_columns[number]
-            point = curvature[view, index]
-            curved = point @ by_expression.unflatten(0, (points, 3))
-            left = curved.flatten(1, 2).mT
-            pose_to_point = to_pose[view, index]
-            pose_to_expression = (pose_to_point @ by_expression).double()
-            frame_matrix[index, :expressions, :expressions] += (left @ by_expression).double()
-            frame_matrix[index, pose, :expressions] = pose_to_expression
-            frame_matrix[index, :expressions, pose] = pose_to_expression.mT
-            frame_right[index, :expressions] += (
-                seen.point_right[view, index].flatten(1) @ model.by_expression[number]
-            )
-            cross[index, :expressions, moved] = left
-            cross[index, :expressions, :identities] += left @ by_identity
-            cross[index, pose, :identities] = pose_to_point @ by_identity
-            exact = model.by_identity[number]
-            summed = (seen.point[view, index].sum(0) @ exact.unflatten(0, (points, 3))).flatten(0, 1)
-            shared_matrix[:identities, :identities] += exact.mT @ summed
-            shared_matrix[moved, :identities] += summed
-            shared_right[:identities] += seen.point_right[view, index].sum(0).flatten() @ exact
-    shared_matrix[:identities, identities:] = shared_matrix[identities:, :identities].mT
-    return _NormalEquations(
-        shared_matrix=shared_matrix,
-        shared_right=shared_right,
-        frame_matrix=frame_matrix,
-        frame_right=frame_right,
-        cross=cross,
-    )
-
-
-def _frame_equations(
-    model: LinearModel, data: _NormalEquations, expression_residual: Float[Tensor, "frames expression"]
-) -> tuple[Float[Tensor, "frames unknowns unknowns"], Float[Tensor, "frames unknowns"]]:
-    """Matrix and right side of every frame's expression and poses, with the prior of the expression and the damping.
-
-    Args:
-        expression_residual: the expressions minus their prior means.
-    """
-    expressions = model.expression_precision.shape[0]
-    matrix = data.frame_matrix
-    matrix = matrix + torch.diag(matrix.new_full(matrix.shape[-1:], DAMPING))
-    matrix[:, :expressions, :expressions] += model.expression_precision
-    right = data.frame_right.clone()
-    right[:, :expressions] -= expression_residual @ model.expression_precision
-    return matrix, right
