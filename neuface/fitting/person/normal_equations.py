@@ -235,7 +235,7 @@ def _shared_equations(
 
 def _groups(
     kind: Int[Tensor, "views frames"], expressions: int
-) -> Sequence[tuple[int, slice, int, Int[Tensor, " frames"]]]:
+) -> Sequence[tuple[int, slice, int, Int[Tensor, " _"]]]:
     """Frames that share their derivatives: view, where its pose stands among the unknowns, kind, and frames."""
     return [
         (view, slice(first, first + POSE_SIZE), number, (kind[view] == number).nonzero()[:, 0])

@@ -13,6 +13,7 @@ from torch import Tensor
 from neuface.encoders.calibration import OPEN_ENCODER
 from neuface.fitting.person import estimate as module
 from neuface.fitting.person import gauss_newton as solver
+from neuface.fitting.person import normal_equations
 from neuface.fitting.person.gauss_newton import Estimate
 from neuface.fitting.person.linear_model import LinearModel, linear_model
 
@@ -53,7 +54,7 @@ class Dense:
         expression = changed.expression - self.model.expression_mean
         cost = shared @ solver.shared_precision(self.model, self.estimate) @ shared
         cost = cost + ((expression @ self.model.expression_precision) * expression).sum()
-        return 0.5 * (cost + solver.DAMPING * pose.square().sum())
+        return 0.5 * (cost + normal_equations.DAMPING * pose.square().sum())
 
 
 @pytest.mark.parametrize("moves_jaw", [False, True])
