@@ -190,7 +190,7 @@ def _follow(
     seen = _look_at_frames(frames, detector, progress)
     faces = seen.faces if given is None else given
     assert faces is not None, "they are given or a detector has looked for them"
-    people = people_in(faces, seen.cuts_of_views)
+    people = people_in(faces, timestamps_s, seen.cuts_of_views)
     return _Followed(people=people.choose(choice, timestamps_s), starts=people.starts, empty=seen.empty)
 
 

@@ -412,9 +412,9 @@ class Selection:
     """How many people there were and who was taken."""
 
     people: int
-    """The number of people; of several cameras', that of the camera that sees most."""
+    """The number of people whom any camera sees."""
     number: int
-    """Who was taken, counted from 0 by the number of frames in which they are present."""
+    """Who was taken, counted from 0 by the number of moments in which any camera sees them."""
     rule: str
     """Why, as the end of a sentence."""
 

@@ -97,16 +97,28 @@ def head_motion(time: int, generator: torch.Generator) -> Float[Tensor, "time 3"
     return largest * (waves * torch.tensor(((0.7,), (0.3,)))).sum(1)
 
 
-def talking(head: HeadModel, time: int, generator: torch.Generator) -> Float[Tensor, "time expression"]:
-    """Random expressions every quarter of a second with smooth transitions, and a jaw that opens and closes."""
+def talking(
+    head: HeadModel,
+    time: int,
+    generator: torch.Generator,
+    *,
+    syllables_hz: float = 3.0,
+    phase_rad: float = 0.0,
+) -> Float[Tensor, "time expression"]:
+    """Random expressions every quarter of a second with smooth transitions, and a jaw that opens and closes.
+
+    Args:
+        syllables_hz: how often the jaw opens, per second.
+        phase_rad: of its first opening.
+    """
     keys = sample_expressions(head.expression_names, time // 6 + 2, generator)
     at = torch.arange(time) / 6.0
     before = at.long()
     share = ((1 - torch.cos(torch.pi * (at - before))) / 2)[:, None]
     blended = keys[before] * (1 - share) + keys[before + 1] * share
     jaw = head.expression_names.index("jawOpen")
-    syllables = 0.18 * (1 - torch.cos(2 * torch.pi * 3.0 * torch.arange(time) / 25.0))
-    blended[:, jaw] = torch.maximum(blended[:, jaw], syllables)
+    angle = 2 * torch.pi * syllables_hz * torch.arange(time) / 25.0 + phase_rad
+    blended[:, jaw] = torch.maximum(blended[:, jaw], 0.18 * (1 - torch.cos(angle)))
     return blended
 
 

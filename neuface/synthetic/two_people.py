@@ -50,6 +50,9 @@ class TwoPeople:
     size_px: int
     """Side of the square frame."""
     seed: int
+    """Of looks and light, and of the backdrop."""
+    order: tuple[int, int] = (0, 1)
+    """Who person 0 and person 1 are, if another camera sees them in another order: a number of each one's look."""
 
 
 def two_people(
@@ -82,7 +85,7 @@ def two_people(
         params=params,
         camera=camera,
         points_px=points_px,
-        visible=_visible(points_px, size_px),
+        visible=visible_faces(points_px, size_px),
         size_px=size_px,
         seed=seed,
     )
@@ -130,7 +133,8 @@ def _eased(t: Float[Tensor, " time"], rest: float | Tensor) -> Float[Tensor, " t
     return (1 - torch.cos(torch.pi * moving)) / 2
 
 
-def _visible(points_px: Float[Tensor, "2 time 68 2"], size_px: int) -> Bool[Tensor, "2 time"]:
+def visible_faces(points_px: Float[Tensor, "2 time 68 2"], size_px: int) -> Bool[Tensor, "2 time"]:
+    """Whether a detector can find the faces of two people, of whom the first is in front."""
     low, high = points_px[0].amin(-2), points_px[0].amax(-2)
     half = (high - low).amax(-1, keepdim=True) * points_px.new_tensor(HEAD_HALF_SIZE)
     away = (points_px[1] - ((low + high) / 2)[:, None]) / half[:, None]
@@ -147,9 +151,10 @@ def paint_two_people(head: HeadModel, clip: TwoPeople) -> UInt8[Tensor, "time s 
     backdrop = random_backgrounds(generator, 1, clip.size_px)[0].permute(1, 2, 0)
     light = random_lighting(generator, 1).map_tensors(lambda part: part.expand(time, *part.shape[1:]))
     picture = backdrop.expand(time, -1, -1, -1)
+    looks = [random_looks(generator, 1) for _ in range(2)][::-1]
     # From the back to the front.
     for person in (1, 0):
-        look = random_looks(generator, 1).map_tensors(lambda part: part.expand(time, *part.shape[1:]))
+        look = looks[clip.order[person]].map_tensors(lambda part: part.expand(time, *part.shape[1:]))
         drawn, mask = paint_heads(
             head, Painter(head), clip.params[person], clip.camera[person], look, light, clip.size_px
         )

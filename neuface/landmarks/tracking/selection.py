@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from neuface.errors import InputError
@@ -22,12 +23,16 @@ from neuface.landmarks.tracking.choice import (
 )
 from neuface.landmarks.tracking.cuts import common_cuts
 from neuface.landmarks.tracking.found_faces import FoundFaces
+from neuface.landmarks.tracking.movements import movements
 from neuface.landmarks.tracking.observations import Faces, jumps_of_all_faces, observed_faces
 from neuface.landmarks.tracking.people import Path, find_people
-from neuface.landmarks.tracking.views import matched
+from neuface.landmarks.tracking.presence import presence_of
+from neuface.landmarks.tracking.views import NONE, Division, Group, ViewTracks, people_across
 from neuface.structs import Selection, Status, Track
 
 FRAMES_PER_PIECE = 512
+USUAL_FPS = 25.0
+"""Frames per second where no time stamps are known."""
 LEAST_SCORE = 0.6
 """Bounds the median of the scores of a person's faces from below, if somebody else's reaches it: fists that hold
 something, and patterns, make tracks with a median of about 0.5; the median of half hidden faces is 0.8."""
@@ -57,11 +62,15 @@ class People:
     """Of every view."""
     starts: tuple[int, ...]
     """The first frames of the shots."""
+    groups: tuple[Group, ...]
+    """Everyone's path in every view."""
+    division: Division | None
+    """How sure the groups are; None with one view."""
 
     @property
     def count(self) -> int:
-        """The number of people in the view that has most."""
-        return max(len(paths) for paths in self.paths)
+        """The number of people."""
+        return len(self.groups)
 
     def choose(self, choice: Choice, timestamps_s: Sequence[float]) -> list[Person]:
         """The tracks of whoever is meant: one, or with `Everyone` all.
@@ -78,54 +87,40 @@ class People:
                 raise InputError(
                     f"faces: view {choice.view} does not exist: expected 0 to {len(self.paths) - 1}"
                 )
-            return [self._person(choice.view, self._number_at(choice, timestamps_s), choice)]
+            path = self._number_at(choice, timestamps_s)
+            whose = [group[choice.view] for group in self.groups].index(path)
+            return [self._person(whose, choice)]
         if isinstance(choice, Everyone):
-            return [self._person(self._fullest, number, choice) for number in range(max(1, self.count))]
+            return [self._person(number, choice) for number in range(max(1, self.count))]
         if isinstance(choice, Numbered) and choice.number >= max(1, self.count):
             raise InputError(f"faces: there is no person number {choice.number}: {self._listed()}")
         if isinstance(choice, Numbered):
-            return [self._person(self._fullest, choice.number, choice)]
-        number = self._largest(self._fullest) if isinstance(choice, Largest) else 0
-        return [self._person(self._fullest, number, choice)]
+            return [self._person(choice.number, choice)]
+        return [self._person(self._largest() if isinstance(choice, Largest) else 0, choice)]
 
-    @property
-    def _fullest(self) -> int:
-        """The view in which people are counted: the first of those in which there are most."""
-        return [len(paths) for paths in self.paths].index(self.count)
-
-    def _person(self, view: int, number: int, choice: Choice) -> Person:
-        """The person who has a number in a view."""
-        numbers = [
-            number if other == view else self._number_in(other, view, number)
-            for other in range(len(self.paths))
-        ]
-        return self._joined(numbers, choice)
-
-    def _number_in(self, other: int, view: int, number: int) -> int | None:
-        """Who a person of one view is in another one; None if nobody was seen there at that time.
+    def _person(self, number: int, choice: Choice) -> Person:
+        """The person who has a number.
 
         Raises:
-            InputError: more than one person may be meant.
+            InputError: somebody else may be meant in some view.
         """
-        present = [np.array([path.present for path in self.paths[item]]) for item in (view, other)]
-        if not all(len(item) for item in present):
-            return None
-        matches = matched(*present)
-        if matches.doubtful[number]:
+        if not self.groups:
+            return self._joined((NONE,) * len(self.paths), 0, choice)
+        group = self.groups[number]
+        if self.division is not None and self.division.is_doubtful(group):
             raise InputError(
-                f"faces: {self._listed()}; which of them are the same person in several views is not known: in view "
-                f"{view} and view {other} more than one is there at the same time. {A_POINT_PER_VIEW}"
+                f"faces: {self._listed()}; which of them are the same person in several views is not known: they are "
+                "there at the same time, and their faces do not move enough, or not differently enough, to tell. "
+                f"{A_POINT_PER_VIEW}"
             )
-        return matches.number[number]
+        return self._joined(group, number, choice)
 
-    def _joined(self, numbers: Sequence[int | None], choice: Choice) -> Person:
-        tracks = [self._track(view, who) for view, who in enumerate(numbers)]
-        counted = numbers[self._fullest]
-        known = next((number for number in numbers if number is not None), 0)
-        selection = Selection(
-            people=self.count, number=known if counted is None else counted, rule=choice.sentence
+    def _joined(self, group: Group, number: int, choice: Choice) -> Person:
+        tracks = [self._track(view, path) for view, path in enumerate(group)]
+        return Person(
+            track=Track.cat(tracks),
+            selection=Selection(people=self.count, number=number, rule=choice.sentence),
         )
-        return Person(track=Track.cat(tracks), selection=selection)
 
     def _person_in_views(self, choice: AtInViews, timestamps_s: Sequence[float]) -> Person:
         points = choice.points
@@ -134,11 +129,16 @@ class People:
                 f"faces: expected {len(self.paths)} points, one per view (None where the person is not seen, but not "
                 f"in all), got {len(points)}"
             )
-        numbers = [None if point is None else self._number_at(point, timestamps_s) for point in points]
-        return self._joined(numbers, choice)
+        group = tuple(NONE if point is None else self._number_at(point, timestamps_s) for point in points)
+        return self._joined(group, self._named(group), choice)
+
+    def _named(self, group: Group) -> int:
+        """The number of the person who has most of these paths, and of equals the first."""
+        shared = [sum(a == b != NONE for a, b in zip(group, other, strict=True)) for other in self.groups]
+        return int(np.argmax(shared))
 
     def _number_at(self, choice: At, timestamps_s: Sequence[float]) -> int:
-        """The number of the person at a point of a view."""
+        """The number of the path at a point of a view."""
         frame = int(np.abs(np.asarray(timestamps_s) - timestamps_s[0] - choice.seconds).argmin())
         faces, point = self.observed[choice.view], np.array([choice.x_px, choice.y_px])
         for number, path in enumerate(self.paths[choice.view]):
@@ -152,11 +152,12 @@ class People:
             f"{self._listed(frame, choice.view)}"
         )
 
-    def _largest(self, view: int) -> int:
-        faces, paths = self.observed[view], self.paths[view]
-        frames = np.arange(len(faces.size_px))
-        sizes = [np.median(faces.size_px[frames[path.present], path.face[path.present]]) for path in paths]
-        return int(np.argmax(sizes)) if sizes else 0
+    def _largest(self) -> int:
+        """The person with the largest face in the first of the views that see most people."""
+        paths = max(self.paths, key=len)
+        view = self.paths.index(paths)
+        sizes = [_size_px(self.observed[view], path) for path in paths]
+        return [group[view] for group in self.groups].index(int(np.argmax(sizes))) if sizes else 0
 
     def _listed(self, frame: int | None = None, view: int = 0) -> str:
         """Who there is, for messages; with a frame, the places of one view's faces."""
@@ -168,11 +169,11 @@ class People:
         places = [f"x {x:.0f}, y {y:.0f}" for x, y in faces.centre_px[frame][faces.present[frame]]]
         return "faces there are at " + ("; ".join(places) or "no place")
 
-    def _track(self, view: int, number: int | None) -> Track:
-        """The track of one person in one view; without landmarks if the view has no such person."""
+    def _track(self, view: int, number: int) -> Track:
+        """The track of one path of one view; without landmarks if the view has none of the person."""
         found, paths = self.found[view : view + 1], self.paths[view]
         time = found.points_px.shape[1]
-        path = None if number is None or number >= len(paths) else paths[number]
+        path = None if number == NONE else paths[number]
         face = torch.full((time,), -1) if path is None else torch.from_numpy(path.face)
         frames, there = torch.arange(time), face >= 0
         anyone = np.zeros((1, time), bool) if not paths else np.stack([item.present for item in paths])
@@ -197,10 +198,15 @@ class People:
         )
 
 
-def people_in(found: FoundFaces, cuts_of_views: Sequence[Sequence[int]] | None = None) -> People:
+def people_in(
+    found: FoundFaces,
+    timestamps_s: Sequence[float],
+    cuts_of_views: Sequence[Sequence[int]] | None = None,
+) -> People:
     """Follow everyone through a recording; nobody is followed from one shot into another.
 
     Args:
+        timestamps_s: of every frame, rising.
         cuts_of_views: the frames at which the pictures of each view show a cut. Cuts are also where all faces jump,
             and are those of the recording if more than half of the views have them.
     """
@@ -213,7 +219,57 @@ def people_in(found: FoundFaces, cuts_of_views: Sequence[Sequence[int]] | None =
         paths = tuple(_only_face(faces) for faces in observed)
     else:
         paths = _without_false_people(found, [find_people(faces, starts) for faces in observed])
-    return People(found=found, observed=observed, paths=paths, starts=starts)
+    division = None
+    groups: Sequence[Group] = [(number,) for number in range(len(paths[0]))]
+    if len(paths) > 1 and found.one_person:
+        # Whoever gave the landmarks says that they are the same person in all views.
+        group = tuple(0 if of_view else NONE for of_view in paths)
+        groups = [group] if any(paths) else []
+    elif len(paths) > 1:
+        division = _division(found, paths, np.asarray(timestamps_s, dtype=float))
+        groups = sorted(division.groups, key=lambda group: _presence_and_size(observed, paths, group))
+    return People(
+        found=found,
+        observed=observed,
+        paths=paths,
+        starts=starts,
+        groups=tuple(groups),
+        division=division,
+    )
+
+
+def _division(
+    found: FoundFaces, paths: Sequence[Sequence[Path]], seconds: Float[np.ndarray, " time"]
+) -> Division:
+    """The paths of several views, divided into people."""
+    chosen, frames = list(found.scheme.to_ibug68), np.arange(len(seconds))
+    step_s = float(np.median(np.diff(seconds))) if len(seconds) > 1 else 1.0
+    views = []
+    for points_px, confidence, of_view in zip(found.points_px, found.confidence, paths, strict=True):
+        moves = []
+        for path in of_view:
+            face = path.face.clip(min=0)
+            points = points_px[frames, face][:, chosen].double().cpu().numpy()
+            there = (confidence[frames, face][:, chosen] > 0).cpu().numpy() & path.present[:, None]
+            points[~there] = np.nan
+            moves.append(movements(points, seconds))
+        presence = tuple(presence_of(path.present, step_s) for path in of_view)
+        views.append(ViewTracks(presence=presence, movements=tuple(moves)))
+    return people_across(views)
+
+
+def _presence_and_size(
+    observed: Sequence[Faces], paths: Sequence[Sequence[Path]], group: Group
+) -> tuple[int, float]:
+    """By which people are sorted: who is seen, by any camera, in most moments, and among equals the largest."""
+    own = [(observed[view], paths[view][number]) for view, number in enumerate(group) if number != NONE]
+    moments = np.any([path.present for _, path in own], axis=0)
+    return -int(moments.sum()), -max(_size_px(faces, path) for faces, path in own)
+
+
+def _size_px(faces: Faces, path: Path) -> float:
+    """The median size of a path's faces."""
+    return float(np.median(faces.size_px[np.flatnonzero(path.present), path.face[path.present]]))
 
 
 def _without_false_people(found: FoundFaces, paths: Sequence[Sequence[Path]]) -> tuple[tuple[Path, ...], ...]:
@@ -253,5 +309,6 @@ def _only_face(faces: Faces) -> tuple[Path, ...]:
 
 
 def most_present(found: FoundFaces) -> Track:
-    """The track of the person who is in most frames."""
-    return people_in(found).choose(MostPresent(), timestamps_s=[0.0])[0].track
+    """The track of the person who is in most frames of one view."""
+    seconds = [frame / USUAL_FPS for frame in range(found.points_px.shape[1])]
+    return people_in(found, seconds).choose(MostPresent(), seconds)[0].track

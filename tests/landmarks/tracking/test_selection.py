@@ -40,7 +40,7 @@ def two_people() -> np.ndarray:
 
 def people(points: np.ndarray | None = None, views: int = 1) -> People:
     given = two_people() if points is None else points
-    return people_in(as_faces([given] * views, views, TIME))
+    return people_in(as_faces([given] * views, views, TIME), TIMES)
 
 
 LEFT = At(x_px=80.0, y_px=100.0, seconds=0.0)
@@ -131,7 +131,7 @@ def test_nobody_at_all_is_one_track_without_landmarks() -> None:
         (At(x_px=200.0, y_px=100.0, seconds=0.0, view=1), 1, "view 1 does not exist"),
         (Everyone(), 2, "which of them are the same person in several views is not known"),
         (Numbered(number=1), 2, "which of them are the same person"),
-        (MostPresent(), 2, "more than one is there at the same time"),
+        (MostPresent(), 2, "do not move enough"),
         (Largest(), 2, "Give a point in the person's face for every view"),
         (AtInViews(points=(LEFT,)), 2, "expected 2 points, one per view"),
         (AtInViews(points=(None, None)), 2, "but not in all"),
@@ -145,7 +145,7 @@ def test_choices_that_cannot_be_met_are_refused(choice: Choice, views: int, mess
 
 def test_the_views_of_one_person_stay_together() -> None:
     points = np.stack([person(80, 40), person(120, 60)])
-    (found,) = people_in(as_faces(points, 2, TIME)).choose(Everyone(), TIMES)
+    (found,) = people_in(as_faces(points, 2, TIME), TIMES).choose(Everyone(), TIMES)
     assert torch.equal(found.track.points_px[1, 0], torch.from_numpy(points[1, 0]).float())
 
 
@@ -154,11 +154,11 @@ def test_a_point_per_view_takes_the_same_person_in_all_views() -> None:
     one = two_people()
     other = np.stack((person(80, 40), person(300, 90)), 1)
     other[2:5, 0] = np.nan
-    both = people_in(as_faces([one, other], 2, TIME))
+    both = people_in(as_faces([one, other], 2, TIME), TIMES)
     with pytest.raises(InputError, match="which of them are the same person in several views"):
         both.choose(MostPresent(), TIMES)
     (found,) = both.choose(as_choice([(300, 100, 0), (300, 100, 0)]), TIMES)
-    assert found.selection.number == 1
+    assert found.selection.people == 2
     assert found.track.usable.sum(1).tolist() == [7, 10]
     assert abs(float(found.track.points_px[1, 0, :, 0].mean()) - 300) < 10
     (alone,) = both.choose(as_choice([None, (80, 100, 0)]), TIMES)
@@ -169,7 +169,7 @@ def with_scores(*scores: float, views: int = 1) -> People:
     """The small and the large person, with the same score in every frame; neither needs to be found."""
     found = as_faces([two_people()] * views, views, TIME)
     score = torch.tensor(scores).expand(views, TIME, 2) * (found.confidence.amax(-1) > 0)
-    return people_in(replace(found, score=score))
+    return people_in(replace(found, score=score), TIMES)
 
 
 def test_tracks_that_are_hardly_faces_count_as_nobody_beside_a_sure_face() -> None:
@@ -187,6 +187,7 @@ def test_faces_that_are_all_unsure_are_kept() -> None:
 
 
 LONG = 40
+LONG_TIMES = [frame / 5 for frame in range(LONG)]
 
 
 def come_and_go(*spans: tuple[int, int]) -> np.ndarray:
@@ -198,7 +199,7 @@ def come_and_go(*spans: tuple[int, int]) -> np.ndarray:
 
 
 def seen_by(*views: np.ndarray) -> People:
-    return people_in(as_faces(list(views), len(views), LONG))
+    return people_in(as_faces(list(views), len(views), LONG), LONG_TIMES)
 
 
 def test_who_comes_and_goes_is_matched_by_the_time() -> None:
