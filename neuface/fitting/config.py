@@ -177,8 +177,8 @@ class JointSolve(Setting):
     frames_at_once: Annotated[int, Bounds(least=64.0)] = 480
     """A longer clip is solved in pieces of at most this many frames, all for one identity code, which bounds the
     memory."""
-    images_at_once: Count = IMAGES_AT_ONCE
-    """Images whose equations are made at once; bounds the memory and changes nothing else."""
+    images_at_once: Count = 32
+    """Images whose equations are made at once, by one thread; bounds the memory and changes nothing else."""
 
     def segments(self, problem: Problem) -> tuple[int, ...]:
         """First frames of the pieces that are smoothed alone: the shots."""

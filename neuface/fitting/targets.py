@@ -101,9 +101,11 @@ class ClipState:
             )
         if self.problem.frame_times is None:
             return self.e_step.smoothing.rotations(quaternion, self.segments)
-        smoothed = self._smoothed_in_time(
+        smoothed = _smoothed_in_time(
             continuous_signs(quaternion),
             lambda piece: self.e_step.smoothing.rotations(normalize(piece, dim=-1), (0,)),
+            self.segments,
+            self.problem.frame_times,
         )
         return normalize(smoothed, dim=-1)
 
@@ -112,24 +114,8 @@ class ClipState:
 
         Raises InputError if the filter is for rotations only.
         """
-        smoothing = self.e_step.smoothing
-        if isinstance(smoothing, ReleasedMean):
-            raise InputError("ReleasedMean smooths rotations only: choose another EStep.smoothing")
         values = interpolate_missing(values, self.known, self.segments)
-        if self.problem.frame_times is None:
-            return smoothing.values(values, self.segments)
-        return self._smoothed_in_time(values, lambda piece: smoothing.values(piece, (0,)))
-
-    def _smoothed_in_time(
-        self, values: Float[Tensor, "views time c"], smoother: Callable[[Tensor], Tensor]
-    ) -> Float[Tensor, "views time c"]:
-        """Every segment smoothed alone, with the real times of its frames."""
-        frame_times = self.problem.frame_times
-        assert frame_times is not None, "evenly spaced frames are smoothed as they are"
-        pieces = []
-        for start, end in pairwise((*self.segments, values.shape[1])):
-            pieces.append(on_even_grid(smoother, values[:, start:end], frame_times[start:end]))
-        return torch.cat(pieces, 1)
+        return smooth_values(self.e_step.smoothing, values, self.segments, self.problem.frame_times)
 
     def smoothed_camera(self) -> Camera:
         """The camera smoothed in frame pixels, because crops move and change size, then in each crop's units."""
@@ -142,6 +128,41 @@ class ClipState:
         size = self.smoothed_values(log_size[..., None])[..., 0].exp()
         position = self.smoothed_values(position_px)
         return camera.placed((position - centre) * per_px[..., None], size * per_px)
+
+
+def smooth_values(
+    smoother: Smoother,
+    values: Float[Tensor, "views time c"],
+    segments: tuple[int, ...],
+    frame_times: tuple[float, ...] | None,
+) -> Float[Tensor, "views time c"]:
+    """A trajectory without missing frames, every channel smoothed.
+
+    Args:
+        segments: the first frames of the pieces that are smoothed alone.
+        frame_times: when the frames were taken, as in `Problem`.
+
+    Raises:
+        InputError: the filter is for rotations only.
+    """
+    if isinstance(smoother, ReleasedMean):
+        raise InputError("ReleasedMean smooths rotations only: choose another EStep.smoothing")
+    if frame_times is None:
+        return smoother.values(values, segments)
+    return _smoothed_in_time(values, lambda piece: smoother.values(piece, (0,)), segments, frame_times)
+
+
+def _smoothed_in_time(
+    values: Float[Tensor, "views time c"],
+    smoother: Callable[[Tensor], Tensor],
+    segments: tuple[int, ...],
+    frame_times: tuple[float, ...],
+) -> Float[Tensor, "views time c"]:
+    """Every segment smoothed alone, with the real times of its frames."""
+    pieces = []
+    for start, end in pairwise((*segments, values.shape[1])):
+        pieces.append(on_even_grid(smoother, values[:, start:end], frame_times[start:end]))
+    return torch.cat(pieces, 1)
 
 
 def expression_landmarks(

@@ -10,10 +10,14 @@ from torch import Tensor
 
 from neuface.fitting.joint.equations import PoseBand
 from neuface.fitting.smoothing import Smoother, WindowFilter
+from neuface.fitting.targets import smooth_values
 from neuface.structs import TensorStruct
 
 LEAST_ENTRY = 1e-12
 """Bound of the entries of a filter below which they are rounding errors of its weights, which are of order 0.1."""
+
+WIDEST = 31
+"""Upper bound of the frames that a row may span; rows of filters that look farther hold the trajectory fixed."""
 
 __all__ = ["Pull", "SmoothingRows", "pose_band", "smoothing_rows"]
 
@@ -45,6 +49,7 @@ def smoothing_rows(
     smoother: Smoother,
     segments: tuple[int, ...],
     known: Bool[Tensor, "views time"],
+    frame_times: tuple[float, ...] | None = None,
 ) -> SmoothingRows:
     """The rows of a clip, on the device of `known`.
 
@@ -53,34 +58,28 @@ def smoothing_rows(
 
     Args:
         segments: the first frames of the pieces that are smoothed alone.
+        frame_times: when the frames were taken, as in `Problem`.
     """
-    views, time = known.shape
-    window = min(smoother.window, time) if isinstance(smoother, WindowFilter) and smoother.linear else 1
-    reach = window - 1
+    time = known.shape[1]
+    rows = torch.eye(time, dtype=torch.float64, device=known.device)
+    if isinstance(smoother, WindowFilter) and smoother.linear:
+        # What the filter makes of every single frame are the columns of S.
+        smoothed = smooth_values(smoother, rows[None], segments, frame_times)[0]
+        rows = rows - smoothed * (smoothed.abs() > LEAST_ENTRY)
     frame = torch.arange(time, device=known.device)
-    # Entries within `reach` of the frame, read off the smoothed combs: ones at every frame of one residue.
-    period = 2 * reach + 1
-    offset = torch.arange(-reach, reach + 1, device=known.device)
-    column = frame[:, None] + offset
-    inside = (column >= 0) & (column < time)
-    smoothing = torch.zeros(time, period, dtype=torch.float64, device=known.device)
-    smoothing[:, reach] = 1.0
-    if window > 1 and isinstance(smoother, WindowFilter):
-        combs = (frame[:, None] % period == torch.arange(period, device=known.device)).double()
-        smoothed = smoother.values(combs[None], segments)[0]
-        smoothing = smoothed.gather(1, column % period) * inside
-        smoothing = smoothing * (smoothing.abs() > LEAST_ENTRY)
-    missing = torch.nn.functional.pad((~known).double(), (reach, reach))
-    in_reach = torch.stack([missing[:, shift : shift + time] for shift in range(period)], -1)
-    fixed = ((in_reach * (smoothing != 0)).sum(-1) > 0) | ~known
-    own = (offset == 0).double()
-    entries = torch.where(fixed[..., None], own, own - smoothing)
-    # The entries that are not zero lie within one window, which is shifted at the ends of a segment.
-    start = (entries != 0).double().argmax(-1).clamp(max=period - window)
-    start = torch.minimum(start, (time - window + reach - frame).expand(views, -1))
-    start = torch.maximum(start, (reach - frame).expand(views, -1))
-    index = start[..., None] + torch.arange(window, device=known.device)
-    return SmoothingRows(first=frame + start - reach, entries=entries.gather(-1, index))
+    used = (rows != 0) | (frame[:, None] == frame)
+    first = used.double().argmax(-1)
+    width = time - used.flip(1).double().argmax(-1) - first
+    within = width <= WIDEST
+    window = int(torch.where(within, width, 1).max())
+    first = torch.where(within, first, frame).clamp(max=time - window)
+    at = first[:, None] + torch.arange(window, device=known.device)
+    own = (at == frame[:, None]).double()
+    entries = torch.where(within[:, None], rows.gather(1, at), own)
+    interpolated = ((~known)[:, at] & (entries != 0)).any(-1) | ~known
+    return SmoothingRows(
+        first=first.expand(known.shape), entries=torch.where(interpolated[..., None], own, entries)
+    )
 
 
 def pose_band(rows: SmoothingRows, pulls: list[Pull], poses_per_image: int) -> PoseBand:

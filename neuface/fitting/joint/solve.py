@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from neuface.devices import map_pieces
 from neuface.fitting.config import FitConfig, JointSolve
 from neuface.fitting.joint.equations import CodesEliminated, Step, solve
 from neuface.fitting.joint.landmarks import CodeBasis, code_basis, landmark_equations
@@ -128,8 +129,8 @@ class _Solver:
         self.m_step, self.prediction = config.m_step, prediction
         self._moves_identity, self._moves_jaw = moves_identity, moves_jaw(prediction.params)
         segments = self.m_step.segments(problem)
-        known = problem.valid if problem.frame_times is None else torch.zeros_like(problem.valid)
-        self._rows = smoothing_rows(config.e_step.smoothing, segments, known)
+        known = problem.valid if config.e_step.interpolate_missing else torch.ones_like(problem.valid)
+        self._rows = smoothing_rows(config.e_step.smoothing, segments, known, problem.frame_times)
         self._expected = expected_expression(head, problem.scheme.name, with_jaw=self._moves_jaw)
         gradient = head.log_size(torch.eye(prediction.params.identity.shape[-1]).to(priors.identity))
         self._size_direction = gradient / gradient.norm().clamp(min=1e-12) if fixes_size else 0 * gradient
@@ -141,16 +142,12 @@ class _Solver:
         basis = self._current_basis()
         views, time = self.problem.views, self.problem.time
         at_once = max(1, self.m_step.images_at_once // views)
-        pieces, sums = [], {}
-        for start in range(0, time, at_once):
-            frames = torch.arange(start, min(start + at_once, time), device=self.problem.valid.device)
-            piece, parts = self._of_frames(frames, targets, basis)
-            pieces.append(piece)
-            for name, value in parts.items():
-                sums[name] = sums.get(name, 0.0) + value
+        spans = torch.arange(time, device=self.problem.valid.device).split(at_once)
+        found = map_pieces(lambda frames: self._of_frames(frames, targets, basis), spans)
+        sums = {name: sum(parts[name] for _, parts in found) for name in found[0][1]}
         weights = self.config.objective.weights()
         total = sum(weights[name] * value for name, value in sums.items())
-        return CodesEliminated.join(pieces), {"total": total, **sums}
+        return CodesEliminated.join([piece for piece, _ in found]), {"total": total, **sums}
 
     def _of_frames(
         self, frames: Tensor, targets: Targets, basis: CodeBasis
