@@ -8,14 +8,15 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
+from neuface.devices import map_pieces
 from neuface.head.model import HeadModel
 from neuface.structs import FrameSource, Prediction
 from neuface.viz.overlay import overlay_mesh, side_by_side
 
 PANEL_WIDTH_PX = 640
 """Largest width of a panel, pixels. Larger frames are scaled down: the time of drawing grows with the pixels."""
-FRAMES_PER_READ = 16
-"""Number of frames that are read at once, which bounds the memory for them."""
+FRAMES_PER_READ = 8
+"""Number of frames that are read and drawn at once, divided among threads; it bounds the memory for them."""
 
 
 def overlay_frames(
@@ -31,12 +32,15 @@ def overlay_frames(
     for start in range(0, source.time, FRAMES_PER_READ):
         stop = min(start + FRAMES_PER_READ, source.time)
         frames = [source.read(view, start, stop) for view in range(source.views)]
-        for time in range(start, stop):
-            rows = [
-                _row(frames[view][time - start], head, _at(predictions, view, time))
-                for view in range(source.views)
-            ]
-            yield _stacked(rows)
+        places = [(view, time) for time in range(start, stop) for view in range(source.views)]
+
+        def row(place: tuple[int, int], start: int = start, frames: list[Tensor] = frames) -> Tensor:
+            view, time = place
+            return _row(frames[view][time - start], head, _at(predictions, view, time))
+
+        rows = map_pieces(row, places)
+        for first in range(0, len(rows), source.views):
+            yield _stacked(rows[first : first + source.views])
 
 
 def _at(predictions: Mapping[str, Prediction], view: int, time: int) -> dict[str, Prediction]:
