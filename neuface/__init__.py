@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from neuface.geometry.head_perspective import Perspective
     from neuface.head.model import HeadModel
     from neuface.models import FaceModel, load_head, load_model
-    from neuface.pipeline import optimize, optimize_person
+    from neuface.pipeline import optimize, optimize_person, predict
     from neuface.results.fit_result import FitResult
     from neuface.structs import (
         Camera,
@@ -60,6 +60,7 @@ __all__ = [
     "load_model",
     "optimize",
     "optimize_person",
+    "predict",
     "read_clip",
     "read_people",
 ]
@@ -87,6 +88,7 @@ _MODULE_OF = {
     "load_model": "neuface.models",
     "optimize": "neuface.pipeline",
     "optimize_person": "neuface.pipeline",
+    "predict": "neuface.pipeline",
     "read_clip": "neuface.clips",
     "read_people": "neuface.clips",
 }

@@ -15,12 +15,14 @@ from tqdm import tqdm
 
 from neuface.clips import read_clip, read_people
 from neuface.devices import checked_device, one_thread_per_operation
+from neuface.encoders.calibration import UNCALIBRATED
+from neuface.encoders.personal import PersonalEncoder
 from neuface.errors import InputError, InputWarning
 from neuface.evaluation.figures import image_nme_percent
 from neuface.evaluation.quality import judge
 from neuface.evaluation.world import view_agreement, world_result
 from neuface.fitting.checkpoint import Checkpoints
-from neuface.fitting.config import DirectFit, FitConfig, JointSolve, PinholeCamera
+from neuface.fitting.config import IMAGES_AT_ONCE, DirectFit, FitConfig, JointSolve, PinholeCamera
 from neuface.fitting.direct import fit_direct
 from neuface.fitting.joint.fit import fit_jointly
 from neuface.fitting.lens import FocalLength
@@ -167,6 +169,42 @@ def optimize_person(
             f"clips that are fitted together must have landmarks of one scheme, got {' and '.join(schemes)}"
         )
     return fit_clips(read, loaded, settings, place, progress=progress)
+
+
+@one_thread_per_operation()
+def predict(
+    frames: Any,
+    *,
+    landmarks: Any = None,
+    faces: Literal["most present", "largest"] | int | tuple[float, float, float] | OnePerson = "most present",
+    model: str | FaceModel = "open",
+    device: str | torch.device | None = None,
+    progress: bool = True,
+) -> Prediction:
+    """What an encoder alone sees in a face video, at the speed of the network; nothing is fitted or smoothed.
+
+    Landmarks only say where the face is. `FitResult.encoder`, the product of a fit with `FitConfig.neural()`, is a
+    model for more footage of the same person.
+
+    Args:
+        frames, landmarks, faces, device, progress: as for `optimize`.
+        model: the head and encoder to use, by name or as loaded.
+
+    Returns:
+        Heads and cameras, batch axes `views time`, which project to frame pixels; on the CPU.
+
+    Raises:
+        InputError: frames or landmarks that cannot be used; the message says which and what to do.
+        MissingDependencyError: landmarks must be detected and the detector is not available.
+    """
+    loaded = load_model(model) if isinstance(model, str) else model
+    place = checked_device(device)
+    clip = read_clip(frames, landmarks, faces=faces, progress=progress)
+    inputs = model_inputs(clip, loaded)
+    images = encode_images([inputs], loaded.encoder, device=place).images
+    encoder = FineTunedEncoder(copy.deepcopy(loaded.encoder).to(place).eval(), images)
+    predicted = predict_clip(encoder, (clip.views, clip.time), IMAGES_AT_ONCE, place)
+    return inputs.crops.prediction_in_frame(predicted.to("cpu"))
 
 
 @one_thread_per_operation()
@@ -358,7 +396,16 @@ def _result(
         fps=seen.recording.fps,
         seconds=seconds,
         frames=seen.recording.frames,
+        encoder=_personal_model(model, found.encoder),
     )
+
+
+def _personal_model(model: FaceModel, encoder: PersonalEncoder | None) -> FaceModel | None:
+    """The model with a fine-tuned encoder, on the CPU, whose errors nobody has measured."""
+    if encoder is None:
+        return None
+    tuned = copy.deepcopy(encoder).cpu().eval()
+    return replace(model, encoder=tuned, calibration=UNCALIBRATED)
 
 
 def _doubts_of_calibration(seen: ModelInputs, model: FaceModel, initial: Prediction) -> tuple[str, ...]:

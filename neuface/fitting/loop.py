@@ -10,12 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from neuface.encoders.calibration import UNCALIBRATED, EncoderCalibration
+from neuface.encoders.personal import PersonalEncoder
 from neuface.errors import InputError
 from neuface.fitting.checkpoint import Checkpoints, FitState
 from neuface.fitting.config import FitConfig
 from neuface.fitting.descent import Descent, freeze_normalisation
 from neuface.fitting.expected import expect_person
-from neuface.fitting.parameterisation import Parameterisation, predict_clip
+from neuface.fitting.parameterisation import FineTunedEncoder, Parameterisation, predict_clip
 from neuface.fitting.problem import Problem
 from neuface.fitting.shared_identity import SharedIdentity
 from neuface.fitting.stopping import History, Progress
@@ -42,6 +43,8 @@ class FitOutcome:
     they are shared, mean over coefficients (Table S3b)."""
     outcome: Outcome
     """Why the loop ended; after `DIVERGED` the best pass is returned."""
+    encoder: PersonalEncoder | None = None
+    """The fine-tuned encoder, where one was fine-tuned and all images share an identity."""
 
 
 def fit(
@@ -123,7 +126,18 @@ def fit(
         history=history,
         identity_spread=state.identity_spread[: len(history["total"])],
         outcome=outcome,
+        encoder=_personal_encoder(tuned, expected.person, loop.prediction),
     )
+
+
+def _personal_encoder(
+    tuned: Parameterisation, person: SharedIdentity, prediction: Prediction
+) -> PersonalEncoder | None:
+    """The fine-tuned encoder for more footage of the person; None if there is none, or no one identity."""
+    if not isinstance(tuned, FineTunedEncoder) or person.shared == "image":
+        return None
+    identity = person.of_clip(prediction).params.identity[0, 0]
+    return PersonalEncoder(tuned.encoder, identity, person.magnification)
 
 
 @dataclass(kw_only=True)

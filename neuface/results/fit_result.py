@@ -24,6 +24,7 @@ from neuface.fitting.lens import FocalLength
 from neuface.geometry.perspective import PerspectiveCamera
 from neuface.head.model import HeadModel
 from neuface.io.results.npz_layout import read_result_arrays, write_result_arrays
+from neuface.models import FaceModel
 from neuface.structs import (
     ONLY_ONE,
     Camera,
@@ -100,6 +101,9 @@ class FitResult:
     """The head in world coordinates; None if the cameras are not calibrated."""
     frames: FrameSource | None = None
     """The frames that were fitted; they are not saved, so this is None after `load`."""
+    encoder: FaceModel | None = None
+    """The fine-tuned encoder, with which `neuface.predict` sees more footage of this person. A fit with
+    `FitConfig.neural()` makes one; None otherwise, and after `load`."""
 
     @property
     def params(self) -> HeadParams:
