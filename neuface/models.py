@@ -76,7 +76,8 @@ def load_model(
             environment variable `NEUFACE_ASSETS` names, else a per-user data folder
             (`neuface.io.assets.catalogue.assets_dirs`). Copies made by `neuface assets convert` replace the
             originals.
-        trainable: for "emoca", which of its two networks a fit may change: "both", "coarse" or "expression".
+        trainable: for "emoca", which of its two networks a fit that fine-tunes them (`FitConfig.neural()`) may
+            change: "both", "coarse" or "expression".
 
     Raises:
         InputError: The name is unknown; files are missing (all are named, with where to get them); a file is damaged

@@ -17,8 +17,8 @@ from neuface.landmarks.schemes import SCHEMES
 from neuface.structs import HeadParams, Prediction, WeakPerspective
 
 SCHEME = "mediapipe478"
-AS_PREDICTED = FitConfig(
-    objective=Objective(identity_prior=FromEncoder()), identity=Identity(shared="image", fix_scale=False)
+AS_PREDICTED = FitConfig.neural(
+    {"objective.identity_prior": FromEncoder(), "identity": Identity(shared="image", fix_scale=False)}
 )
 """Identity codes are left as they are, to the bit."""
 PASSES, RATE, WARM_UP, BATCH = (
@@ -32,8 +32,8 @@ def only(**terms: Term) -> Objective:
 
 
 def limited(passes: int, rate: float = 1e-3) -> FitConfig:
-    """The default with another limit of passes and another learning rate."""
-    return FitConfig.best({PASSES: passes, RATE: rate})
+    """Gradient steps with another limit of passes and another learning rate."""
+    return FitConfig.neural({PASSES: passes, RATE: rate})
 
 
 def camera_for(params: HeadParams, scale: float = 5.0) -> WeakPerspective:
@@ -105,7 +105,7 @@ def targets_of(
     if valid is not None:
         problem = replace(problem, valid=valid)
     priors = None if expected_identity is None else Priors(identity=expected_identity)
-    return estimate_targets(head, prediction, problem, config or FitConfig(), priors)
+    return estimate_targets(head, prediction, problem, config or FitConfig.neural(), priors)
 
 
 def merged_mesh(

@@ -17,6 +17,7 @@ import neuface
 from neuface.cropping import steady_crops
 from neuface.demo import run_demo
 from neuface.evaluation.figures import Figures, measure
+from neuface.fitting.config import PRESETS, Preset
 from neuface.fitting.loop import fit
 from neuface.fitting.objective import FromEncoder
 from neuface.fitting.parameterisation import POSE, FreeParameters
@@ -36,7 +37,7 @@ def mean_face_with_best_pose(clip: neuface.Clip, head: neuface.HeadModel) -> Fig
         ),
     )
     problem = make_problem(track, crops, track.usable)
-    config = neuface.FitConfig.best(
+    config = neuface.FitConfig.neural(
         {
             "objective.identity_prior": FromEncoder(),
             "objective.temporal": None,
@@ -78,14 +79,15 @@ def test_one_real_camera(video: str, landmarks: str, frames: int) -> None:
 
 
 @needs(DATA)
-def test_four_uncalibrated_cameras() -> None:
+@pytest.mark.parametrize("preset", ["best", "neural"])
+def test_four_uncalibrated_cameras(preset: Preset) -> None:
     times = 16
     folder = DATA / "caliscope_4view" / "calibration_session"
     videos = [folder / f"cam_{view}.mp4" for view in range(4)]
     clip = neuface.read_clip(videos, folder / "mediapipe_landmarks.npz", max_frames=times)
     assert (clip.views, clip.time) == (4, times)
-    report = figures(clip)
-    alone = figures(clip, neuface.FitConfig.best({"objective.multiview": None}))
+    report = figures(clip, PRESETS[preset])
+    alone = figures(clip, neuface.FitConfig.neural({"objective.multiview": None}))
     after = report["after"]
     assert after["cvd_mm"] <= 0.5 * report["before"]["cvd_mm"]
     assert after["cvd_mm"] <= 0.5 * alone["after"]["cvd_mm"]

@@ -211,6 +211,8 @@ def test_a_wrong_configuration_is_reported_before_anything_is_read(
                 "talk.mp4",
                 "--out",
                 str(tmp_path / "out"),
+                "--preset",
+                "neural",
                 "--config.m-step.adam.learning-rate",
                 "0",
             ]
@@ -287,7 +289,7 @@ def test_help_is_one_screen_and_all_help_has_every_path(capsys: pytest.CaptureFi
         assert stopped.value.code == 0
         printed[flag] = capsys.readouterr().out
     assert printed["--help"].count("\n") <= 60
-    assert "--config.m-step.stop.max-passes 150" in printed["--help-all"]
+    assert "--config.m-step.stop.max-passes 12" in printed["--help-all"]
     assert "The limit: passes over the whole clip, each with one E-step." in printed["--help-all"]
     assert (
         "one of: LocalQuadratic, MovingMean, MovingMedian, Gaussian, Adaptive or ReleasedMean"
@@ -295,16 +297,18 @@ def test_help_is_one_screen_and_all_help_has_every_path(capsys: pytest.CaptureFi
     )
 
 
+@pytest.mark.parametrize("preset", ["best", "neural"])
 def test_ctrl_c_keeps_the_best_pass_and_the_fit_goes_on(
     files: tuple[Path, Path],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
+    preset: str,
 ) -> None:
     video, landmarks = files
     common = [
-        "optimize", str(video), "--landmarks", str(landmarks), "--config.m-step.stop.max-passes", "4",
-        "--no-progress",
+        "optimize", str(video), "--landmarks", str(landmarks), "--preset", preset,
+        "--config.m-step.stop.max-passes", "4", "--no-progress",
     ]  # fmt: skip
     main([*common, "--out", str(tmp_path / "whole")])
     with monkeypatch.context() as patch:

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_problems import PASSES, limited, only
+from small_problems import PASSES, only
 
 import neuface
 from neuface import Clip, HeadModel, InputError
 from neuface.errors import InputWarning
-from neuface.fitting.config import Adam, DirectFit, FineTune, PinholeCamera, Stop
+from neuface.fitting.config import PRESETS, Adam, DirectFit, FineTune, PinholeCamera, Preset, Stop
 from neuface.fitting.objective import PhotometricTerm
 from neuface.io.cameras import CameraSet
 from neuface.results.fit_result import head_of
@@ -58,10 +58,10 @@ def test_direct_fitting_is_a_configuration(short_clip: Clip) -> None:
     assert len(direct.history["total"]) == len(direct.identity_spread) == 1 + 30
 
 
-@pytest.mark.parametrize("preset", ["paper", "official", "best", "direct"])
-def test_every_preset_fits_every_frame(short_clip: Clip, preset: str) -> None:
+@pytest.mark.parametrize("preset", list(PRESETS))
+def test_every_preset_fits_every_frame(short_clip: Clip, preset: Preset) -> None:
     coarse = {"m_step.coarse_passes": 1} if preset == "direct" else {}
-    config = getattr(neuface.FitConfig, preset)({"m_step.stop.max_passes": 3, **coarse})
+    config = PRESETS[preset].changed({"m_step.stop.max_passes": 3, **coarse})
     result = neuface.optimize(short_clip, config=config, progress=False)
     assert bool(result.vertices().isfinite().all())
     assert tuple(result.params.identity.shape[:2]) == (2, 5)
@@ -70,10 +70,13 @@ def test_every_preset_fits_every_frame(short_clip: Clip, preset: str) -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
-def test_a_fit_on_cuda_equals_one_on_the_cpu(short_clip: Clip, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("preset", ["best", "neural"])
+def test_a_fit_on_cuda_equals_one_on_the_cpu(
+    short_clip: Clip, monkeypatch: pytest.MonkeyPatch, preset: Preset
+) -> None:
     """But for single precision: Adam's first steps depend on the signs of gradients, which can be close to zero."""
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
-    config = limited(3)
+    config = PRESETS[preset].changed({PASSES: 3})
     on_cpu, on_cuda = (
         neuface.optimize(short_clip, config=config, device=device, progress=False)
         for device in ("cpu", "cuda")
@@ -88,12 +91,15 @@ def test_a_fit_on_cuda_equals_one_on_the_cpu(short_clip: Clip, monkeypatch: pyte
 # --- Several clips of one person
 
 
-def test_clips_of_one_person_share_their_identity(short_clip: Clip, open_head: HeadModel) -> None:
+@pytest.mark.parametrize("preset", ["best", "neural"])
+def test_clips_of_one_person_share_their_identity(
+    short_clip: Clip, open_head: HeadModel, preset: Preset
+) -> None:
     other = make_talking_clip(
         open_head, torch.zeros(open_head.num_identity), view_yaw_deg=(-10.0, 30.0), time=3, size_px=96, seed=4
     )
     second = neuface.read_clip(other.frames, other.landmarks_px)
-    config = limited(3)
+    config = PRESETS[preset].changed({PASSES: 3})
     first, last = neuface.optimize_person([short_clip, second], config=config, progress=False)
     assert (first.params.identity.shape[:2], last.params.identity.shape[:2]) == ((2, 5), (2, 3))
     torch.testing.assert_close(first.params.identity[0, 0], last.params.identity[1, 2])

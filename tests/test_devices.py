@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from small_problems import turning_heads
 
 import neuface
 from neuface import pipeline
@@ -16,7 +17,6 @@ from neuface.fitting.config import FitConfig
 from neuface.fitting.parameterisation import IMAGES_OF_A_PIECE, FreeParameters, Parameterisation, predict_clip
 from neuface.head.model import HeadModel
 from neuface.structs import Prediction
-from tests.small_problems import turning_heads
 
 
 @pytest.fixture(autouse=True)

@@ -26,7 +26,8 @@ from neuface.landmarks.schemes import IBUG68, MEDIAPIPE478
 from neuface.model_inputs import model_inputs
 from neuface.structs import Track
 
-SHORT = neuface.FitConfig.best({"m_step.stop.max_passes": 2, "m_step.adam.learning_rate": 1e-4})
+SHORT = neuface.FitConfig.neural({"m_step.stop.max_passes": 2, "m_step.adam.learning_rate": 1e-4})
+JOINT = neuface.FitConfig.best({"m_step.stop.max_passes": 2})
 FLAME_FILES = (
     "generic_model.pkl", "landmark_embedding.npy", "mediapipe_landmark_embedding.npz", "FLAME_masks.pkl",
     "head_template.obj", "l_eyelid.npy", "r_eyelid.npy",
@@ -71,14 +72,20 @@ def clip(reference: Callable[[str], dict[str, np.ndarray]]) -> Clip:
     return neuface.read_clip(np.repeat(stored["source"][None], 2, 0), track)
 
 
+@pytest.mark.parametrize("config", [JOINT, SHORT], ids=["best", "neural"])
 @pytest.mark.parametrize("name", ["deca", "smirk"])
 def test_a_fit_with_the_models_files_improves_on_the_encoder(
-    name: str, assets: Path, clip: Clip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str,
+    config: neuface.FitConfig,
+    assets: Path,
+    clip: Clip,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv(ASSETS_VARIABLE, str(assets))
     assert assets_dirs() == (assets,)
     model = neuface.load_model(name, assets=assets)
-    result = neuface.optimize(clip, model=model, config=SHORT, progress=False)
+    result = neuface.optimize(clip, model=model, config=config, progress=False)
     assert result.model == name
     assert result.head_name == "flame2020"
     assert len(result.history["total"]) == 3

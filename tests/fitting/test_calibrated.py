@@ -24,7 +24,7 @@ from neuface.synthetic.calibrated_clips import CalibratedClip, make_calibrated_c
 from neuface.synthetic.people import demo_identity
 
 TIME, VIEWS = 4, 3
-CONFIG = FitConfig(objective=only(calibrated=CalibratedTerm(weight=1.0)))
+CONFIG = FitConfig.neural({"objective": only(calibrated=CalibratedTerm(weight=1.0))})
 
 
 @pytest.fixture(scope="module")

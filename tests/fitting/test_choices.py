@@ -90,7 +90,7 @@ def test_nothing_is_smoothed_across_joined_clips(tiny_head, random_params) -> No
             for name in ("identity", "expression", "root_rotvec", "neck_rotvec", "jaw_rotvec", "eyes_rotvec")
         },
     )
-    config = FitConfig.best({"objective.jaw_smoothness.weight": 1.0})
+    config = FitConfig.neural({"objective.jaw_smoothness.weight": 1.0})
     prediction = Prediction(params=joined, camera=camera_of(joined.root_rotvec))
     problem = replace(problem_of(head, prediction), starts=(0, 6))
     found = estimate_targets(head, prediction, problem, config)
@@ -187,7 +187,7 @@ def test_every_way_of_merging_finds_what_all_views_agree_on(tiny_head, random_pa
     views = one[torch.zeros(3, dtype=torch.long)]
     turn = 0.4 * torch.randn(3, 4, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     views = replace(views, root_rotvec=turn)
-    merged = merged_mesh(head, views, config=FitConfig.best({"objective.multiview.merge": merge}))
+    merged = merged_mesh(head, views, config=FitConfig.neural({"objective.multiview.merge": merge}))
     torch.testing.assert_close(merged, head.vertices(one.unposed())[0])
 
 
@@ -302,7 +302,7 @@ def test_the_spread_of_identity_codes_is_recorded_for_every_pass(tiny_head) -> N
     identity = start.params.identity + torch.linspace(0, 1, 12, dtype=torch.float64).view(2, 6, 1)
     start = replace(start, params=replace(start.params, identity=identity))
     outcome = fit(
-        FreeParameters(start), head, problem_of(head, start), FitConfig.best({"m_step.stop.max_passes": 3})
+        FreeParameters(start), head, problem_of(head, start), FitConfig.neural({"m_step.stop.max_passes": 3})
     )
     assert len(outcome.identity_spread) == len(outcome.history["total"]) == 4
     expected = float(torch.linspace(0, 1, 12, dtype=torch.float64).std(correction=0))
@@ -332,7 +332,7 @@ def test_chunks_are_all_views_of_consecutive_frames(tiny_head) -> None:
     head = tiny_head()
     truth = turning_heads(head, 2, 7)
     recorder = Recorder(disturbed(truth))
-    config = FitConfig.best({"m_step.batches": Chunks(frames=3), PASSES: 1})
+    config = FitConfig.neural({"m_step.batches": Chunks(frames=3), PASSES: 1})
     fit(recorder, head, problem_of(head, truth), config)
     assert recorder.asked == [[0, 1, 2, 7, 8, 9], [3, 4, 5, 10, 11, 12], [6, 13]]
 
@@ -373,7 +373,7 @@ def test_targets_of_the_whole_clip_carry_no_gradient(tiny_head) -> None:
     head = tiny_head()
     truth = turning_heads(head, 2, 4)
     prediction = predict_clip(FreeParameters(truth), (2, 4), 3)
-    targets = estimate_targets(head, prediction, problem_of(head, truth), FitConfig())
+    targets = estimate_targets(head, prediction, problem_of(head, truth), FitConfig.neural())
     assert not targets["temporal"].value.requires_grad
     assert not targets["multiview"].value.requires_grad
 

@@ -18,6 +18,7 @@ from neuface.fitting.config import (
     PRESETS,
     Adam,
     Chunks,
+    Convergence,
     DirectFit,
     FineTune,
     FitConfig,
@@ -28,6 +29,7 @@ from neuface.fitting.config import (
 )
 from neuface.fitting.merging import Softmax, WeightedMean
 from neuface.fitting.objective import (
+    CalibratedTerm,
     FromEncoder,
     FromLandmarks,
     FromPopulation,
@@ -76,7 +78,7 @@ from neuface.settings import Setting, resolve
         (FitConfig, "seed", 1.5, "must be a whole number, got 1.5"),
         (FitConfig, "seed", 2**64, r"must be at most 2\*\*63 - 1 in size, got 18446744073709551616"),
         (FitConfig, "objective", None, "must be Objective, got None"),
-        (FitConfig, "m_step", Stop(), r"must be FineTune or DirectFit, got Stop\("),
+        (FitConfig, "m_step", Stop(), r"must be JointSolve, FineTune or DirectFit, got Stop\("),
     ],
 )
 def test_bad_values_are_named(kind: Any, name: str, value: Any, message: str) -> None:
@@ -102,6 +104,7 @@ def test_good_values_are_kept() -> None:
 def test_terms_have_the_weights_of_their_values() -> None:
     objective = Objective(
         photometric=PhotometricTerm(weight=0.25),
+        multiview=MultiviewTerm(),
         identity_prior=FromLandmarks(weight=0.5, expression_weight=2.0),
     )
     assert objective.weights() == {
@@ -171,12 +174,16 @@ def test_an_objective_has_a_term() -> None:
 
 def test_paths_change_one_value_each() -> None:
     config = FitConfig.best(
-        {"m_step.stop.max_passes": 7, "objective.photometric.weight": 0.3, "objective.temporal": None}
+        {"m_step.stop.max_passes": 7, "objective.calibrated.weight": 0.3, "objective.temporal": None}
     )
-    assert config.m_step.stop == Stop(max_passes=7)
-    assert config.objective.photometric == PhotometricTerm(weight=0.3)
+    assert config.m_step.stop == Convergence(max_passes=7)
+    assert config.objective.calibrated == CalibratedTerm(weight=0.3)
     assert config.objective.temporal is None
-    assert config.objective.multiview == FitConfig().objective.multiview
+    assert config.objective.landmark == FitConfig().objective.landmark
+    neural = FitConfig.neural({"m_step.stop.max_passes": 7, "objective.photometric.weight": 0.3})
+    assert neural.m_step.stop == Stop(max_passes=7)
+    assert neural.objective.photometric == PhotometricTerm(weight=0.3)
+    assert neural.objective.multiview == MultiviewTerm()
 
 
 @pytest.mark.parametrize(
@@ -188,7 +195,11 @@ def test_paths_change_one_value_each() -> None:
             r"stop: FitConfig has no 'stop'; it has objective, e_step, camera, identity, m_step, seed",
         ),
         ({"seed.deeper": 1}, r"seed has no fields: seed\.deeper does not exist"),
-        ({"m_step.batches.frames": 3}, "RandomBatches has no 'frames'; it has size"),
+        (
+            {"m_step.batches.size": 3},
+            r"JointSolve has no 'batches'; it has stop, frames_at_once, images_at_once",
+        ),
+        ({"m_step.stop.step_size_drops": 1}, "Convergence has no 'step_size_drops'; it has max_passes, pat"),
         (
             {"objective.identity_prior": None, "objective.identity_prior.weight": 1.0},
             "choose what it shall be",
@@ -200,8 +211,13 @@ def test_paths_that_do_not_exist_are_named(changes: dict[str, Any], message: str
         FitConfig().changed(changes)
 
 
+def test_batches_have_the_numbers_of_their_kind() -> None:
+    with pytest.raises(InputError, match="RandomBatches has no 'frames'; it has size"):
+        FitConfig.neural({"m_step.batches.frames": 3})
+
+
 def test_text_is_read_by_the_type_of_the_field() -> None:
-    config = FitConfig().changed_by_text(
+    config = FitConfig.neural().changed_by_text(
         {
             "objective.temporal.weight": "0.3",
             "objective.landmark.use-confidence": "false",
@@ -245,6 +261,16 @@ def test_text_that_stands_for_no_value_is_named(path: str, text: str, message: s
 
 def test_the_default_is_best() -> None:
     assert FitConfig.best() == FitConfig()
+
+
+def test_the_neural_preset_has_the_terms_of_the_default_and_those_of_its_steps() -> None:
+    best, neural = (dict(leaves(config)) for config in (FitConfig.best(), FitConfig.neural()))
+    differing = {path for path in best | neural if best.get(path) != neural.get(path)}
+    own = ("objective.landmark.penalty", "objective.multiview", "m_step")
+    assert differing
+    assert all(path.startswith(own) for path in differing)
+    assert neural["objective.landmark.penalty"] == "l1"
+    assert (best["m_step"], neural["m_step"]) == ("JointSolve", "FineTune")
 
 
 def test_the_paper_has_its_equations_and_nothing_else() -> None:
@@ -314,7 +340,7 @@ def test_direct_fitting_differs_from_the_paper_in_what_moves_and_its_regulariser
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["best", "paper", "official", "direct"])
+@pytest.mark.parametrize("name", list(PRESETS))
 def test_presets_take_changes(name: Preset) -> None:
     changed = getattr(FitConfig, name)({"m_step.stop.max_passes": 7, "e_step.interpolate_missing": True})
     assert (changed.m_step.stop.max_passes, changed.e_step.interpolate_missing) == (7, True)
@@ -339,7 +365,7 @@ def test_the_table_in_the_docs_is_what_the_presets_are() -> None:
     text = (Path(__file__).parents[2] / "docs" / "presets.md").read_text(encoding="utf-8")
     rows = [line.strip("| \n").split(" | ") for line in text.splitlines() if line.startswith("| `")]
     table = {row[0].strip("`"): row[1:] for row in rows}
-    presets = [dict(leaves(PRESETS[name])) for name in ("paper", "official", "best", "direct")]
+    presets = [dict(leaves(PRESETS[name])) for name in ("paper", "official", "best", "neural", "direct")]
     for path, cells in table.items():
         for cell, preset in zip(cells, presets, strict=True):
             value = preset.get(path, "-")

@@ -34,13 +34,13 @@ from neuface.fitting.objective import FromEncoder, MultiviewTerm
 from neuface.fitting.parameterisation import POSE, FineTunedEncoder, FreeParameters, predict_clip
 from neuface.fitting.problem import make_problem
 from neuface.fitting.targets import Priors
-from neuface.fitting.terms import clip_parts, estimate_targets, loss_parts, targets_of_images
+from neuface.fitting.terms import batch_of, clip_parts, estimate_targets, loss_parts, targets_of_images
 from neuface.geometry.rotations import rotation_angle_rad, rotvec_to_quaternion, toward_hemisphere
 from neuface.head.model import HeadModel
 from neuface.landmarks.schemes import IBUG68
 from neuface.structs import Crop, Prediction, Track
 
-SHARED_FROM_ENCODER = FitConfig.best({"objective.identity_prior": FromEncoder()})
+SHARED_FROM_ENCODER = FitConfig.neural({"objective.identity_prior": FromEncoder()})
 
 # --- What it finds
 
@@ -96,7 +96,7 @@ def test_the_meshes_of_two_views_approach_each_other(tiny_head, random_params) -
     params = replace(head.neutral(2, 4), identity=faces.identity, expression=faces.expression)
     params = replace(params, root_rotvec=faces.root_rotvec)
     start = Prediction(params=params, camera=camera_for(params))
-    config = FitConfig.best({"objective": only(multiview=MultiviewTerm()), RATE: 3e-2, PASSES: 60})
+    config = FitConfig.neural({"objective": only(multiview=MultiviewTerm()), RATE: 3e-2, PASSES: 60})
     outcome = fit(FreeParameters(start, ("identity", "expression")), head, problem_of(head, start), config)
 
     def distance(prediction: Prediction) -> float:
@@ -108,7 +108,7 @@ def test_the_meshes_of_two_views_approach_each_other(tiny_head, random_params) -
 
 def test_the_open_head_follows_landmarks(open_head: HeadModel) -> None:
     truth = turning_heads(open_head, 1, 3)
-    config = FitConfig.best({RATE: 1e-2, PASSES: 40, WARM_UP: 0})
+    config = FitConfig.neural({RATE: 1e-2, PASSES: 40, WARM_UP: 0})
     problem = problem_of(open_head, truth, "ibug68")
     outcome = fit(FreeParameters(disturbed(truth, 0.1)), open_head, problem, config)
     assert outcome.history["landmark"][-1] < 0.1 * outcome.history["landmark"][0]
@@ -174,7 +174,7 @@ def test_every_image_is_optimised(tiny_head, batch_size: int) -> None:
     head = tiny_head()
     truth = turning_heads(head, 2, 35)
     start = disturbed(truth)
-    config = FitConfig.best({BATCH: batch_size, PASSES: 1})
+    config = FitConfig.neural({BATCH: batch_size, PASSES: 1})
     outcome = fit(FreeParameters(start), head, problem_of(head, truth), config)
     moved = (outcome.prediction.camera.position - start.camera.position).abs().amax(-1)
     assert float(moved.min()) > 0
@@ -188,9 +188,9 @@ def test_parts_do_not_depend_on_the_batch_size(tiny_head, random_params) -> None
     truth = turning_heads(head, 2, 7)
     problem = silenced(problem_of(head, truth), [(0, 2), (1, 5)])
     current = disturbed(truth)
-    targets = estimate_targets(head, current, problem, FitConfig())
+    targets = estimate_targets(head, current, problem, FitConfig.neural())
     whole, *others = (
-        clip_parts(head, current, problem, targets, FitConfig.best({BATCH: size}))
+        clip_parts(head, current, problem, targets, FitConfig.neural({BATCH: size}))
         for size in (1000, 1, 3, 14)
     )
     for parts in others:
@@ -202,10 +202,11 @@ def test_parts_of_each_image_are_those_of_its_place(tiny_head, random_params) ->
     params = random_params(head, 2, 5)
     current = Prediction(params=params, camera=camera_for(params))
     problem = problem_of(head, turning_heads(head, 2, 5))
-    targets = estimate_targets(head, current, problem, FitConfig())
+    targets = estimate_targets(head, current, problem, FitConfig.neural())
     index = torch.tensor([7, 3, 0, 9])
     rows = targets_of_images(targets, index, 5)
-    parts = loss_parts(head, current.flatten_batch(2)[index], problem, rows, index, FitConfig())
+    batch = batch_of(head, current.flatten_batch(2)[index], problem, index, FitConfig.neural())
+    parts = loss_parts(batch, rows, FitConfig.neural())
     for row, (view, time) in enumerate([(1, 2), (0, 3), (0, 0), (1, 4)]):
         mesh = head.vertices(params[view, time].unposed())
         apart = (mesh - targets["multiview"].value[time]).abs().sum(-1).mean()
@@ -229,7 +230,7 @@ def test_a_step_is_scaled_to_the_clip_and_not_to_the_batch(
     monkeypatch.setattr(descent, "GRADIENT_NORM_LIMIT", math.inf)
 
     def moved(batch_size: int) -> Tensor:
-        config = FitConfig.best({BATCH: batch_size, PASSES: 1, RATE: 1e-5, WARM_UP: 0})
+        config = FitConfig.neural({BATCH: batch_size, PASSES: 1, RATE: 1e-5, WARM_UP: 0})
         outcome = fit(FreeParameters(start), head, problem_of(head, truth), config)
         return outcome.prediction.camera.position - start.camera.position
 

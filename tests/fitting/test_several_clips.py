@@ -60,7 +60,7 @@ def test_the_prior_of_a_shared_identity_is_divided_by_the_views(tiny_head) -> No
     problem = problem_of(head, truth)
     found = {}
     for per in ("clip", "image"):
-        config = FitConfig.best({"identity.shared": per})
+        config = FitConfig.neural({"identity.shared": per})
         found[per] = clip_parts(head, truth, problem, estimate_targets(head, truth, problem, config), config)
     deviation = float(truth.params.identity.square().mean())
     assert found["image"]["identity_prior"] == pytest.approx(deviation)

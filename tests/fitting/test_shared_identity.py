@@ -138,7 +138,7 @@ def test_what_landmarks_do_not_observe_stays_as_predicted(tiny_head, prior: From
         valid=VALID,
         scheme=MEDIAPIPE478,
     )
-    config = FitConfig(identity=SHARED).changed({"objective.identity_prior": prior, RATE: 0.02, PASSES: 60})
+    config = FitConfig.neural({"identity": SHARED, "objective.identity_prior": prior, RATE: 0.02, PASSES: 60})
     found = fit(FreeParameters(start, ("identity",)), head, problem, config).prediction.params.identity[0, 0]
     moved = float((found - start.params.identity[VALID].mean(0)).abs().max())
     assert moved < 0.01 if prior else moved > 0.1
@@ -177,8 +177,9 @@ def test_a_fit_returns_one_identity_of_the_initial_size(tiny_head, batch_size: i
         valid=valid,
         scheme=MEDIAPIPE478,
     )
-    config = FitConfig(identity=BOTH).changed(
+    config = FitConfig.neural(
         {
+            "identity": BOTH,
             "objective.temporal": None,
             "objective.multiview": None,
             "objective.identity_prior": None,

@@ -24,7 +24,7 @@ from neuface.errors import InputError
 from neuface.fitting.config import FitConfig, Stop
 from neuface.fitting.loop import fit
 from neuface.fitting.parameterisation import FreeParameters
-from neuface.fitting.terms import clip_parts, estimate_targets, loss_parts, targets_of_images
+from neuface.fitting.terms import batch_of, clip_parts, estimate_targets, loss_parts, targets_of_images
 from neuface.geometry.rotations import rotation_angle_rad
 from neuface.structs import Outcome, Prediction
 
@@ -35,7 +35,7 @@ from neuface.structs import Outcome, Prediction
 def test_the_history_adds_up(tiny_head, views: int) -> None:
     head = tiny_head()
     truth = turning_heads(head, views, 5)
-    config = FitConfig.best(
+    config = FitConfig.neural(
         {
             "objective.landmark.weight": 1.5,
             "objective.temporal.weight": 0.7,
@@ -66,7 +66,7 @@ def test_the_history_adds_up(tiny_head, views: int) -> None:
 def test_it_stops_when_nothing_improves(tiny_head) -> None:
     head = tiny_head()
     truth = turning_heads(head, 1, 4)
-    config = FitConfig.best({"m_step.stop": Stop(max_passes=50, patience=2, step_size_drops=1), RATE: 1e-6})
+    config = FitConfig.neural({"m_step.stop": Stop(max_passes=50, patience=2, step_size_drops=1), RATE: 1e-6})
     outcome = fit(FreeParameters(truth), head, problem_of(head, truth), config)
     assert outcome.outcome is Outcome.CONVERGED
     # The first pass sets the mark, two without progress lower the step size, two more end it.
@@ -83,7 +83,7 @@ def test_it_stops_at_the_pass_limit(tiny_head) -> None:
         FreeParameters(disturbed(truth)),
         head,
         problem_of(head, truth),
-        FitConfig.best({"m_step.stop.max_passes": 3}),
+        FitConfig.neural({"m_step.stop.max_passes": 3}),
     )
     assert outcome.outcome is Outcome.PASS_LIMIT
     assert len(outcome.history["total"]) == 4
@@ -128,7 +128,7 @@ def test_a_prediction_that_is_infinite_from_the_start_is_returned(tiny_head) -> 
     truth = turning_heads(head, 1, 4)
     predictor = Exploding(truth)
     predictor.reach = -1.0
-    outcome = fit(predictor, head, problem_of(head, truth), FitConfig.best({"m_step.stop.max_passes": 5}))
+    outcome = fit(predictor, head, problem_of(head, truth), FitConfig.neural({"m_step.stop.max_passes": 5}))
     assert outcome.outcome is Outcome.DIVERGED
     assert len(outcome.history["total"]) == 1
 
@@ -141,12 +141,13 @@ def test_frames_without_landmarks_follow_the_other_terms_only(tiny_head) -> None
     truth = turning_heads(head, 1, 6)
     problem = silenced(problem_of(head, truth), [(0, 3)])
     start = disturbed(truth)
-    targets = estimate_targets(head, start, problem, FitConfig())
+    targets = estimate_targets(head, start, problem, FitConfig.neural())
     root = start.params.root_rotvec.flatten(0, 1).requires_grad_()
     flat = start.flatten_batch(2)
     flat = replace(flat, params=replace(flat.params, root_rotvec=root))
     index = torch.arange(6)
-    parts = loss_parts(head, flat, problem, targets_of_images(targets, index, 6), index, FitConfig())
+    batch = batch_of(head, flat, problem, index, FitConfig.neural())
+    parts = loss_parts(batch, targets_of_images(targets, index, 6), FitConfig.neural())
     (from_landmarks,) = torch.autograd.grad(parts["landmark"].sum(), root, retain_graph=True)
     (from_time,) = torch.autograd.grad(parts["temporal"].sum(), root)
     has_gradient = from_landmarks.abs().amax(-1) > 0
@@ -161,7 +162,7 @@ def test_a_frame_without_landmarks_follows_its_neighbours(tiny_head) -> None:
     turn = truth.params.root_rotvec.clone()
     turn[0, 3, 1] += 0.4
     start = replace(truth, params=replace(truth.params, root_rotvec=turn))
-    config = FitConfig.best({RATE: 1e-2, PASSES: 120})
+    config = FitConfig.neural({RATE: 1e-2, PASSES: 120})
     outcome = fit(FreeParameters(start, ("root_rotvec",)), head, problem, config)
     angle = rotation_angle_rad(outcome.prediction.params.root_rotvec, truth.params.root_rotvec)
     assert float(angle[0, 3]) < 0.1
@@ -172,8 +173,8 @@ def test_the_landmark_term_is_the_mean_over_valid_images(tiny_head) -> None:
     truth = turning_heads(head, 1, 5)
     problem = silenced(problem_of(head, truth), [(0, 0), (0, 4)])
     problem = replace(problem, observed_ndc=problem.observed_ndc + torch.tensor([0.25, -0.5]))
-    targets = estimate_targets(head, truth, problem, FitConfig())
-    parts = clip_parts(head, truth, problem, targets, FitConfig.best({BATCH: 2}))
+    targets = estimate_targets(head, truth, problem, FitConfig.neural())
+    parts = clip_parts(head, truth, problem, targets, FitConfig.neural({BATCH: 2}))
     assert parts["landmark"] == pytest.approx(0.75)
 
 
@@ -182,4 +183,4 @@ def test_a_clip_without_landmarks_is_refused(tiny_head) -> None:
     truth = turning_heads(head, 1, 3)
     problem = silenced(problem_of(head, truth), [(0, 0), (0, 1), (0, 2)])
     with pytest.raises(InputError, match="no frame of the clip has the six landmarks"):
-        fit(FreeParameters(truth), head, problem, FitConfig())
+        fit(FreeParameters(truth), head, problem, FitConfig.neural())

@@ -177,7 +177,7 @@ def test_a_single_view_has_nothing_to_agree_with(tiny_head, random_params) -> No
     one = targets_of(head, random_params(head, 1, 4))
     assert "multiview" not in one
     without = targets_of(
-        head, random_params(head, 2, 4), config=FitConfig.best({"objective.multiview": None})
+        head, random_params(head, 2, 4), config=FitConfig.neural({"objective.multiview": None})
     )
     assert "multiview" not in without
 
@@ -197,7 +197,7 @@ def test_orientations_are_smoothed_per_view_over_the_whole_clip(tiny_head, rando
     head = tiny_head()
     params = random_params(head, 2, 100, scale=0.5)
     found = targets_of(head, params)["temporal"].value
-    smoothing = FitConfig().e_step.smoothing
+    smoothing = FitConfig.neural().e_step.smoothing
     assert isinstance(smoothing, LocalQuadratic)
     for view in range(2):
         alone: Tensor = smooth_quaternions(

@@ -50,7 +50,8 @@ def fit_jointly(
         report: called after every pass with its number and the loss and parts.
         calibration: how wrong the initial predictions are, for the estimate of the person from the landmarks.
         checkpoints: where finished pieces are kept, and from where the fit goes on if some are there.
-        keep_interrupted: whether Ctrl-C ends the fit with what is solved so far, in place of a KeyboardInterrupt.
+        keep_interrupted: whether Ctrl-C ends the fit with what is solved so far, in place of a KeyboardInterrupt;
+            of a clip in pieces, nothing is solved before its identity is.
 
     Raises:
         InputError: no image has a landmark.
@@ -163,13 +164,16 @@ class _Run:
         """Solve the pieces that are left; why the fit ended."""
         done = self.done
         try:
+            if checkpoints is not None:
+                # Before anything is solved it says that a fit is under way, whose files may be replaced.
+                checkpoints.offer(STAGE, done.stored)
             if len(self.pieces) > 1 and done.identity is None:
                 done.identity = self._identity_of_sample()
             for piece in self.pieces[len(done.solutions) :]:
                 done.solutions.append(self._solve(piece))
                 if done.solutions[-1].outcome is Outcome.INTERRUPTED:
                     break
-                if checkpoints is not None and len(self.pieces) > 1:
+                if checkpoints is not None:
                     checkpoints.offer(STAGE, done.stored)
         except KeyboardInterrupt:
             if not self.keep_interrupted or not done.solutions:
@@ -183,15 +187,21 @@ class _Run:
         """What is solved, and behind it what the rest of the clip would have started from."""
         solved = [found.prediction for found in self.done.solutions]
         end = sum(found.params.root_rotvec.shape[1] for found in solved)
-        return Prediction.cat([*solved, self.start[:, end:]], dim=1)
+        return Prediction.cat([*solved, self._start_of(end, self.problem.time)], dim=1)
+
+    def _start_of(self, start: int, end: int) -> Prediction:
+        """Where the solution of some frames begins: at the identity of the sample, if there is one."""
+        some = self.start[:, start:end]
+        return some if self.done.identity is None else _with_identity(some, self.done.identity, self.head)
 
     def _solve(self, piece: Piece) -> Solution:
         span = (piece.wide_start, piece.wide_end)
-        start, identity = self.start[:, slice(*span)], self.done.identity
-        if identity is not None:
-            start = _with_identity(start, identity, self.head)
         found = self._solve_clip(
-            self.problem.cut(*span), start, self._priors_of(*span), moves=identity is None
+            self.problem.cut(*span),
+            self._start_of(*span),
+            self._priors_of(*span),
+            moves_identity=self.done.identity is None,
+            keep_interrupted=self.keep_interrupted,
         )
         return replace(found, prediction=found.prediction[:, piece.inner])
 
@@ -205,19 +215,29 @@ class _Run:
         priors = [self._priors_of(*run) for run in runs]
         points = [prior.expression_points for prior in priors if prior.expression_points is not None]
         joined = replace(self.priors, expression_points=torch.cat(points) if points else None)
-        return self._solve_clip(problem, start, joined, moves=True).prediction.params.identity[0, 0]
+        # An identity that was interrupted is none: with a better one, everything is solved anew.
+        found = self._solve_clip(problem, start, joined, moves_identity=True, keep_interrupted=False)
+        return found.prediction.params.identity[0, 0]
 
-    def _solve_clip(self, problem: Problem, start: Prediction, priors: Priors, *, moves: bool) -> Solution:
+    def _solve_clip(
+        self,
+        problem: Problem,
+        start: Prediction,
+        priors: Priors,
+        *,
+        moves_identity: bool,
+        keep_interrupted: bool,
+    ) -> Solution:
         return solve_clip(
             self.head,
             start,
             problem,
             self.config,
             priors,
-            moves_identity=moves,
+            moves_identity=moves_identity,
             fixes_size=self.config.identity.fix_scale,
             report=self._report,
-            keep_interrupted=self.keep_interrupted,
+            keep_interrupted=keep_interrupted,
         )
 
     def _report(self, number: int, parts: dict[str, float]) -> None:

@@ -205,8 +205,8 @@ class _Solver:
             moved = replace(moved, jaw_rotvec=params.jaw_rotvec + step.code[:, size:])
         # The equations turn the head about the head frame's origin, and the head turns about its root joint.
         magnification = camera.magnification * growth.exp()
-        origin = camera.position + shift + camera.magnification[..., None] * self._by_joint(params, before)
-        position = origin - magnification[..., None] * self._by_joint(moved, after)
+        moved_by_joint = self._by_joint(moved, after) - self._by_joint(params, before)
+        position = camera.position + shift - magnification[..., None] * moved_by_joint
         return Prediction(params=moved, camera=camera.placed(position, magnification))
 
     def _by_joint(
