@@ -10,7 +10,7 @@ from neuface.fitting.smoothing import MovingMean, MovingMedian
 from neuface.fitting.visibility import AngleAndDepth
 from studies.common.variants import ENCODER, Variant
 
-DIRECT, PAPER, OFFICIAL, BEST = "direct", "paper", "official", "best"
+DIRECT, PAPER, OFFICIAL, NEURAL, BEST = "direct", "paper", "official", "neural", "best"
 """Names of the variants that have a preset of FitConfig. `direct` is `FitConfig.direct()`: free parameters with the
 regularisers of Eq. 5, fitted from coarse to fine."""
 
@@ -22,8 +22,9 @@ MAIN = (
     Variant(
         name="official_fast",
         title="official(), our step size",
-        config=FitConfig.official({"m_step.adam": FitConfig().m_step.adam}),
+        config=FitConfig.official({"m_step.adam": FitConfig.neural().gradient_steps.adam}),
     ),
+    Variant(name=NEURAL, title="neural()", config=FitConfig.neural()),
     Variant(name=BEST, title="best()", config=FitConfig.best()),
 )
 """The variants that run on every clip. The released step size was chosen for DECA, which has ten times the weights of

@@ -46,7 +46,7 @@ def comparison_config(*, max_passes: int, patience: int) -> FitConfig:
 
     The figures in this folder's README.md were measured with it; FitConfig's defaults have changed since.
     """
-    return FitConfig().changed(
+    return FitConfig.neural(
         {
             "objective.identity_prior": FromEncoder(weight=1e-2),
             "objective.multiview.weight": 2.0,
@@ -77,7 +77,7 @@ def all_variants(config: FitConfig) -> tuple[Variant, ...]:
     )
 
 
-VARIANT_TITLES = {variant.name: variant.title for variant in all_variants(FitConfig())}
+VARIANT_TITLES = {variant.name: variant.title for variant in all_variants(FitConfig.neural())}
 FITTED = (FREE, BOUNDED, NEURAL)
 
 

@@ -96,7 +96,8 @@ def test_good_values_are_kept() -> None:
         m_step=FineTune(stop=Stop(step_size_drops=0, tolerance=0.0)),
         e_step=EStep(smoothing=MovingMean(window=1)),
     )
-    assert (config.seed, config.m_step.stop.step_size_drops, config.m_step.stop.tolerance) == (-5, 0, 0.0)
+    stop = config.gradient_steps.stop
+    assert (config.seed, stop.step_size_drops, stop.tolerance) == (-5, 0, 0.0)
     with pytest.raises(FrozenInstanceError):
         config.seed = 3  # type: ignore[misc]
 
@@ -289,9 +290,10 @@ def test_the_paper_has_its_equations_and_nothing_else() -> None:
 def test_the_released_settings_are_theirs() -> None:
     """The figures of the authors' configuration file and code."""
     config = FitConfig.official()
-    assert config.m_step.adam == Adam(learning_rate=2e-5, warm_up_steps=0)
-    assert config.m_step.batches == Chunks(frames=20, gradient_through_targets=True)
-    assert (config.m_step.stop.max_passes, config.m_step.returns) == (100, "last")
+    m_step = config.gradient_steps
+    assert m_step.adam == Adam(learning_rate=2e-5, warm_up_steps=0)
+    assert m_step.batches == Chunks(frames=20, gradient_through_targets=True)
+    assert (m_step.stop.max_passes, m_step.returns) == (100, "last")
     multiview = config.objective.multiview
     assert multiview is not None
     assert isinstance(multiview.visibility, AngleOrDepth)

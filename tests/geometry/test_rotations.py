@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -35,16 +36,14 @@ def test_conversions_are_those_of_roma(largest_angle: float) -> None:
     rotvec = largest_angle * share * axis
     other = torch.randn(300, 3, dtype=torch.float64, generator=generator)
     matrix, quaternion = roma.rotvec_to_rotmat(rotvec), roma.rotvec_to_unitquat(rotvec)
-    near = {"atol": 1e-12, "rtol": 0.0}
-    torch.testing.assert_close(rotvec_to_quaternion(rotvec), quaternion, **near)
-    torch.testing.assert_close(rotvec_to_rotmat(rotvec), matrix, **near)
-    torch.testing.assert_close(quaternion_to_rotvec(quaternion), rotvec, **near)
-    torch.testing.assert_close(rotmat_to_rotvec(matrix), rotvec, **near)
-    torch.testing.assert_close(
-        rotvec_to_rotmat(compose_rotvecs(rotvec, other)), matrix @ roma.rotvec_to_rotmat(other), **near
-    )
+    near = partial(torch.testing.assert_close, atol=1e-12, rtol=0.0)
+    near(rotvec_to_quaternion(rotvec), quaternion)
+    near(rotvec_to_rotmat(rotvec), matrix)
+    near(quaternion_to_rotvec(quaternion), rotvec)
+    near(rotmat_to_rotvec(matrix), rotvec)
+    near(rotvec_to_rotmat(compose_rotvecs(rotvec, other)), matrix @ roma.rotvec_to_rotmat(other))
     product = quaternion_product(quaternion, roma.rotvec_to_unitquat(other))
-    torch.testing.assert_close(product, roma.quat_product(quaternion, roma.rotvec_to_unitquat(other)), **near)
+    near(product, roma.quat_product(quaternion, roma.rotvec_to_unitquat(other)))
 
 
 def test_half_turns_about_every_axis_survive_the_way_through_matrices() -> None:

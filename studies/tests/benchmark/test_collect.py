@@ -26,6 +26,7 @@ from studies.benchmark.variants import (
     DIRECT,
     LOSSES,
     MAIN,
+    NEURAL,
     OFFICIAL,
     PAPER,
     PHOTOMETRIC,
@@ -81,6 +82,7 @@ def test_main_variants_are_the_presets() -> None:
     assert configs[DIRECT] == FitConfig.direct()
     assert configs[PAPER] == FitConfig.paper()
     assert configs[OFFICIAL] == FitConfig.official()
+    assert configs[NEURAL] == FitConfig.neural()
     assert configs[BEST] == FitConfig()
 
 

@@ -24,7 +24,7 @@ from studies.neural_versus_direct.variants import (
     try_rates,
 )
 
-QUICK = FitConfig().changed({"m_step.stop.max_passes": 3})
+QUICK = FitConfig.neural({"m_step.stop.max_passes": 3})
 RATES = {"free": 1e-2, "bounded": 1e-2, "neural": 2e-5}
 PARAMETERS: dict[Parameters, float] = {"free": 1e-2, "bounded": 1e-2, "weights": 2e-5}
 
