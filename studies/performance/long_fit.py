@@ -1,0 +1,117 @@
+"""A fit of a clip of any length and number of cameras in a process of its own, with its memory and seconds.
+
+A short rendered clip is repeated as often as needed; landmarks are given, with noise of their own in every frame.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+import neuface
+from neuface.frames import check_range
+from neuface.landmarks.schemes import SCHEMES
+from neuface.models import load_head
+from neuface.structs import Track, ndc_to_px
+from neuface.synthetic.clips import make_talking_clip
+from neuface.synthetic.people import open_head_identities
+from studies.long_clips import peak_mb
+
+SIZE_PX = 128
+SHORT = 12
+"""Frames of the clip that is repeated."""
+YAW_DEG = 40.0
+"""Largest angle between a camera and the middle one."""
+NOISE_PX = 0.3
+
+
+@dataclass(frozen=True, kw_only=True)
+class LongFit:
+    """What is fitted, and how."""
+
+    frames: int
+    views: int = 1
+    scheme: str = "mediapipe478"
+    changes: Mapping[str, Any] | None = None
+    """Changes of `best()` by dotted paths."""
+    threads: int = 1
+
+
+class RepeatedViews:
+    """A short clip of several cameras that begins again and again, as a `FrameSource`."""
+
+    def __init__(self, frames: UInt8[Tensor, "views short h w 3"], time: int) -> None:
+        self._frames, self.views, self.time = frames, len(frames), time
+
+    def size_hw(self, view: int) -> tuple[int, int]:
+        """Height and width of the frames."""
+        return (self._frames.shape[2], self._frames.shape[3])
+
+    def read(self, view: int, start: int, stop: int) -> UInt8[Tensor, "n h w 3"]:
+        """Frames `start <= t < stop`."""
+        check_range(self, view, start, stop)
+        return self._frames[view, torch.arange(start, stop) % self._frames.shape[1]]
+
+
+def make_short_clip(path: Path, views: int) -> None:
+    """Render the clip that is repeated, with the exact landmarks of every scheme."""
+    head = load_head("open")
+    (identity,) = open_head_identities(1, 0)
+    yaw_deg = [0.0] if views == 1 else torch.linspace(-YAW_DEG, YAW_DEG, views).tolist()
+    clip = make_talking_clip(head, identity, view_yaw_deg=yaw_deg, time=SHORT, size_px=SIZE_PX)
+    points = {
+        name: ndc_to_px(clip.camera.project(head.landmarks(clip.truth, name)), SIZE_PX).numpy()
+        for name in head.embeddings
+    }
+    np.savez(path, frames=clip.frames.numpy(), **points)
+
+
+def measure_fit(wanted: LongFit, folder: Path) -> dict[str, float]:
+    """Largest resident memory (MiB) and seconds of a fit in a process of its own."""
+    short = folder / f"short_{wanted.views}.npz"
+    if not short.exists():
+        make_short_clip(short, wanted.views)
+    command = [sys.executable, "-c", "from studies.performance.long_fit import main; main()"]
+    done = subprocess.run(
+        [*command, str(short), json.dumps(vars(wanted))], check=True, stdout=subprocess.PIPE, text=True
+    )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main() -> None:
+    """Carry out one fit and print its figures: the process that is measured."""
+    path, wanted = Path(sys.argv[1]), LongFit(**json.loads(sys.argv[2]))
+    torch.set_num_threads(wanted.threads)
+    with np.load(path) as short:
+        frames, clean = torch.from_numpy(short["frames"]), torch.from_numpy(short[wanted.scheme])
+    points_px = clean[:, torch.arange(wanted.frames) % SHORT]
+    points_px += NOISE_PX * torch.randn(points_px.shape, generator=torch.Generator().manual_seed(0))
+    track = Track(
+        points_px=points_px, confidence=torch.ones(points_px.shape[:-1]), scheme=SCHEMES[wanted.scheme]
+    )
+    clip = neuface.read_clip(RepeatedViews(frames, wanted.frames), track)
+    before_mb = peak_mb()
+    started, cpu = time.perf_counter(), time.process_time()
+    result = neuface.optimize(clip, config=neuface.FitConfig.best(wanted.changes or {}), progress=False)
+    print(
+        json.dumps(
+            {
+                "peak_mb": peak_mb(),
+                "before_mb": before_mb,
+                "seconds": time.perf_counter() - started,
+                "cpu_seconds": time.process_time() - cpu,
+                "passes": len(result.history["total"]) - 1,
+            }
+        )
+    )
