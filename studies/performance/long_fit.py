@@ -77,6 +77,19 @@ def make_short_clip(path: Path, views: int) -> None:
     np.savez(path, frames=clip.frames.numpy(), **points)
 
 
+def write_short_fit(path: Path, *, frames: int = 75) -> Path:
+    """A clip of one camera for `child.fit_saved`, repeated to this length."""
+    short = path.with_name("short_1.npz")
+    make_short_clip(short, 1)
+    index = np.arange(frames) % SHORT
+    with np.load(short) as made:
+        points = made["mediapipe478"][:, index]
+        noise = NOISE_PX * np.random.default_rng(0).standard_normal(points.shape)
+        seen = np.concatenate((points + noise, np.ones_like(points[..., :1])), -1)
+        np.savez(path, frames_0=made["frames"][0][index], points=seen.astype(np.float32), fps=25.0)
+    return path
+
+
 def measure_fit(wanted: LongFit, folder: Path) -> dict[str, float]:
     """Largest resident memory (MiB) and seconds of a fit in a process of its own."""
     short = folder / f"short_{wanted.views}.npz"

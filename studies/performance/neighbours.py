@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -53,11 +53,17 @@ def neighbours(
                 seconds[name] += _run_at_once(tree, jobs)
     typical = {name: median(values) for name, values in seconds.items()}
     return {
-        "seconds": seconds,
+        "tree": tree.resolve().name,
+        "alone_s": typical["alone"],
         "two_side_by_side": typical["two side by side"] / typical["alone"],
-        "beside_spinning": typical["beside spinning"] / typical["alone"],
-        "spinning_processes": spinning,
+        f"beside_{spinning}_spinning": typical["beside spinning"] / typical["alone"],
+        "seconds": seconds,
     }
+
+
+def environment_without_threads() -> dict[str, str]:
+    """The variables of this process's environment, but for those that change threads."""
+    return {name: value for name, value in os.environ.items() if name not in THREAD_SETTINGS}
 
 
 def _job(tree: Path, config: str, clip: Path, path: Path, *, views: int) -> Path:
@@ -71,29 +77,31 @@ def _job(tree: Path, config: str, clip: Path, path: Path, *, views: int) -> Path
 
 def _run_at_once(tree: Path, jobs: Sequence[Path]) -> list[float]:
     """Let processes begin at once, and return the seconds of each fit."""
-    environment = {name: value for name, value in os.environ.items() if name not in THREAD_SETTINGS}
-    environment["PYTHONPATH"] = str(tree.resolve())
-    processes = [
-        subprocess.Popen(
-            [sys.executable, fit_saved.__file__, str(job)],
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for job in jobs
-    ]
-    for process in processes:
-        assert process.stdout is not None
-        if process.stdout.readline().strip() != "ready":
-            raise RuntimeError("a fit ended before it began; its error stands above")
-    for process in processes:
-        assert process.stdin is not None
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    for process in processes:
-        if process.wait():
-            raise RuntimeError("a fit failed; its error stands above")
+    environment = {**environment_without_threads(), "PYTHONPATH": str(tree.resolve())}
+    with ExitStack() as stack:
+        processes = [
+            stack.enter_context(
+                subprocess.Popen(
+                    [sys.executable, fit_saved.__file__, str(job)],
+                    env=environment,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                )
+            )
+            for job in jobs
+        ]
+        for process in processes:
+            assert process.stdout is not None
+            if process.stdout.readline().strip() != "ready":
+                raise RuntimeError("a fit ended before it began; its error stands above")
+        for process in processes:
+            assert process.stdin is not None
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        for process in processes:
+            if process.wait():
+                raise RuntimeError("a fit failed; its error stands above")
     found = []
     for job in jobs:
         with np.load(job.with_suffix(".npz")) as arrays:

@@ -59,7 +59,8 @@ def rendered_problem(
     turn = torch.deg2rad(ENCODER_TURN_DEG * torch.randn(turns.shape, generator=generator))
     guessed = replace(
         params,
-        identity=params.identity + ENCODER_ERROR * torch.randn(params.identity.shape, generator=generator),
+        # An encoder errs alike in all images of a person.
+        identity=params.identity + ENCODER_ERROR * torch.randn(person.shape, generator=generator),
         expression=0.5 * params.expression,
         root_rotvec=compose_rotvecs(turn, turns),
     )

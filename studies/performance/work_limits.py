@@ -31,6 +31,7 @@ PASSES = {"m_step.stop.max_passes": 2}
 """So few passes that rounding does not decide how many there are."""
 CONFIGS = {
     "best": FitConfig.best(PASSES),
+    "neural": FitConfig.neural(PASSES),
     "paper": FitConfig.paper(PASSES),
     "official": FitConfig.official(PASSES),
     "direct": FitConfig.direct(PASSES),

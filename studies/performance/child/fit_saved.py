@@ -63,7 +63,7 @@ def main(job_file: Path) -> None:
 
 def make_config(expression: str) -> Any:
     """The preset of that name, or the value of a Python expression in the names of `neuface.fitting.config`."""
-    if expression in ("best", "paper", "official", "direct"):
+    if expression in ("best", "neural", "paper", "official", "direct"):
         return getattr(neuface.FitConfig, expression)()
     return eval(expression, vars(config_module).copy())
 
