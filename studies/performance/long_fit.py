@@ -70,7 +70,7 @@ def make_short_clip(path: Path, views: int) -> None:
     (identity,) = open_head_identities(1, 0)
     yaw_deg = [0.0] if views == 1 else torch.linspace(-YAW_DEG, YAW_DEG, views).tolist()
     clip = make_talking_clip(head, identity, view_yaw_deg=yaw_deg, time=SHORT, size_px=SIZE_PX)
-    points = {
+    points: dict[str, Any] = {
         name: ndc_to_px(clip.camera.project(head.landmarks(clip.truth, name)), SIZE_PX).numpy()
         for name in head.embeddings
     }
