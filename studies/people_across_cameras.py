@@ -49,7 +49,7 @@ class Options:
     """How much is simulated, and where the figures go."""
 
     seed: int = 1
-    clips: int = 20
+    clips: int = 10
     """For each number of cameras and each way of talking."""
     seconds: float = 4.0
     noise: float = 1.0
@@ -58,7 +58,7 @@ class Options:
     """Faces that are missed, each frame alone."""
     pictures: int = 0
     """Number of clips that are painted, for each number of cameras."""
-    presence: int = 1000
+    presence: int = 500
     """Number of simulated pairs of cameras."""
     json: Path | None = None
     """File for the figures; without it they are only printed."""

@@ -7,10 +7,11 @@ import pytest
 import torch
 from data_folders import DATA, needs
 
-from neuface.clips import read_clip
+from neuface.clips import read_clip, read_people
 from neuface.cropping import source_crops, steady_crops
 from neuface.errors import InputError
 from neuface.frames import ArraySource
+from neuface.io.inputs import open_footage
 from neuface.io.landmarks import write_landmarks
 from neuface.io.video import write_video
 from neuface.landmarks.arrays import as_track
@@ -138,6 +139,15 @@ def test_four_real_cameras() -> None:
     assert (clip.views, clip.time, clip.recording.fps) == (4, 3, 6.0)
     assert clip.track.usable.any()
     assert clip.recording.names == ("cam_0", "cam_1", "cam_2", "cam_3")
+
+
+@needs(DATA / "caliscope_4view")
+def test_a_fist_that_holds_a_board_is_no_person() -> None:
+    """The landmark network takes it for a face in all these frames."""
+    footage = open_footage(DATA / "caliscope_4view" / "calibration_session" / "cam_2.mp4")
+    (man,) = read_people(footage.frames.read(0, 84, 111))
+    assert man.track.usable.all()
+    assert float(man.track.points_px[0].mean(1)[:, 1].max()) < 400
 
 
 @needs(DATA / "intel_head_pose")

@@ -32,6 +32,8 @@ FACE_SHARE = (0.24, 0.20)
 FACE_HEIGHT_M = 0.125
 # Share of a face's landmarks behind the other head, or outside of the picture, from which it is not found.
 HIDDEN_SHARE, OUTSIDE_SHARE = 0.35, 0.4
+# Number of frames that are painted at once.
+FRAMES_AT_A_TIME = 8
 # Half the width and half the height of a head over the size of its face's landmarks, for what it hides.
 HEAD_HALF_SIZE = (0.62, 0.75)
 
@@ -149,17 +151,26 @@ def paint_two_people(head: HeadModel, clip: TwoPeople) -> UInt8[Tensor, "time s 
     generator = torch.Generator().manual_seed(clip.seed)
     time = clip.visible.shape[1]
     backdrop = random_backgrounds(generator, 1, clip.size_px)[0].permute(1, 2, 0)
-    light = random_lighting(generator, 1).map_tensors(lambda part: part.expand(time, *part.shape[1:]))
-    picture = backdrop.expand(time, -1, -1, -1)
+    light = random_lighting(generator, 1)
     looks = [random_looks(generator, 1) for _ in range(2)][::-1]
-    # From the back to the front.
-    for person in (1, 0):
-        look = looks[clip.order[person]].map_tensors(lambda part: part.expand(time, *part.shape[1:]))
-        drawn, mask = paint_heads(
-            head, Painter(head), clip.params[person], clip.camera[person], look, light, clip.size_px
-        )
-        picture = torch.where(mask[..., None], drawn, picture)
-    return (picture * 255).round().clamp(0, 255).to(torch.uint8)
+    painter = Painter(head)
+    pieces = []
+    # A few frames at a time bound the memory.
+    for frames in torch.arange(time).split(FRAMES_AT_A_TIME):
+        picture = backdrop.expand(len(frames), -1, -1, -1)
+
+        def repeated(part: Tensor, count: int = len(frames)) -> Tensor:
+            return part.expand(count, *part.shape[1:])
+
+        # From the back to the front.
+        for person in (1, 0):
+            look = looks[clip.order[person]].map_tensors(repeated)
+            lit = light.map_tensors(repeated)
+            params, camera = clip.params[person, frames], clip.camera[person, frames]
+            drawn, mask = paint_heads(head, painter, params, camera, look, lit, clip.size_px)
+            picture = torch.where(mask[..., None], drawn, picture)
+        pieces.append((picture * 255).round().clamp(0, 255).to(torch.uint8))
+    return torch.cat(pieces)
 
 
 # --- What a detector finds

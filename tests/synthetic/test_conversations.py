@@ -85,4 +85,4 @@ def test_people_are_told_apart_by_what_they_do(open_head: HeadModel, talk: Talk)
 
     for person in range(2):
         assert movement_evidence(of(views[0], person), of(views[2], person)) > 4
-        assert movement_evidence(of(views[0], person), of(views[2], 1 - person)) < 0
+        assert movement_evidence(of(views[0], person), of(views[2], 1 - person)) < 0.5

@@ -14,8 +14,8 @@ Fisher's z = atanh(r) of the observed correlation r is normal: about atanh(rho) 
 not, with the variance 1 / (n - 3) + spread^2. Neighbouring frames are not independent; n is Bartlett's number of
 effective samples, frames / (1 + 2 sum of the products of both autocorrelations). The evidence is the logarithm of the
 ratio of both densities, summed over the signals. These are not independent of each other, either: the sum counts with
-SHARE.
-A face that does not move has V = N and rho = 0, and tells nothing.
+SHARE. Evidence against one person does not count: a face behind a hand seems to move, too, and so do all faces before
+cameras that are not synchronised. A face that does not move has V = N and rho = 0, and tells nothing.
 """
 
 from __future__ import annotations
@@ -51,8 +51,6 @@ LARGEST_CORRELATION = 0.85
 SPREAD_SAME, SPREAD_OTHERS = 0.5, 0.15
 # Weight of the sum over the signals.
 SHARE = 0.5
-# Bounds the evidence against one person, because cameras may be synchronised badly.
-LEAST_EVIDENCE = -3.0
 # Bounds the frames that two tracks must have in common, and the effective samples, for any evidence.
 FEWEST_FRAMES, FEWEST_SAMPLES = 8, 5.0
 # Time up to which autocorrelations are summed, seconds.
@@ -105,7 +103,7 @@ def movements(points_px: Float[np.ndarray, "time 68 2"], seconds: Float[np.ndarr
 
 
 def movement_evidence(one: Movements, other: Movements) -> float:
-    """The logarithm of how much more probable both tracks are if they are one person's."""
+    """The logarithm of how much more probable both tracks are if they are one person's; at least 0."""
     both = one.known & other.known
     if both.sum() < FEWEST_FRAMES:
         return 0.0
@@ -127,7 +125,7 @@ def movement_evidence(one: Movements, other: Movements) -> float:
     ratio = z**2 / others - (z - expected) ** 2 / same + np.log(others / same)
     # Without movement both hypotheses are the same, whatever their spread.
     tells = (samples >= FEWEST_SAMPLES) & (expected > 0)
-    return max(LEAST_EVIDENCE, SHARE * float((np.where(tells, ratio, 0.0) / 2).sum()))
+    return max(0.0, SHARE * float((np.where(tells, ratio, 0.0) / 2).sum()))
 
 
 def _distances_mm(

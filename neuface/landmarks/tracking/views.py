@@ -116,11 +116,12 @@ class _Evidence:
 
     def score(self, groups: Sequence[Group]) -> float:
         """The score of a division; the module has the formula."""
-        return sum(self._score_of(group) for group in groups)
-
-    def _score_of(self, group: Group) -> float:
-        pairs = sum(float(found[group[one], group[other]]) for (one, other), found in self.of_views.items())
-        return 2 / len(self.tracks) * pairs - PERSON
+        pairs = sum(
+            float(found[group[one], group[other]])
+            for group in groups
+            for (one, other), found in self.of_views.items()
+        )
+        return 2 / len(self.tracks) * pairs - PERSON * len(groups)
 
     def possible_pairs(self) -> Iterator[Pair]:
         """All pairs of tracks that have a moment in common."""
@@ -157,20 +158,19 @@ class _Evidence:
 
     def _with_view(self, groups: Sequence[Group], view: int) -> tuple[Group, ...]:
         """The groups with the tracks of a view, of which they have none yet, each in the group that fits best."""
-        nobody = (NONE,) * len(self.tracks)
-        alone = [_with(nobody, view, track) for track in range(self.tracks[view])]
-        gain = np.array(
-            [
-                [
-                    self._score_of(_with(group, view, track)) - self._score_of(group) - self._score_of(single)
-                    for track, single in enumerate(alone)
-                ]
-                for group in groups
-            ]
-        ).reshape(len(groups), len(alone))
+        chosen = np.array(groups, dtype=int).reshape(len(groups), len(self.tracks))
+        gain = np.full((len(groups), self.tracks[view]), PERSON)
+        for other in range(len(self.tracks)):
+            if other != view:
+                found = self.of_views[other, view] if other < view else self.of_views[view, other].T
+                together = found[chosen[:, other]]
+                # The score of the joined group less those of both parts; other pairs of views are in both.
+                gain += 2 / len(self.tracks) * (together[:, :-1] - together[:, NONE:] - found[NONE, :-1])
         pairs = dict(assign(-gain, 0.0)[0])
         joined = [_with(group, view, pairs.get(row, NONE)) for row, group in enumerate(groups)]
-        return (*joined, *(single for track, single in enumerate(alone) if track not in pairs.values()))
+        nobody = (NONE,) * len(self.tracks)
+        rest = sorted(set(range(self.tracks[view])) - set(pairs.values()))
+        return (*joined, *(_with(nobody, view, track) for track in rest))
 
 
 def _with(group: Group, view: int, track: int) -> Group:

@@ -10,6 +10,7 @@ import torch
 
 from neuface.errors import InputError
 from neuface.landmarks.arrays import as_faces
+from neuface.landmarks.mean_face import MEAN_FACE_MM
 from neuface.landmarks.tracking.choice import (
     At,
     AtInViews,
@@ -214,6 +215,45 @@ def test_who_comes_and_goes_is_matched_by_the_time() -> None:
         (found,) = both.choose(choice, TIMES)
         assert torch.equal(found.track.points_px, expected.track.points_px)
         assert found.selection.number == expected.selection.number
+
+
+def moving_faces(*seeds: int) -> np.ndarray:
+    """Mean faces side by side, whose mouths, lids and heads move as each seed says."""
+    everyone = []
+    for number, seed in enumerate(seeds):
+        random = np.random.default_rng(seed).normal(size=(2, 4 * LONG + 4))
+        mouth, lids = (np.convolve(values, np.ones(5) / 5**0.5, "valid") for values in random)
+        points = np.tile(np.array(MEAN_FACE_MM)[:, :2] * (1, -1), (4 * LONG, 1, 1))
+        points[:, [8, *range(55, 60), *range(65, 68)], 1] += 6 * (1 + mouth[:, None])
+        points[:, [40, 41, 46, 47], 1] -= 3 * (1 + lids[:, None])
+        everyone.append(points + np.array([200 + 300 * number, 200]))
+    return np.stack(everyone, 1)
+
+
+@pytest.mark.parametrize("seeds", [[(1, 2), (2, 1)], [(1, 2), (2, 1), (1, 2)], [(1, 2, 3), (3, 1, 2)]])
+def test_people_who_stay_are_matched_by_what_their_faces_do(seeds: list[tuple[int, ...]]) -> None:
+    """The same people stand in another order before every camera, and one picture is smaller."""
+    views = [moving_faces(*order) for order in seeds]
+    views[1] = 0.6 * views[1]
+    times = [frame / 25 for frame in range(4 * LONG)]
+    followed = people_in(as_faces(views, len(views), len(times)), times)
+    found = followed.choose(Everyone(), times)
+    assert len(found) == len(seeds[0])
+    for person in found:
+        x = person.track.points_px[..., 0].mean((1, 2)) / torch.tensor([1.0, 0.6, *[1.0] * (len(seeds) - 2)])
+        who = {seeds[view][round((float(value) - 200) / 300)] for view, value in enumerate(x)}
+        assert len(who) == 1
+    still = [np.repeat(view[:1], len(times), axis=0) for view in views]
+    followed = people_in(as_faces(still, len(views), len(times)), times)
+    with pytest.raises(InputError, match="do not move enough"):
+        followed.choose(MostPresent(), times)
+
+
+def test_whom_only_one_camera_sees_is_a_person_too() -> None:
+    both = seen_by(come_and_go((0, 40)), come_and_go((0, 40), (10, 16)))
+    found = both.choose(Everyone(), LONG_TIMES)
+    assert [item.track.usable.sum(1).tolist() for item in found] == [[40, 40], [0, 6]]
+    assert [item.selection.people for item in found] == [2, 2]
 
 
 def test_one_after_the_other_is_matched_by_the_time() -> None:
