@@ -15,6 +15,8 @@ from neuface.errors import InputError
 from neuface.fitting.merging import Softmax
 from neuface.fitting.objective import (
     ExpressionPrior,
+    ExpressionSmoothness,
+    FromLandmarks,
     FromPopulation,
     LandmarkTerm,
     MultiviewTerm,
@@ -286,7 +288,12 @@ class FitConfig(Setting):
 
 
 NEURAL = FitConfig(
-    objective=Objective(landmark=LandmarkTerm(penalty="l1"), multiview=MultiviewTerm()),
+    objective=Objective(
+        landmark=LandmarkTerm(penalty="l1"),
+        multiview=MultiviewTerm(),
+        identity_prior=FromLandmarks(expression_weight=2e-3),
+        expression_smoothness=ExpressionSmoothness(weight=0.01),
+    ),
     m_step=FineTune(),
 )
 

@@ -176,7 +176,7 @@ class FromLandmarks(IdentityPrior):
     """
 
     weight: Weight = 0.3
-    expression_weight: Weight | None = 2e-3
+    expression_weight: Weight | None = 5e-4
     """Weight of the squared distance, on the face's landmarks in mm^2, of the expression to the most probable one
     given all landmarks of the clip; None leaves the term out."""
 
@@ -215,7 +215,7 @@ class ExpressionSmoothness(Term):
     """L1 distance of expression codes to their smoothed trajectory. Not in the paper."""
 
     name: ClassVar[str] = "expression_smoothness"
-    weight: Weight = 0.01
+    weight: Weight = 0.05
 
     def target(self, clip: ClipState) -> Target:
         """Smoothed expression codes."""
