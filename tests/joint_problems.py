@@ -120,11 +120,17 @@ def moving_heads(
 
 
 def noisy_problem(
-    head: HeadModel, *, views: int, time: int, motion: float = 0.15, noise_ndc: float = 0.03
+    head: HeadModel,
+    *,
+    views: int,
+    time: int,
+    motion: float = 0.15,
+    noise_ndc: float = 0.03,
+    scheme: str = "ibug68",
 ) -> tuple[Prediction, Problem]:
     """Moving heads and what a detector sees of them, with confidences that differ."""
     truth = moving_heads(head, views=views, time=time, motion=motion)
-    problem = problem_of(head, truth, "ibug68")
+    problem = problem_of(head, truth, scheme)
     generator = torch.Generator().manual_seed(1)
     noise = noise_ndc * torch.randn(problem.observed_ndc.shape, generator=generator, dtype=torch.float64)
     confidence = 0.2 + torch.rand(problem.confidence.shape, generator=generator, dtype=torch.float64)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from killed_fits import Killed, checkpoint, killed_after
 from small_problems import PASSES, disturbed, limited, problem_of, same, turning_heads
 from tiny_network import TinyNetwork, pictures
 
@@ -17,24 +18,6 @@ from neuface.fitting.loop import fit
 from neuface.fitting.parameterisation import FineTunedEncoder, FreeParameters
 from neuface.io.checkpoints import CheckpointFile
 from neuface.structs import Outcome
-
-
-class Killed(Exception):
-    """Stands for the end of the process."""
-
-
-def killed_after(passes: int) -> Any:
-    """A report that ends the process when a pass is reached, and raises nothing when asked by a later run."""
-
-    def report(number: int, _: dict[str, float]) -> None:
-        if number == passes:
-            raise Killed
-
-    return report
-
-
-def checkpoint(folder: Path, *, resume: bool, key: str = "key") -> CheckpointFile:
-    return CheckpointFile(folder / "checkpoint.pt", key, resume=resume, seconds_between=0.0)
 
 
 @pytest.mark.parametrize("killed", [1, 4, 7])

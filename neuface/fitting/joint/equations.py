@@ -62,7 +62,9 @@ class CodesEliminated(TensorStruct):
     def of(cls, equations: FrameEquations) -> CodesEliminated:
         """The equations with damping, and without the codes."""
         exact = equations.to(torch.float64)
-        factor = torch.linalg.cholesky(_damped(exact.code))
+        factor, failed = torch.linalg.cholesky_ex(_damped(exact.code))
+        # Equations that are not finite give a step that is none either, which `solve` notices.
+        factor = torch.where(failed[:, None, None] == 0, factor, torch.nan)
         together = torch.cat((exact.code_pose, exact.code_identity, exact.code_right[..., None]), -1)
         solved = torch.linalg.solve_triangular(factor, together, upper=False)
         poses = exact.pose.shape[-1]

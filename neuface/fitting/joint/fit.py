@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -196,8 +197,13 @@ class _Run:
 
     def _solve(self, piece: Piece) -> Solution:
         span = (piece.wide_start, piece.wide_end)
+        problem = self.problem.cut(*span)
+        if not bool(problem.valid.any()):
+            # Nothing says what a face does that is not seen for so long.
+            unseen = self._start_of(piece.start, piece.end)
+            return Solution(prediction=unseen, history={}, outcome=Outcome.CONVERGED)
         found = self._solve_clip(
-            self.problem.cut(*span),
+            problem,
             self._start_of(*span),
             self._priors_of(*span),
             moves_identity=self.done.identity is None,
@@ -253,7 +259,13 @@ class _Run:
 
 
 def mean_history(solutions: Sequence[Solution]) -> History:
-    """The loss and its parts per pass, mean over all frames; pieces that ended earlier keep their last values."""
+    """The loss and its parts per pass, mean over all frames; pieces that ended earlier keep their last values.
+
+    Pieces without any landmark have no loss.
+    """
+    solutions = [found for found in solutions if found.history]
+    if not solutions:
+        return {"total": [math.nan]}
     passes = max(len(found.history["total"]) for found in solutions)
     frames = [found.prediction.params.root_rotvec.shape[1] for found in solutions]
     mean: History = {}
