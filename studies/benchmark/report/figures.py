@@ -21,7 +21,7 @@ from studies.benchmark.aggregate import (
     variant_title,
 )
 from studies.benchmark.records import Evidence
-from studies.benchmark.variants import BEST, DIRECT, MAIN, OFFICIAL, PAPER
+from studies.benchmark.variants import BEST, DIRECT, MAIN, NEURAL, OFFICIAL, PAPER
 from studies.common.cases import VIEW_YAW_DEG
 from studies.common.metrics import Mean, group_title
 from studies.common.recordings import FOUR_CAMERAS
@@ -48,6 +48,7 @@ STYLES = {
     PAPER: ("#0072b2", "^"),
     OFFICIAL: ("#cc79a7", "v"),
     "official_fast": ("#56b4e9", "D"),
+    NEURAL: ("#009e73", "P"),
     BEST: ("#d55e00", "*"),
 }
 VARIANTS = tuple(variant.name for variant in MAIN)

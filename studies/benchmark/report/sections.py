@@ -163,7 +163,8 @@ def _compared(evidence: Evidence) -> list[Block]:
                 "the published equations.",
                 "what the authors' released code does.",
                 "the same with the step size of paper(): the released one was chosen for a larger encoder.",
-                "ours, the default.",
+                "the terms of best(), and the encoder is fine-tuned by gradient steps.",
+                "ours, the default: least-squares steps on all parameters together.",
             ),
             strict=True,
         )
