@@ -90,13 +90,16 @@ def fit_clip(
     """Fit a clip as `neuface.optimize` does, with what the gradient moves in the place of the encoder."""
 
     def parameterised(tuned: FineTunedEncoder, problem: Problem) -> Parameterisation:
-        if parameters == "weights":
-            return tuned
         shape = (problem.views, problem.time)
         start = predict_clip(tuned.copy().eval(), shape, config.m_step.images_at_once)
         return FreeParameters(start) if parameters == "free" else BoundedParameters(start)
 
     (result,) = fit_clips(
-        [clip], model, config, torch.device("cpu"), progress=False, parameterise=parameterised
+        [clip],
+        model,
+        config,
+        torch.device("cpu"),
+        progress=False,
+        parameterise=None if parameters == "weights" else parameterised,
     )
     return result
