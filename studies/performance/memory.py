@@ -13,6 +13,8 @@ BASE_MB = 450.0
 """Memory that does not depend on the clip, MiB: Python, torch, the open model, and the equations of some images."""
 IMAGE_AT_ONCE_MB = 1.6
 """Of each image that the open encoder predicts at once."""
+FEWEST_AT_ONCE = 64
+"""With fewer images at once, other steps of a fit need as much memory as these."""
 STORED_IMAGE_MB = 3 * 112 * 112 * 4 / 2**20
 """Of each image as the open encoder takes it, up to the size from which they are kept in a file."""
 IMAGE_OF_PIECE_MB = 0.11
@@ -51,7 +53,7 @@ def formula_mb(frames: int, views: int, images_at_once: int) -> float:
     solved_together = min(frames, JointSolve().frames_at_once) * views
     return (
         BASE_MB
-        + IMAGE_AT_ONCE_MB * min(images_at_once, images)
+        + IMAGE_AT_ONCE_MB * min(max(images_at_once, FEWEST_AT_ONCE), images)
         + min(STORED_IMAGE_MB * images, MOST_IN_MEMORY_BYTES / 2**20)
         + IMAGE_OF_PIECE_MB * solved_together
         + IMAGE_MB * images

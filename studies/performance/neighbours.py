@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -28,10 +29,23 @@ THREAD_SETTINGS = (
 SPIN = "while True: pass"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Spent:
+    """What one fit took."""
+
+    seconds: float
+    """On the clock."""
+    cpu_seconds: float
+    """Of all its threads."""
+
+
 def neighbours(
     tree: Path, config: str, clip: Path, folder: Path, *, views: int, rounds: int = 3, spinning: int = 2
 ) -> dict[str, Any]:
     """Seconds of one fit alone, of two side by side, and of one beside processes that only spin, in turn.
+
+    Processor time shows threads that wait by spinning, also where others keep the cores busy; then seconds on the
+    clock say little.
 
     Args:
         tree: the checkout of neuface that fits.
@@ -41,23 +55,27 @@ def neighbours(
         views: number of cameras of the clip.
         rounds: how often everything is measured; figures are medians.
     """
-    seconds: dict[str, list[float]] = {"alone": [], "two side by side": [], "beside spinning": []}
+    names = ("alone", "two side by side", "beside spinning")
+    found: dict[str, list[Spent]] = {name: [] for name in names}
     for number in range(rounds):
-        for name in seconds:
-            count = 2 if name == "two side by side" else 1
+        for name in names:
             jobs = [
                 _job(tree, config, clip, folder / f"{number}_{copy}.json", views=views)
-                for copy in range(count)
+                for copy in range(2 if name == "two side by side" else 1)
             ]
             with _spinning(spinning if name == "beside spinning" else 0):
-                seconds[name] += _run_at_once(tree, jobs)
-    typical = {name: median(values) for name, values in seconds.items()}
+                found[name] += _run_at_once(tree, jobs)
+    clock = {name: median(spent.seconds for spent in found[name]) for name in names}
+    cores = {name: median(spent.cpu_seconds for spent in found[name]) for name in names}
     return {
         "tree": tree.resolve().name,
-        "alone_s": typical["alone"],
-        "two_side_by_side": typical["two side by side"] / typical["alone"],
-        f"beside_{spinning}_spinning": typical["beside spinning"] / typical["alone"],
-        "seconds": seconds,
+        "alone_s": clock["alone"],
+        "two_side_by_side": clock["two side by side"] / clock["alone"],
+        f"beside_{spinning}_spinning": clock["beside spinning"] / clock["alone"],
+        "alone_cpu_s": cores["alone"],
+        "two_side_by_side_cpu": cores["two side by side"] / cores["alone"],
+        f"beside_{spinning}_spinning_cpu": cores["beside spinning"] / cores["alone"],
+        "seconds": {name: [spent.seconds for spent in found[name]] for name in names},
     }
 
 
@@ -75,8 +93,8 @@ def _job(tree: Path, config: str, clip: Path, path: Path, *, views: int) -> Path
     return path
 
 
-def _run_at_once(tree: Path, jobs: Sequence[Path]) -> list[float]:
-    """Let processes begin at once, and return the seconds of each fit."""
+def _run_at_once(tree: Path, jobs: Sequence[Path]) -> list[Spent]:
+    """Let processes begin at once, and return what each fit took."""
     environment = {**environment_without_threads(), "PYTHONPATH": str(tree.resolve())}
     with ExitStack() as stack:
         processes = [
@@ -105,7 +123,7 @@ def _run_at_once(tree: Path, jobs: Sequence[Path]) -> list[float]:
     found = []
     for job in jobs:
         with np.load(job.with_suffix(".npz")) as arrays:
-            found.append(float(arrays["seconds"]))
+            found.append(Spent(seconds=float(arrays["seconds"]), cpu_seconds=float(arrays["cpu_seconds"])))
     return found
 
 

@@ -90,7 +90,8 @@ def test_the_formula_of_memory_grows_with_every_size() -> None:
     least = formula_mb(100, 1, 16)
     assert formula_mb(200, 1, 16) > least
     assert formula_mb(100, 2, 16) > least
-    assert formula_mb(100, 1, 64) > least
+    assert formula_mb(100, 1, 80) > least
+    assert formula_mb(100, 1, 8) == least
     # No more images than there are can be predicted at once.
     assert formula_mb(100, 1, 1000) == formula_mb(100, 1, 100)
 
