@@ -205,9 +205,12 @@ def _size(distance: Float[Tensor, "*batch c"], softness: float) -> Float[Tensor,
     return distance.norm(dim=-1).clamp(min=softness)
 
 
-def expected_expression(head: HeadModel, scheme: str, *, with_jaw: bool) -> ExpectedExpression:
-    """The derivatives that the term of the expected expression has at rest."""
+def expected_expression(
+    head: HeadModel, scheme: str, *, expression_size: int, with_jaw: bool
+) -> ExpectedExpression:
+    """The derivatives that the term of the expected expression has at rest, by so many coefficients."""
     neutral = head.neutral(1, 1)
+    neutral = replace(neutral, expression=neutral.expression[..., :expression_size])
     if with_jaw:
         # A jaw that never moves has no column.
         neutral = replace(neutral, jaw_rotvec=torch.full_like(neutral.jaw_rotvec, SMALL_TURN_RAD))

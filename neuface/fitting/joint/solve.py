@@ -131,7 +131,12 @@ class _Solver:
         segments = self.m_step.segments(problem)
         known = problem.valid if config.e_step.interpolate_missing else torch.ones_like(problem.valid)
         self._rows = smoothing_rows(config.e_step.smoothing, segments, known, problem.frame_times)
-        self._expected = expected_expression(head, problem.scheme.name, with_jaw=self._moves_jaw)
+        self._expected = expected_expression(
+            head,
+            problem.scheme.name,
+            expression_size=prediction.params.expression.shape[-1],
+            with_jaw=self._moves_jaw,
+        )
         gradient = head.log_size(torch.eye(prediction.params.identity.shape[-1]).to(priors.identity))
         self._size_direction = gradient / gradient.norm().clamp(min=1e-12) if fixes_size else 0 * gradient
         self._basis: CodeBasis | None = None

@@ -16,7 +16,7 @@ from neuface.fitting.joint import equations, landmarks, priors
 from neuface.fitting.joint.equations import CodesEliminated, Step, solve
 from neuface.fitting.joint.smoothness import Pull, pose_band, smoothing_rows
 from neuface.fitting.joint.solve import _Solver
-from neuface.fitting.smoothing import Adaptive, LocalQuadratic, WindowFilter
+from neuface.fitting.smoothing import Adaptive, LocalQuadratic
 from neuface.fitting.targets import Priors, Targets
 from neuface.fitting.terms import batch_of, estimate_targets, loss_parts, targets_of_images
 from neuface.geometry.pose_jacobian import POSE_SIZE
@@ -204,7 +204,7 @@ def test_landmarks_of_a_head_that_turns_about_its_root_joint(tiny_head) -> None:
 
 @pytest.mark.parametrize("smoother", [LocalQuadratic(window=5), LocalQuadratic(window=3)])
 @pytest.mark.usefixtures("no_softness")
-def test_smoothed_trajectories_follow_the_poses(tiny_head, smoother: WindowFilter) -> None:
+def test_smoothed_trajectories_follow_the_poses(tiny_head, smoother: LocalQuadratic) -> None:
     """The gradient through the E-step, of heads that turn little, for which quaternions are linear."""
     config = FitConfig.best(
         {

@@ -16,7 +16,6 @@ from neuface.fitting.smoothing import (
     MovingMean,
     MovingMedian,
     ReleasedMean,
-    WindowFilter,
 )
 from neuface.fitting.targets import smooth_values
 
@@ -40,7 +39,7 @@ def trajectory(time: int) -> Tensor:
 @pytest.mark.parametrize("smoother", LINEAR)
 @pytest.mark.parametrize(("time", "segments"), SEGMENTS)
 def test_rows_give_the_distance_to_the_smoothed_trajectory(
-    smoother: WindowFilter, time: int, segments: tuple[int, ...]
+    smoother: Any, time: int, segments: tuple[int, ...]
 ) -> None:
     """Cuts, ends of the clip, and segments that are shorter than the window."""
     values = trajectory(time)
@@ -63,7 +62,7 @@ def test_trajectories_of_filters_that_are_not_linear_are_held_fixed(smoother: An
 
 
 @pytest.mark.parametrize("smoother", LINEAR[:3])
-def test_trajectories_are_held_fixed_near_frames_without_landmarks(smoother: WindowFilter) -> None:
+def test_trajectories_are_held_fixed_near_frames_without_landmarks(smoother: Any) -> None:
     """There the E-step interpolates; elsewhere, and in the other view, the rows are as without them."""
     known = torch.ones(2, 16, dtype=torch.bool)
     known[0, 6] = known[0, 15] = False
