@@ -1,4 +1,4 @@
-"""Fit two clips of one person together: one fine-tuned encoder and one identity code for both.
+"""Fit two clips of one person together, with one identity code for both.
 
     python examples/06_two_clips_of_one_person.py
 

@@ -87,7 +87,7 @@ def optimize(
     device: str | torch.device | None = None,
     progress: bool = True,
 ) -> FitResult | tuple[FitResult, ...]:
-    """Fit 3D head meshes to a face video by fine-tuning a face encoder on it (NeuFace, TMLR 2024).
+    """Fit 3D head meshes to a face video, from the predictions of a face encoder (after NeuFace, TMLR 2024).
 
     Args:
         frames: uint8 RGB `(time, h, w, 3)` or `(views, time, h, w, 3)`, a list of such views, the path of a
@@ -142,7 +142,7 @@ def optimize_person(
     device: str | torch.device | None = None,
     progress: bool = True,
 ) -> tuple[FitResult, ...]:
-    """Fit several clips of one person together: one fine-tuned encoder, and one identity code for all of them.
+    """Fit several clips of one person together, with one identity code for all of them.
 
     Args:
         clips: each as `optimize` takes its frames; clips with landmarks of their own come as `Clip` from
