@@ -170,6 +170,7 @@ def test_the_summary_comes_first_with_the_best_in_bold(evidence: Evidence, extra
         "paper()": "3.00",
         "official()": "4.00",
         "official(), our step size": "2.00",
+        "neural()": "2.00",
         "best()": "**1.00**",
     }
 
