@@ -114,7 +114,7 @@ def test_terms_have_the_weights_of_their_values() -> None:
         "identity_prior": 0.5,
         "expression_prior": 1e-3,
         "expected_expression": 2.0,
-        "expression_smoothness": 0.01,
+        "expression_smoothness": 0.05,
         "camera_smoothness": 0.02,
         "multiview": 4.0,
         "calibrated": 0.05,
@@ -267,9 +267,13 @@ def test_the_default_is_best() -> None:
 def test_the_neural_preset_has_the_terms_of_the_default_and_those_of_its_steps() -> None:
     best, neural = (dict(leaves(config)) for config in (FitConfig.best(), FitConfig.neural()))
     differing = {path for path in best | neural if best.get(path) != neural.get(path)}
-    own = ("objective.landmark.penalty", "objective.multiview", "m_step")
-    assert differing
-    assert all(path.startswith(own) for path in differing)
+    terms = [path for path in sorted(differing) if not path.startswith(("objective.multiview", "m_step"))]
+    # Gradient steps have weights of their own for what landmarks hardly show.
+    assert terms == [
+        "objective.expression_smoothness.weight",
+        "objective.identity_prior.expression_weight",
+        "objective.landmark.penalty",
+    ]
     assert neural["objective.landmark.penalty"] == "l1"
     assert (best["m_step"], neural["m_step"]) == ("JointSolve", "FineTune")
 
