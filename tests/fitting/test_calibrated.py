@@ -13,10 +13,12 @@ from torch import Tensor
 from neuface import losses
 from neuface.fitting.calibrated import calibrated_target, face_middle, fitted_views
 from neuface.fitting.config import FitConfig
-from neuface.fitting.objective import CalibratedTerm
+from neuface.fitting.joint.solve import solve_clip
+from neuface.fitting.objective import CalibratedTerm, LandmarkTerm
 from neuface.fitting.problem import Problem, join_problems, make_problem
+from neuface.fitting.targets import Priors
 from neuface.fitting.terms import clip_parts, estimate_targets
-from neuface.geometry.rotations import compose_rotvecs, rotvec_to_rotmat
+from neuface.geometry.rotations import compose_rotvecs, rotation_angle_rad, rotvec_to_rotmat
 from neuface.head.model import HeadModel
 from neuface.landmarks.schemes import IBUG68
 from neuface.structs import Crop, Prediction, Track
@@ -100,6 +102,23 @@ def test_the_term_pulls_a_wrong_view_to_the_others(open_head: HeadModel, clip: C
     before = torch.linalg.matrix_norm(wrong[0] - true[0])
     after = torch.linalg.matrix_norm(target.view.rotation[0] - true[0])
     assert bool((after < 0.5 * before).all())
+
+
+def test_a_joint_solution_draws_a_wrong_view_to_the_others(
+    open_head: HeadModel, clip: CalibratedClip
+) -> None:
+    start, problem = turned(in_crops(clip), 0, 0.3), problem_of(clip)
+    config = FitConfig.best({"objective": only(landmark=LandmarkTerm(), calibrated=CalibratedTerm())})
+    known = Priors(identity=start.params.identity[0, 0])
+    found = solve_clip(open_head, start, problem, config, known, moves_identity=False)
+    assert min(found.history["calibrated"]) < 0.3 * found.history["calibrated"][0]
+    assert min(found.history["total"]) < 0.5 * found.history["total"][0]
+    assert rotation_error(found.prediction, clip) < 0.2 * rotation_error(start, clip)
+
+
+def rotation_error(prediction: Prediction, clip: CalibratedClip) -> float:
+    """Mean angle to the truth, radians."""
+    return float(rotation_angle_rad(prediction.params.root_rotvec, clip.truth.params.root_rotvec).mean())
 
 
 def test_a_view_without_landmarks_gets_the_pose_of_the_others(
