@@ -129,6 +129,17 @@ def test_an_error_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("device", ["mps", "nonsense"])
+def test_a_device_that_cannot_be_used_is_refused_by_name(
+    device: str, files: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without landmark files: the detector meets the device first."""
+    with pytest.raises(SystemExit) as stopped:
+        main(["optimize", str(files[0]), "--out", str(tmp_path / "out"), "--device", device])
+    assert stopped.value.code == 2
+    assert device in capsys.readouterr().err
+
+
 def test_an_unusable_output_folder_is_refused_before_the_fit(
     files: tuple[Path, Path],
     tmp_path: Path,

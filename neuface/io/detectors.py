@@ -8,6 +8,7 @@ from typing import Literal, get_args
 
 import torch
 
+from neuface.devices import checked_device
 from neuface.errors import InputError
 from neuface.io.face_mesh_file import read_face_networks
 from neuface.landmarks.detectors import (
@@ -36,13 +37,14 @@ def load_detector(
         assets: the folder in which `mediapipe` finds `face_landmarker.task`, or the path of that file.
 
     Raises:
-        InputError: there is no detector of that name, or a file is missing or damaged.
+        InputError: there is no detector of that name, the device cannot be used, or a file is missing or damaged.
         MissingDependencyError: a package or its weights are missing.
     """
+    place = checked_device(device)
     if name == "face-mesh":
-        return FaceMeshDetector(read_face_networks(), device)
+        return FaceMeshDetector(read_face_networks(), place)
     if name == "fan":
-        return FaceAlignmentDetector(str(device))
+        return FaceAlignmentDetector(str(place))
     if name == "mediapipe":
         if assets is None:
             raise InputError(
