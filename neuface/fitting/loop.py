@@ -93,7 +93,7 @@ def fit(
         problem=problem,
         config=config,
         person=expected.person,
-        priors=expected.priors,
+        priors=expected.priors(head),
         state=state,
         prediction=initial,
     )

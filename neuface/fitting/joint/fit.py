@@ -70,7 +70,7 @@ def fit_jointly(
         head=head,
         problem=problem,
         config=config,
-        priors=expected.priors,
+        expected=expected,
         start=start,
         pieces=pieces_of(problem, m_step.frames_at_once),
         done=_Done() if stored is None else _Done.restored(stored, start),
@@ -154,7 +154,7 @@ class _Run:
     head: HeadModel
     problem: Problem
     config: FitConfig
-    priors: Priors
+    expected: Expected
     start: Prediction
     pieces: tuple[Piece, ...]
     done: _Done
@@ -205,7 +205,7 @@ class _Run:
         found = self._solve_clip(
             problem,
             self._start_of(*span),
-            self._priors_of(*span),
+            self.expected.priors(self.head, slice(*span)),
             moves_identity=self.done.identity is None,
             keep_interrupted=self.keep_interrupted,
         )
@@ -218,11 +218,10 @@ class _Run:
         runs = sample_runs(self.problem, m_step.frames_at_once)
         problem = join_problems([self.problem.cut(*run) for run in runs])
         start = Prediction.cat([self.start[:, slice(*run)] for run in runs], dim=1)
-        priors = [self._priors_of(*run) for run in runs]
-        points = [prior.expression_points for prior in priors if prior.expression_points is not None]
-        joined = replace(self.priors, expression_points=torch.cat(points) if points else None)
+        frames = torch.cat([torch.arange(*run, device=self.problem.valid.device) for run in runs])
+        priors = self.expected.priors(self.head, frames)
         # An identity that was interrupted is none: with a better one, everything is solved anew.
-        found = self._solve_clip(problem, start, joined, moves_identity=True, keep_interrupted=False)
+        found = self._solve_clip(problem, start, priors, moves_identity=True, keep_interrupted=False)
         return found.prediction.params.identity[0, 0]
 
     def _solve_clip(
@@ -252,10 +251,6 @@ class _Run:
             whole = self.config.m_step.stop.max_passes
             before = whole * len(self.done.solutions) / len(self.pieces)
             self.report(int(before + number / len(self.pieces)), parts)
-
-    def _priors_of(self, start: int, end: int) -> Priors:
-        points = self.priors.expression_points
-        return replace(self.priors, expression_points=None if points is None else points[start:end])
 
 
 def mean_history(solutions: Sequence[Solution]) -> History:

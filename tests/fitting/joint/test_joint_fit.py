@@ -203,6 +203,7 @@ def test_perspective_cameras_are_fitted(tiny_head) -> None:
     found = fit_jointly(FreeParameters(shared_start(truth)), head, problem, FROM_ENCODER)
     assert isinstance(found.prediction.camera, Perspective)
     assert min(found.history["landmark"]) < 0.2 * found.history["landmark"][0]
+    assert isinstance(truth.camera, Perspective)
     torch.testing.assert_close(found.prediction.camera.focal, truth.camera.focal)
 
 
