@@ -32,9 +32,10 @@ from neuface.structs import HeadParams, Prediction
 
 __all__ = ["PersonEstimate", "em_iteration", "estimate_person", "frames_in_use", "identity_covariance"]
 
-PROBING_ITERATIONS, FINAL_ITERATIONS = 1, 2
+PROBING_ITERATIONS, FINAL_ITERATIONS = 2, 2
 """Gauss-Newton iterations at each size whose evidence is computed, and at the most probable one, from the solution at
-the encoder's size. Three of each would change the code by 0.01 standard deviations."""
+the encoder's size. Three of each would change the code by 0.005 standard deviations; one leaves the evidence of exact
+landmarks too inexact."""
 MOST_IMAGES, MOST_IMAGES_TIMES_VIEWS = 192, 768
 """Limits of the images that estimate the person, and of their number times the number of views. An image takes about
 half a megabyte times the number of views, and more images add little about the shape of one person."""
