@@ -236,7 +236,8 @@ def gauss_newton_step(
     )
     factor = cholesky(torch.stack([piece.shared_matrix for piece in pieces]).sum(0) + precision)
     shared_step = torch.cholesky_solve(right[:, None], factor)[:, 0]
-    frame_step = torch.cat([piece.frame_step(shared_step) for piece in pieces])
+    order = torch.cat([piece.frames for piece in pieces])
+    frame_step = torch.cat([piece.frame_step(shared_step) for piece in pieces])[order.argsort()]
 
     cost = (weight * residual.square().sum(-1)).sum() + prior_gradient @ shared_residual
     cost = cost + ((expression_residual @ model.expression_precision) * expression_residual).sum()

@@ -52,6 +52,8 @@ class Curvature(TensorStruct):
 class Eliminated:
     """Equations of the shared unknowns, from frames whose own unknowns are expressed by them (Schur complement)."""
 
+    frames: Int[Tensor, " frames"]
+    """Which frames these are."""
     shared_matrix: Float[Tensor, "shared shared"]
     shared_right: Float[Tensor, " shared"]
     inverse: Float[Tensor, "frames unknowns unknowns"]
@@ -116,8 +118,9 @@ def eliminated(
         expression_residual: the expressions minus their prior means.
         dtype: of the large products of second derivatives.
     """
-    views, frames = model.kind.shape
-    pieces = torch.arange(frames).split(max(1, IMAGES_AT_ONCE // views))
+    # Frames of one kind share products of matrices; side by side, they are in few pieces.
+    order = model.kind[0].argsort(stable=True)
+    pieces = order.split(max(1, IMAGES_AT_ONCE // len(model.kind)))
 
     def of_piece(piece: Int[Tensor, " piece"]) -> Eliminated:
         part = seen[:, piece]
@@ -130,6 +133,7 @@ def eliminated(
         flat = cross.flatten(0, 1)
         shared_matrix, shared_right = _shared_equations(model, part, kind)
         return Eliminated(
+            frames=piece,
             shared_matrix=shared_matrix - (flat.mT @ flat).to(shared_matrix),
             shared_right=shared_right - (flat.mT @ right.flatten().to(dtype)).to(shared_right),
             inverse=inverse,
@@ -227,7 +231,9 @@ def _shared_equations(
         matrix[:identities, :identities] += by_identity.mT @ by_points
         matrix[moved, :identities] += by_points
         matrix[:identities, moved] += by_points.mT
-        matrix[moved, moved] += torch.block_diag(*summed)
+        # The blocks on the diagonal are those of the landmarks.
+        blocks = matrix[moved, moved].view(points, 3, points, 3).diagonal(dim1=0, dim2=2)
+        blocks += summed.permute(1, 2, 0)
         right[:identities] += gradient @ by_identity
         right[moved] += gradient
     return matrix, right
