@@ -290,6 +290,11 @@ def _in_scheme(
             f"{what}: the third column must be a confidence between 0 and 1, got values from "
             f"{lowest:.3g} to {highest:.3g}; if it is a depth, drop it: points[..., :2]"
         )
+    if highest == lowest == 0.0 and bool((points_px.nan_to_num() != 0).any()):
+        raise InputError(
+            f"{what}: the third column is 0 for every point of every frame, so that no point would count; expected a "
+            "confidence between 0 and 1. If it is a depth, drop it: points[..., :2]"
+        )
     ibug68 = list(layout.scheme.to_ibug68)
     third = confidence[..., ibug68].flatten(0, 2)
     known = points_px[..., ibug68, :].isfinite().all(-1).flatten(0, 2) & third.isfinite()

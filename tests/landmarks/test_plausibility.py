@@ -73,6 +73,16 @@ def test_a_depth_between_0_and_1_is_no_confidence() -> None:
     as_faces(np.concatenate([points, confidence], -1), 1, len(points))
 
 
+def test_a_third_column_of_zeros_is_no_confidence_where_there_are_points() -> None:
+    points = faces_px()
+    nothing = np.zeros((*points.shape[:2], 1))
+    with pytest.raises(InputError, match="0 for every point of every frame"):
+        as_faces(np.concatenate([points, nothing], -1), 1, len(points))
+    nobody = as_faces(np.concatenate([np.full_like(points, np.nan), nothing], -1), 1, len(points))
+    assert not nobody.confidence.any()
+    assert not as_faces(np.concatenate([0 * points, nothing], -1), 1, len(points)).confidence.any()
+
+
 def test_51_and_98_points_come_to_their_places() -> None:
     points = faces_px()
     inner = as_faces(points[:, 17:], 1, len(points))
