@@ -45,6 +45,9 @@ DOUBTFUL = 1.0
 # Distance from the line between the faces before and after (face sizes), and change of the logarithm of the size,
 # above which a single face is not the person's; both per frame of the step.
 INTRUDER_DISTANCE, INTRUDER_GROWTH = 0.35, 0.35
+# Bounds how much later than one chain another may begin and still be who was gone, in gaps of the first: who is back
+# at once is nobody who comes much later.
+RIVAL_GAPS = 4
 # The distance that a person can go between two frames (about 4 m/s at 25 frames per second), and in addition over any
 # gap, face sizes; and the largest ratio of the sizes before and after.
 FASTEST, SLACK = 1.0, 0.5
@@ -149,9 +152,14 @@ class _Ends:
             frame=frame,
             centre_px=observed.centre_px[frame, face],
             velocity_px=np.stack(velocities),
-            size_px=observed.size_px[frame, face],
+            size_px=np.array([_size_px(observed, piece, span) for piece in pieces]),
             shape=observed.shape[frame, face],
         )
+
+
+def _size_px(observed: Faces, piece: Tracklet, span: slice) -> float:
+    """The median size of the faces of a part of a tracklet: single ones are squashed, as beside a hand."""
+    return float(np.median(observed.size_px[piece.frames[span], piece.faces[span]]))
 
 
 def _velocity_px(
@@ -363,6 +371,7 @@ def _joined_elsewhere(observed: Faces, chains: Sequence[Tracklet]) -> list[Track
                 for item in lasting
                 if item is not lasting[place]
                 and before[0].frames[-1] < item.frames[0] <= until
+                and _gap(before[0], item) <= RIVAL_GAPS * _gap(before[0], lasting[place])
                 and _could_return(observed, before[0], item)
             ]
             if not others:
@@ -374,11 +383,18 @@ def _joined_elsewhere(observed: Faces, chains: Sequence[Tracklet]) -> list[Track
     return [*lasting, *brief]
 
 
+def _gap(gone: Tracklet, comes: Tracklet) -> int:
+    return comes.frames[0] - gone.frames[-1]
+
+
 def _could_return(observed: Faces, gone: Tracklet, comes: Tracklet) -> bool:
     """Whether a person could have gone from the end of one chain to the beginning of the other."""
-    gap = comes.frames[0] - gone.frames[-1]
+    gap = _gap(gone, comes)
     ends = (gone.frames[-1], gone.faces[-1]), (comes.frames[0], comes.faces[0])
-    sizes = [float(observed.size_px[end]) for end in ends]
+    sizes = [
+        _size_px(observed, gone, slice(-VELOCITY_FRAMES, None)),
+        _size_px(observed, comes, slice(0, VELOCITY_FRAMES)),
+    ]
     way = float(np.linalg.norm(observed.centre_px[ends[1]] - observed.centre_px[ends[0]]))
     reach = (SLACK + FASTEST * gap) * (sizes[0] * sizes[1]) ** 0.5
     return way <= reach and max(sizes) <= LARGEST_SIZE_RATIO * min(sizes)
