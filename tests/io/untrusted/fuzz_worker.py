@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.utils._device  # Torch imports it when a device is first used as a context, whatever the file.
 from fuzz_cases import hostile_cases, mutated
 from safetensors import safe_open
 
