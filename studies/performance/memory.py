@@ -9,7 +9,7 @@ from neuface.fitting.config import JointSolve
 from neuface.io.image_store import MOST_IN_MEMORY_BYTES
 from studies.performance.long_fit import LongFit, measure_fit
 
-BASE_MB = 450.0
+BASE_MB = 475.0
 """Memory that does not depend on the clip, MiB: Python, torch, the open model, and the equations of some images."""
 IMAGE_AT_ONCE_MB = 1.6
 """Of each image that the open encoder predicts at once."""
@@ -47,7 +47,7 @@ def formula_mb(frames: int, views: int, images_at_once: int) -> float:
     """Upper bound of the resident memory of a fit by `best()` with the open model and 478 landmarks, MiB.
 
     >>> round(formula_mb(100, 1, 64))
-    581
+    606
     """
     images = frames * views
     solved_together = min(frames, JointSolve().frames_at_once) * views
