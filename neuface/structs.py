@@ -414,7 +414,7 @@ class Selection:
     people: int
     """The number of people whom any camera sees."""
     number: int
-    """Who was taken, counted from 0 by the number of moments in which any camera sees them."""
+    """Who was taken, counted from 0 by the number of frames in which any camera sees them."""
     rule: str
     """Why, as the end of a sentence."""
 

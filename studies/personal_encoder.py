@@ -2,7 +2,7 @@
 
     python -m studies.personal_encoder --data DATA --json personal.json
 
-On the second half of every clip, which no fit of the first has seen, three answers are compared: the pretrained
+On the second half of every clip, which no fit of the first has seen, three methods are compared: the pretrained
 encoder, the encoder that `FitConfig.neural()` fine-tuned on the first half, and a fit of the second half with
 `FitConfig.best()`. Clips are rendered people of the open head with known truth, and real clips, where only landmarks
 can be compared with.
@@ -32,7 +32,7 @@ from studies.common.recordings import REAL_1VIEW, find_footage
 
 PEOPLE_SEED = 9000
 SIZE_PX = 256
-ANSWERS = ("encoder alone", "fine-tuned on the first half", "fitted")
+METHODS = ("encoder alone", "fine-tuned on the first half", "fitted")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +65,7 @@ class TwoHalves:
 
 
 def main(options: Options) -> None:
-    """Compare the answers on every clip, and print a line for each."""
+    """Compare the methods on every clip, and print a line for each."""
     head = load_head("open")
     rows = []
     for halves in _clips(head, options):
@@ -74,37 +74,37 @@ def main(options: Options) -> None:
             print(row, flush=True)
     if options.json is not None:
         options.json.write_text(json.dumps(rows, indent=1), encoding="utf-8")
-    for answer in ANSWERS:
-        of_answer = [row for row in rows if row["answer"] == answer]
-        print(answer, f"NME {fmean(row['nme_percent'] for row in of_answer):.2f} %")
+    for method in METHODS:
+        of_method = [row for row in rows if row["method"] == method]
+        print(method, f"NME {fmean(row['nme_percent'] for row in of_method):.2f} %")
 
 
 def compared(halves: TwoHalves, head: HeadModel, passes: int) -> list[dict[str, Any]]:
-    """One row of figures per answer about the second half of a clip."""
+    """One row of figures per method on the second half of a clip."""
     config = FitConfig.neural({"m_step.stop.max_passes": passes})
     started = time.process_time()
     taught = neuface.optimize(halves.first, config=config, progress=False)
     teaching_s = time.process_time() - started
     assert taught.encoder is not None, "a fit of an encoder's weights gives the encoder"
     model = taught.encoder
-    answers: dict[str, Callable[[], Prediction]] = {
+    predictions: dict[str, Callable[[], Prediction]] = {
         "encoder alone": lambda: neuface.predict(halves.second, progress=False),
         "fine-tuned on the first half": lambda: neuface.predict(halves.second, model=model, progress=False),
         "fitted": lambda: neuface.optimize(halves.second, progress=False).prediction,
     }
     rows = []
-    for answer, predicted in answers.items():
+    for method, predicted in predictions.items():
         started = time.process_time()
         prediction = predicted()
         cpu_s = time.process_time() - started
         rows.append(
             {
                 "clip": halves.name,
-                "answer": answer,
+                "method": method,
                 "nme_percent": float(image_nme_percent(head, prediction, halves.second.track).nanmean()),
                 "mpve_mm": None if halves.truth is None else _mpve_mm(head, prediction, halves.truth),
                 "cpu_ms_per_frame": 1000 * cpu_s / halves.second.time,
-                "teaching_cpu_s": teaching_s if answer == ANSWERS[1] else None,
+                "teaching_cpu_s": teaching_s if method == METHODS[1] else None,
             }
         )
     return rows

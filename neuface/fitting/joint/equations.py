@@ -63,7 +63,7 @@ class CodesEliminated(TensorStruct):
         """The equations with damping, and without the codes."""
         exact = equations.to(torch.float64)
         factor, failed = torch.linalg.cholesky_ex(_damped(exact.code))
-        # Equations that are not finite give a step that is none either, which `solve` notices.
+        # Equations that are not finite give NaN here, for which `solve` returns None.
         factor = torch.where(failed[:, None, None] == 0, factor, torch.nan)
         together = torch.cat((exact.code_pose, exact.code_identity, exact.code_right[..., None]), -1)
         solved = torch.linalg.solve_triangular(factor, together, upper=False)

@@ -220,7 +220,7 @@ class _Run:
         start = Prediction.cat([self.start[:, slice(*run)] for run in runs], dim=1)
         frames = torch.cat([torch.arange(*run, device=self.problem.valid.device) for run in runs])
         priors = self.expected.priors(self.head, frames)
-        # An identity that was interrupted is none: with a better one, everything is solved anew.
+        # An interrupted solution of the sample is not used: with a better identity, all pieces would differ.
         found = self._solve_clip(problem, start, priors, moves_identity=True, keep_interrupted=False)
         return found.prediction.params.identity[0, 0]
 

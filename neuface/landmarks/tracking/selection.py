@@ -261,10 +261,10 @@ def _division(
 def _presence_and_size(
     observed: Sequence[Faces], paths: Sequence[Sequence[Path]], group: Group
 ) -> tuple[int, float]:
-    """By which people are sorted: who is seen, by any camera, in most moments, and among equals the largest."""
+    """By which people are sorted: who is seen, by any camera, in most frames, and among equals the largest."""
     own = [(observed[view], paths[view][number]) for view, number in enumerate(group) if number != NONE]
-    moments = np.any([path.present for _, path in own], axis=0)
-    return -int(moments.sum()), -max(_size_px(faces, path) for faces, path in own)
+    frames = np.any([path.present for _, path in own], axis=0)
+    return -int(frames.sum()), -max(_size_px(faces, path) for faces, path in own)
 
 
 def _size_px(faces: Faces, path: Path) -> float:
