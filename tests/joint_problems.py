@@ -132,9 +132,9 @@ def noisy_problem(
     truth = moving_heads(head, views=views, time=time, motion=motion)
     problem = problem_of(head, truth, scheme)
     generator = torch.Generator().manual_seed(1)
-    noise = noise_ndc * torch.randn(problem.observed_ndc.shape, generator=generator, dtype=torch.float64)
+    noise = noise_ndc * torch.randn(problem.observed_px.shape, generator=generator, dtype=torch.float64)
     confidence = 0.2 + torch.rand(problem.confidence.shape, generator=generator, dtype=torch.float64)
-    return truth, replace(problem, observed_ndc=problem.observed_ndc + noise, confidence=confidence)
+    return truth, replace(problem, observed_px=problem.observed_px + noise, confidence=confidence)
 
 
 def shared_start(truth: Prediction, *, jaw: bool = False, size: float = 0.05) -> Prediction:

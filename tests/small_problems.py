@@ -56,7 +56,7 @@ def problem_of(head: HeadModel, truth: Prediction, scheme: str = SCHEME) -> Prob
     """Perfect landmarks of the truth, in crops that are the frames."""
     points = truth.camera.project(head.landmarks(truth.params, scheme))
     views, time = points.shape[:2]
-    return Problem(
+    return Problem.in_one_crop(
         observed_ndc=points,
         confidence=torch.ones_like(points[..., 0]),
         valid=torch.ones(views, time, dtype=torch.bool),

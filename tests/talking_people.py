@@ -49,7 +49,7 @@ def landmarks_of(head: HeadModel, truth: Prediction, noise_mm: Tensor | None = N
     if noise_mm is not None:
         points = points + noise_mm.to(points) * (NDC_PER_METRE / 1000)
     views, time = points.shape[:2]
-    return Problem(
+    return Problem.in_one_crop(
         observed_ndc=points,
         confidence=torch.ones_like(points[..., 0]),
         valid=torch.ones(views, time, dtype=torch.bool),

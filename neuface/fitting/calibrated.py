@@ -103,8 +103,6 @@ def calibrated_target(head: HeadModel, prediction: Prediction, problem: Problem)
         return None
     seen = fitted_views(prediction, face_middles(head, prediction.params, problem.scheme))
     per_px, centre = problem.ndc_per_frame_px, problem.centre_px
-    assert per_px is not None, "a calibrated clip knows its crops"
-    assert centre is not None, "a calibrated clip knows its crops"
     in_frame = LocalView(
         rotation=seen.rotation,
         position=centre + seen.position / per_px[..., None],

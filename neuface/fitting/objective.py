@@ -106,7 +106,7 @@ class LandmarkTerm(Term):
     def values(self, batch: Batch, target: None) -> Float[Tensor, " images"]:
         """Eq. 2, image by image."""
         problem = batch.problem
-        observed = problem.observed_ndc.flatten(0, 1)[batch.index]
+        observed = problem.observed_ndc(batch.index)
         confidence = problem.confidence.flatten(0, 1)[batch.index]
         saturating = self.penalty == "saturating"
         distance = losses.landmark_loss(batch.landmarks_ndc, observed, confidence, saturating=saturating)

@@ -7,30 +7,30 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from neuface.errors import InputError
 from neuface.geometry.perspective import PerspectiveCamera
 from neuface.structs import Crop, Scheme, TensorStruct, Track
 
-FRAMES_PER_PIECE = 512
-"""Number of frames whose landmarks are converted at once, which bounds the memory for what is computed on the way."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Problem(TensorStruct):
-    """What is known about every image of a clip."""
+    """What is known about every image of a clip.
 
-    observed_ndc: Float[Tensor, "views time points 2"]
+    Landmarks stay in pixels of the frame, where the track of a long clip has them in memory already.
+    """
+
+    observed_px: Float[Tensor, "views time points 2"]
     confidence: Float[Tensor, "views time points"]
     """0 for every point of a frame that is not valid."""
     valid: Bool[Tensor, "views time"]
     scheme: Scheme
-    ndc_per_frame_px: Float[Tensor, "views time"] | None = None
-    """Crop half-widths per pixel of the frame; None if the crops neither move nor change their size."""
-    centre_px: Float[Tensor, "views time 2"] | None = None
-    """The frame position of the crop's centre; None likewise."""
+    ndc_per_frame_px: Float[Tensor, "views time"]
+    """Crop half-widths per pixel of the frame."""
+    centre_px: Float[Tensor, "views time 2"]
+    """The frame position of the crop's centre."""
     pictures: Float[Tensor, "views time 3 side side"] | None = None
     """RGB crops, 0 to 1, for the photometric term; None without it."""
     cameras: PerspectiveCamera | None = None
@@ -40,6 +40,30 @@ class Problem(TensorStruct):
     them."""
     frame_times: tuple[float, ...] | None = None
     """When each frame was taken, in units of the usual step between frames; None if they are evenly spaced."""
+
+    @classmethod
+    def in_one_crop(
+        cls,
+        *,
+        observed_ndc: Float[Tensor, "views time points 2"],
+        confidence: Float[Tensor, "views time points"],
+        valid: Bool[Tensor, "views time"],
+        scheme: Scheme,
+    ) -> Problem:
+        """Observations in crops that neither move nor change their size, whose half-width is the frame's unit."""
+        return cls(
+            observed_px=observed_ndc,
+            confidence=confidence,
+            valid=valid,
+            scheme=scheme,
+            ndc_per_frame_px=torch.ones_like(observed_ndc[..., 0, 0]),
+            centre_px=torch.zeros_like(observed_ndc[..., 0, :]),
+        )
+
+    def observed_ndc(self, index: Int[Tensor, " images"]) -> Float[Tensor, "images points 2"]:
+        """The landmarks of some images of the flattened (views, time) clip, crop half-widths."""
+        from_centre = self.observed_px.flatten(0, 1)[index] - self.centre_px.flatten(0, 1)[index][:, None]
+        return from_centre * self.ndc_per_frame_px.flatten()[index][:, None, None]
 
     @property
     def views(self) -> int:
@@ -68,7 +92,7 @@ def make_problem(
     frame_times: tuple[float, ...] | None = None,
     cameras: PerspectiveCamera | None = None,
 ) -> Problem:
-    """Observations in crop NDC, with confidence 0 in the frames that cannot be used.
+    """The observations of a track, with confidence 0 in the frames that cannot be used.
 
     Without `use_confidence`, every landmark that was found has the same weight. `starts` are the first frames of the
     shots, `frame_times` the times in usual steps if they are uneven, `cameras` the calibration of each view.
@@ -76,21 +100,20 @@ def make_problem(
     confidence = landmarks.confidence
     if not use_confidence:
         confidence = (confidence > 0).to(confidence.dtype)
-    if not bool(valid.all()):
+    # The track's own tensors are used where they can be: copies of all landmarks of a long clip are large.
+    if bool((confidence.any(-1) & ~valid).any()):
         confidence = confidence * valid[..., None]
-    observed = landmarks.points_px
-    observed_ndc = torch.empty_like(observed)
-    for start in range(0, valid.shape[1], FRAMES_PER_PIECE):
-        frames = slice(start, start + FRAMES_PER_PIECE)
-        observed_ndc[:, frames] = crops[:, frames].frame_to_ndc(observed[:, frames])
+    observed_px = landmarks.points_px
+    exact = crops.to(torch.float64)
+    centre_px = exact.ndc_to_frame(exact.T_crop_frame.new_zeros(*valid.shape, 1, 2))[..., 0, :]
     return Problem(
-        observed_ndc=observed_ndc,
+        observed_px=observed_px,
         confidence=confidence,
         valid=valid,
         scheme=landmarks.scheme,
-        ndc_per_frame_px=crops.ndc_per_frame_px.to(observed),
-        centre_px=crops.ndc_to_frame(observed.new_zeros(*valid.shape, 1, 2))[..., 0, :],
-        cameras=None if cameras is None else at_every_time(cameras.to(observed), valid.shape[1]),
+        ndc_per_frame_px=exact.ndc_per_frame_px.to(observed_px),
+        centre_px=centre_px.to(observed_px),
+        cameras=None if cameras is None else at_every_time(cameras.to(observed_px), valid.shape[1]),
         starts=starts,
         frame_times=frame_times,
     )

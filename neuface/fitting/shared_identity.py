@@ -40,11 +40,11 @@ class SharedIdentity:
     def of_clip(self, prediction: Prediction) -> Prediction:
         """The predictions for the whole clip, batch axes `views time`, as those for one person."""
         identity = prediction.params.identity
-        if self.shared == "clip":
-            identity = identity[self.valid].mean(0).expand_as(identity)
-        elif self.shared == "first":
-            identity = identity[self.valid][0].expand_as(identity)
-        return self._with_identity(prediction, self._of_person(identity))
+        if self.shared == "image":
+            return self._with_identity(prediction, self._of_person(identity))
+        of_valid = identity[self.valid]
+        shared = of_valid.mean(0) if self.shared == "clip" else of_valid[0]
+        return self._with_identity(prediction, self._of_person(shared).expand_as(identity))
 
     def of_images(
         self,

@@ -121,8 +121,6 @@ class ClipState:
         """The camera smoothed in frame pixels, because crops move and change size, then in each crop's units."""
         camera, problem = self.prediction.camera, self.problem
         per_px, centre = problem.ndc_per_frame_px, problem.centre_px
-        if per_px is None or centre is None:
-            per_px, centre = torch.ones_like(camera.magnification), torch.zeros_like(camera.position)
         log_size = log_scale(camera.magnification) - per_px.log()
         position_px = centre + camera.position / per_px[..., None]
         size = self.smoothed_values(log_size[..., None])[..., 0].exp()

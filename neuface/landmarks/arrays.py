@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from neuface.errors import InputError
@@ -147,9 +147,11 @@ def _checked_faces(
             f"landmarks: expected {value.scheme.name} for {views} view(s) x {time} frame(s) x {expected[2]} "
             f"points, got {got[0]} x {got[1]} x {got[2]}"
         )
-    # What is given stays as it is.
-    points_px, confidence = (values.float().clone() for values in (value.points_px, value.confidence))
-    _mark_missing(points_px, confidence, sizes_hw)
+    points_px, confidence = value.points_px.float(), value.confidence.float()
+    if not _are_marked(points_px, confidence, sizes_hw):
+        # What is given stays as it is.
+        points_px, confidence = points_px.clone(), confidence.clone()
+        _mark_missing(points_px, confidence, sizes_hw)
     return replace(value, points_px=points_px, confidence=confidence)
 
 
@@ -317,19 +319,43 @@ def _mark_missing(
     confidence: Float[Tensor, "views time faces n"],
     sizes_hw: Sequence[tuple[int, int]] | None,
 ) -> None:
-    """Set position and confidence to 0 wherever the module's rules call a point missing."""
+    """Set position and confidence to 0 wherever the module's rules call a point missing, and bound the confidence."""
     for frames in _pieces(points_px.shape[1]):
         points, confident = points_px[:, frames], confidence[:, frames]
-        found = points.isfinite().all(-1) & confident.isfinite() & (confident > 0)
-        found &= ~(points == -1).all(-1)
-        if sizes_hw is not None:
-            size_xy = points.new_tensor([(width, height) for height, width in sizes_hw])[:, None, None, None]
-            found &= ((points > -size_xy) & (points < 2 * size_xy)).all(-1)
-        lowest = points.masked_fill(~found[..., None], float("inf")).amin(-2)
-        highest = points.masked_fill(~found[..., None], float("-inf")).amax(-2)
-        found &= (highest > lowest).any(-1)[..., None]
+        found = _found(points, confident, sizes_hw)
         points.masked_fill_(~found[..., None], 0.0)
         confident.clamp_(0, 1).masked_fill_(~found, 0.0)
+
+
+def _are_marked(
+    points_px: Float[Tensor, "views time faces n 2"],
+    confidence: Float[Tensor, "views time faces n"],
+    sizes_hw: Sequence[tuple[int, int]] | None,
+) -> bool:
+    """Whether `_mark_missing` would change nothing: a long clip's landmarks are not copied without need."""
+    for frames in _pieces(points_px.shape[1]):
+        points, confident = points_px[:, frames], confidence[:, frames]
+        found = _found(points, confident, sizes_hw)
+        is_marked = (confident == 0) & (points == 0).all(-1)
+        if not bool(torch.where(found, confident <= 1, is_marked).all()):
+            return False
+    return True
+
+
+def _found(
+    points: Float[Tensor, "views time faces n 2"],
+    confidence: Float[Tensor, "views time faces n"],
+    sizes_hw: Sequence[tuple[int, int]] | None,
+) -> Bool[Tensor, "views time faces n"]:
+    """Which points the module's rules do not call missing."""
+    found = points.isfinite().all(-1) & confidence.isfinite() & (confidence > 0)
+    found &= ~(points == -1).all(-1)
+    if sizes_hw is not None:
+        size_xy = points.new_tensor([(width, height) for height, width in sizes_hw])[:, None, None, None]
+        found &= ((points > -size_xy) & (points < 2 * size_xy)).all(-1)
+    lowest = points.masked_fill(~found[..., None], float("inf")).amin(-2)
+    highest = points.masked_fill(~found[..., None], float("-inf")).amax(-2)
+    return found & (highest > lowest).any(-1)[..., None]
 
 
 def _check_are_pixels(

@@ -50,7 +50,7 @@ def rendered_problem(
     )
     camera = WeakPerspective(scale=torch.full((views, time), HEAD_SCALE), offset=torch.zeros(views, time, 2))
     points = camera.project(head.landmarks(params, scheme))
-    problem = Problem(
+    problem = Problem.in_one_crop(
         observed_ndc=points + NOISE * torch.randn(points.shape, generator=generator),
         confidence=torch.ones(points.shape[:-1]),
         valid=torch.ones(views, time, dtype=torch.bool),

@@ -254,9 +254,9 @@ def test_far_landmarks_pull_less_with_the_saturating_penalty(tiny_head) -> None:
     head = tiny_head()
     truth = turning_heads(head, 1, 5)
     problem = problem_of(head, truth)
-    observed = problem.observed_ndc.clone()
+    observed = problem.observed_px.clone()
     observed[..., : 2 * observed.shape[2] // 5, 0] += 0.6
-    problem = replace(problem, observed_ndc=observed)
+    problem = replace(problem, observed_px=observed)
     missed = {}
     for penalty in ("l1", "saturating"):
         objective = only(landmark=LandmarkTerm(penalty=penalty))

@@ -212,7 +212,7 @@ def test_parts_of_each_image_are_those_of_its_place(tiny_head, random_params) ->
         apart = (mesh - targets["multiview"].value[time]).abs().sum(-1).mean()
         torch.testing.assert_close(parts["multiview"][row], apart / 10)
         points = current.camera[view, time].project(head.landmarks(params[view, time], SCHEME))
-        missed = (points - problem.observed_ndc[view, time]).abs().sum(-1).mean()
+        missed = (points - problem.observed_px[view, time]).abs().sum(-1).mean()
         torch.testing.assert_close(parts["landmark"][row], missed / 10)
         turn = rotvec_to_quaternion(params.root_rotvec[view, time])
         apart = (toward_hemisphere(targets["temporal"].value[view, time], turn) - turn).norm()
@@ -267,7 +267,9 @@ def test_problems_are_in_crop_units_and_silence_bad_frames() -> None:
     crops = Crop(T_crop_frame=torch.eye(3).expand(1, 2, 3, 3), size_px=100)
     valid = torch.tensor([[True, False]])
     problem = make_problem(landmarks, crops, valid)
-    torch.testing.assert_close(problem.observed_ndc[0, 0], torch.tensor([[0.0, 0.0], [1.0, -1.0]]))
+    torch.testing.assert_close(
+        problem.observed_ndc(torch.tensor([0]))[0], torch.tensor([[0.0, 0.0], [1.0, -1.0]])
+    )
     torch.testing.assert_close(problem.confidence, torch.tensor([[[0.5, 0.5], [0.0, 0.0]]]))
     assert (problem.views, problem.time) == (1, 2)
 

@@ -23,7 +23,7 @@ def test_joined_problems_are_the_parts(tiny_head) -> None:
     parts = [problem_of(head, turning_heads(head, 2, time)) for time in (4, 3)]
     joined = join_problems(parts)
     assert (joined.views, joined.time, joined.starts) == (2, 7, (0, 4))
-    torch.testing.assert_close(joined.observed_ndc[:, 4:], parts[1].observed_ndc)
+    torch.testing.assert_close(joined.observed_px[:, 4:], parts[1].observed_px)
     assert join_problems([joined, parts[0]]).starts == (0, 4, 7)
     with pytest.raises(InputError, match=r"same number of cameras, got 1, 2"):
         join_problems([parts[0], problem_of(head, turning_heads(head, 1, 4))])

@@ -132,7 +132,7 @@ def test_what_landmarks_do_not_observe_stays_as_predicted(tiny_head, prior: From
     head = tiny_head()
     start = predictions(head)
     points = start.camera.project(head.landmarks(head.neutral(VIEWS, TIME), "mediapipe478"))
-    problem = Problem(
+    problem = Problem.in_one_crop(
         observed_ndc=points,
         confidence=torch.ones(points.shape[:-1], dtype=points.dtype),
         valid=VALID,
@@ -171,7 +171,7 @@ def test_a_fit_returns_one_identity_of_the_initial_size(tiny_head, batch_size: i
     valid = torch.ones(VIEWS, TIME, dtype=torch.bool)
     truth = shared_identity(head, start, valid, FIXED).of_clip(wanted)
     points = truth.camera.project(head.landmarks(truth.params, "mediapipe478"))
-    problem = Problem(
+    problem = Problem.in_one_crop(
         observed_ndc=points,
         confidence=torch.ones(points.shape[:-1], dtype=points.dtype),
         valid=valid,

@@ -172,7 +172,7 @@ def test_the_landmark_term_is_the_mean_over_valid_images(tiny_head) -> None:
     head = tiny_head()
     truth = turning_heads(head, 1, 5)
     problem = silenced(problem_of(head, truth), [(0, 0), (0, 4)])
-    problem = replace(problem, observed_ndc=problem.observed_ndc + torch.tensor([0.25, -0.5]))
+    problem = replace(problem, observed_px=problem.observed_px + torch.tensor([0.25, -0.5]))
     targets = estimate_targets(head, truth, problem, FitConfig.neural())
     parts = clip_parts(head, truth, problem, targets, FitConfig.neural({BATCH: 2}))
     assert parts["landmark"] == pytest.approx(0.75)

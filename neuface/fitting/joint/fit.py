@@ -188,7 +188,12 @@ class _Run:
         """What is solved, and behind it what the rest of the clip would have started from."""
         solved = [found.prediction for found in self.done.solutions]
         end = sum(found.params.root_rotvec.shape[1] for found in solved)
-        return Prediction.cat([*solved, self._start_of(end, self.problem.time)], dim=1)
+        whole = Prediction.cat([*solved, self._start_of(end, self.problem.time)], dim=1)
+        if self.done.identity is None:
+            return whole
+        # One code for all images takes no memory of a long clip.
+        identity = self.done.identity.expand_as(whole.params.identity)
+        return replace(whole, params=replace(whole.params, identity=identity))
 
     def _start_of(self, start: int, end: int) -> Prediction:
         """Where the solution of some frames begins: at the identity of the sample, if there is one."""

@@ -100,7 +100,7 @@ def _weighted_residuals(
     """Residuals r, and the weights w of the quadratics w r^2 / 2 that stand for their penalties."""
     problem = batch.problem
     confidence = problem.confidence.flatten(0, 1)[batch.index]
-    observed = problem.observed_ndc.flatten(0, 1)[batch.index]
+    observed = problem.observed_ndc(batch.index)
     residual = torch.where(confidence[..., None] > 0, observed - batch.landmarks_ndc, 0.0)
     share = term.weight * confidence / confidence.sum(-1, keepdim=True).clamp(min=1e-9)
     weight = share[..., None] / residual.abs().clamp(min=LANDMARK_SOFTNESS_NDC)

@@ -70,7 +70,7 @@ def smoothness_pulls(
         unit = torch.ones_like(size_weight)
         pulls.append(Pull(channels=LOG_MAGNIFICATION, distance=growth, weight=size_weight, unit=unit))
         # Positions are smoothed in pixels of the frame, because crops move and change their size.
-        per_px = torch.ones_like(unit) if problem.ndc_per_frame_px is None else problem.ndc_per_frame_px
+        per_px = problem.ndc_per_frame_px
         shift = smoothed.position - camera.position
         pulls.append(
             Pull(

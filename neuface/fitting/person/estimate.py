@@ -142,9 +142,7 @@ def identity_covariance(
     predictions = true[:, frames].to(torch.float64)
     model = linear_model(head.to(torch.float64), predictions, problem, frames, code, calibration)
     magnification = true.camera.magnification
-    ndc_per_px = problem.ndc_per_frame_px
-    ndc_per_px = torch.ones_like(magnification) if ndc_per_px is None else ndc_per_px
-    noise_mm = float((MM_PER_METRE * noise_px * ndc_per_px / magnification)[:, frames].mean())
+    noise_mm = float((MM_PER_METRE * noise_px * problem.ndc_per_frame_px / magnification)[:, frames].mean())
     start = replace(initial_estimate(model), noise_mm=noise_mm, displacement_mm=LEAST_STD_MM)
     # The size is an unknown here, so no direction is fixed.
     model = replace(model, size_direction=torch.zeros_like(model.size_direction))

@@ -109,7 +109,7 @@ def estimate_focal(
         if all(abs(move) < SETTLED * deviation for move, deviation in moves):
             break
         iterations = EM_ITERATIONS
-    like = problem.observed_ndc
+    like = problem.observed_px
     return FocalEstimate(factor=like.new_tensor(log_factor).exp(), log_std=like.new_tensor(log_std))
 
 

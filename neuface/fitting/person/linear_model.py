@@ -141,7 +141,8 @@ def linear_model(
     displacement_precision = _displacement_precision(at_rest, problem.views, noise)
     expression_mean, expression_precision = _expression_prior(head, initial.params)
     size_direction, size_std = _size_direction(head, identity_mean)
-    observed_ndc = problem.observed_ndc[:, frames][:, :, points].double()
+    images = (problem.time * torch.arange(problem.views, device=frames.device)[:, None] + frames).flatten()
+    observed_ndc = problem.observed_ndc(images)[:, points].double().unflatten(0, (problem.views, -1))
     confidence = problem.confidence[:, frames][..., points].double()
     camera = initial.camera.placed(
         initial.camera.position, initial.camera.magnification.clamp(min=SMALLEST_MAGNIFICATION)

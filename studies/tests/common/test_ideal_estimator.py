@@ -37,7 +37,7 @@ def rotating(head: HeadModel, views: int, time: int) -> Prediction:
 def problem_of(head: HeadModel, truth: Prediction, noise_ndc: float = 0.0, seed: int = 0) -> Problem:
     points = truth.camera.project(head.landmarks(truth.params, "ibug68"))
     noise = noise_ndc * torch.randn(points.shape, generator=torch.Generator().manual_seed(seed)).to(points)
-    return Problem(
+    return Problem.in_one_crop(
         observed_ndc=points + noise,
         confidence=torch.ones_like(points[..., 0]),
         valid=torch.ones(points.shape[:2], dtype=torch.bool),

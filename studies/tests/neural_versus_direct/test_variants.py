@@ -132,7 +132,9 @@ def test_every_rate_is_tried(case: Case, model: FaceModel) -> None:
     assert [(trial.variant, trial.learning_rate) for trial in trials] == [
         ("free", 1e-3), ("free", 1e-2), ("bounded", 1e-2),
     ]  # fmt: skip
-    assert len({round(trial.start_loss, 5) for trial in trials}) == 1
+    start_losses = [trial.start_loss for trial in trials]
+    # The encoder's images are divided into other batches for other variants, which changes the last digits.
+    assert start_losses == pytest.approx([start_losses[0]] * len(trials), rel=1e-3)
     assert all(trial.final_loss < trial.start_loss for trial in trials)
 
 

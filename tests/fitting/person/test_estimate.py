@@ -68,7 +68,7 @@ def test_the_size_of_crops_does_not_matter(tiny_head) -> None:
     initial, problem = weak_prediction(truth), landmarks_of(head, truth, white_noise_mm(truth, 0.5))
     camera = initial.camera.placed(initial.camera.position, initial.camera.magnification / 4)
     wider = estimate(
-        head, replace(initial, camera=camera), replace(problem, observed_ndc=problem.observed_ndc / 4)
+        head, replace(initial, camera=camera), replace(problem, observed_px=problem.observed_px / 4)
     )
     torch.testing.assert_close(wider.identity, estimate(head, initial, problem).identity)
 
@@ -150,11 +150,11 @@ def test_the_positions_of_missing_landmarks_are_ignored(tiny_head) -> None:
     confidence = problem.confidence.clone()
     confidence[:, 2] = 0
     missing = replace(problem, confidence=confidence, valid=confidence.any(-1))
-    points = problem.observed_ndc.clone()
+    points = problem.observed_px.clone()
     points[:, 2] = torch.nan
     initial = weak_prediction(truth)
     expected = estimate(head, initial, missing).identity
-    found = estimate(head, initial, replace(missing, observed_ndc=points)).identity
+    found = estimate(head, initial, replace(missing, observed_px=points)).identity
     assert bool(expected.isfinite().all())
     assert torch.equal(found, expected)
 

@@ -36,7 +36,7 @@ def filmed(head: HeadModel, distances_m: tuple[float, ...]) -> tuple[Prediction,
     camera = seen_from(distances_m, torch.zeros(len(distances_m), TIME, 2))
     points = camera.project(head.landmarks(params, IBUG68.name))
     noise = 0.002 * torch.randn(points.shape, generator=generator)
-    problem = Problem(
+    problem = Problem.in_one_crop(
         observed_ndc=points + noise,
         confidence=torch.ones(points.shape[:-1]),
         valid=torch.ones(points.shape[:2], dtype=torch.bool),
