@@ -71,9 +71,11 @@ class TensorStruct:
     def cat(cls: type[StructT], pieces: Sequence[StructT], dim: int = 0) -> StructT:
         """Pieces joined along a batch axis, field by field, nested nouns included.
 
-        A field that is neither a tensor nor a noun is taken from the first piece.
+        A field that is neither a tensor nor a noun is taken from the first piece, and a single piece is not copied.
         """
-        first, *_ = pieces
+        first, *others = pieces
+        if not others:
+            return first
         joined: dict[str, Any] = {}
         for item in fields(first):
             values = [getattr(piece, item.name) for piece in pieces]
