@@ -1,13 +1,14 @@
 """The z-buffer behind `TorchRasterizer`.
 
-Triangles that cannot be visible are dropped. The bounding boxes of the others are expanded to (triangle, pixel)
-pairs, a bounded number at a time, and three edge functions decide whether a pixel's centre is inside. Depth and face
-index are packed into one int64, so that a single integer minimum per pixel selects the nearest triangle, and among
-equal depths that of lowest index, whatever the order of the pairs.
+Triangles that cannot be visible are dropped. The others are cut into rows of pixels, a bounded number at a time: two
+edges of a triangle bound a row, and the pixel centres between them are inside. Depth and face index are packed into
+one int64, so that a single integer minimum per pixel selects the nearest triangle, and among equal depths that of
+lowest index, whatever the order of the pixels.
 """
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -16,10 +17,9 @@ from torch import Tensor
 
 __all__ = ["triangle_ids"]
 
-# Upper bound of the pairs tested at once. On a CPU their tensors then fit into the cache and stay below the 32,768
-# elements from which torch splits an operation among threads, which costs more than it gains here. On CUDA a large
-# number keeps the kernel launches few.
-CPU_PAIRS = 30_000
+# Upper bound of the pixels in the bounding boxes of the triangles that are drawn at once, at about 100 bytes each. On
+# a CPU their tensors then fit into the cache; on CUDA a large number keeps the kernel launches few.
+CPU_PAIRS = 200_000
 CUDA_PAIRS = 1 << 24
 
 # Value of a pixel without a triangle; every packed depth is smaller.
@@ -29,17 +29,20 @@ FACE_BITS = 32
 
 
 class _Candidates(NamedTuple):
-    """Triangles that may cover a pixel: one entry per triangle and image, oriented to positive area."""
+    """Triangles that may cover a pixel, one entry per triangle and image; float64, in which few pixels are so near to
+    an edge that rounding decides."""
 
-    corners: list[tuple[Tensor, Tensor, Tensor]]
-    """x, y, z of each of the three corners."""
+    lower: Float[Tensor, "n edges 2"]
+    """x, y of the end of every edge that has the smaller y, and among equal ones the smaller x: two triangles at an
+    edge then compute the same numbers for it, so that no pixel falls between them."""
+    upper: Float[Tensor, "n edges 2"]
+    plane: Float[Tensor, "n 3"]
+    """Depth at x = y = 0, its change per pixel along x, and along y."""
     face: Int[Tensor, " n"]
-    first_x: Int[Tensor, " n"]
-    """Left edge of the bounding box, in whole pixels."""
-    first_pixel: Int[Tensor, " n"]
-    """Flat index of the pixel at x = 0 in the box's first row, over all images."""
-    first_y: Int[Tensor, " n"]
-    width: Int[Tensor, " n"]
+    image: Int[Tensor, " n"]
+    top: Int[Tensor, " n"]
+    """First row of the bounding box, in whole pixels."""
+    rows: Int[Tensor, " n"]
     pairs: Int[Tensor, " n"]
     """Pixels in the bounding box."""
 
@@ -61,8 +64,8 @@ def triangle_ids(
         group = vertices_px[start : start + per_group]
         buffer = nearest[start * height * width : (start + group.shape[0]) * height * width]
         candidates = _find_candidates(group, faces, size_hw, cull)
-        for first, last, pairs in _split(candidates.pairs, limit):
-            _draw(candidates, first, last, pairs, width, buffer)
+        for first, last in _split(candidates.pairs, limit):
+            _draw(_Candidates(*(values[first:last] for values in candidates)), size_hw, buffer)
     ids = nearest & ((1 << FACE_BITS) - 1)
     return ids.masked_fill_(nearest == EMPTY, -1).reshape(images, height, width)
 
@@ -90,73 +93,89 @@ def _find_candidates(
     usable &= (right >= left) & (bottom >= top) & area.isfinite()
     keep = usable.nonzero().squeeze(1)
 
-    flip = area[keep] < 0
-    a, b, c = (corner[keep] for corner in corners)
-    # From here on all triangles have one orientation, so that a single comparison decides whether a pixel is inside.
-    b, c = torch.where(flip, c, b), torch.where(flip, b, c)
     left, right, top, bottom = (edge[keep].long() for edge in (left, right, top, bottom))
-    image = keep // faces.shape[0]
-    columns = right - left + 1
+    triangles = torch.stack([torch.stack([v[c[keep]] for c in corners], 1) for v in (x, y, z)], -1).double()
+    image, rows = keep // faces.shape[0], bottom - top + 1
+    first, second = triangles[..., :2], triangles[:, (1, 2, 0), :2]
+    swapped = (first[..., 1] > second[..., 1]) | (
+        (first[..., 1] == second[..., 1]) & (first[..., 0] > second[..., 0])
+    )
     return _Candidates(
-        corners=[(x[corner], y[corner], z[corner]) for corner in (a, b, c)],
+        lower=torch.where(swapped[..., None], second, first),
+        upper=torch.where(swapped[..., None], first, second),
+        plane=_planes(triangles),
         face=keep - image * faces.shape[0],
-        first_x=left,
-        first_pixel=(image * height + top) * width,
-        first_y=top,
-        width=columns,
-        pairs=columns * (bottom - top + 1),
+        image=image,
+        top=top,
+        rows=rows,
+        pairs=(right - left + 1) * rows,
     )
 
 
-def _split(pairs: Int[Tensor, " n"], limit: int) -> list[tuple[int, int, int]]:
-    """Ranges (first, last, total pairs) of triangles with about `limit` pairs, exceeded by less than one triangle."""
+def _planes(triangles: Float[Tensor, "n corners 3"]) -> Float[Tensor, "n 3"]:
+    """The plane of every triangle: its depth at x = y = 0, and the changes per pixel along x and along y.
+
+    A triangle parallel to the image has exactly one depth everywhere.
+    """
+    (ax, ay, az), (bx, by, bz), (cx, cy, cz) = (corner.unbind(-1) for corner in triangles.unbind(1))
+    area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
+    along_x = ((bz - az) * (cy - ay) - (cz - az) * (by - ay)) / area
+    along_y = ((cz - az) * (bx - ax) - (bz - az) * (cx - ax)) / area
+    return torch.stack([az - along_x * ax - along_y * ay, along_x, along_y], -1)
+
+
+def _split(pairs: Int[Tensor, " n"], limit: int) -> list[tuple[int, int]]:
+    """Ranges (first, last) of triangles with about `limit` pairs, exceeded by less than one triangle."""
     ends = pairs.cumsum(0)
     total = int(ends[-1]) if len(ends) else 0
     wanted = torch.arange(limit, total + limit, limit, device=pairs.device)
-    cuts = torch.searchsorted(ends, wanted).add_(1).clamp_(max=len(ends)).unique()
-    done = ends[cuts - 1].tolist()
-    runs, first, before = [], 0, 0
-    for last, end in zip(cuts.tolist(), done, strict=True):
-        runs.append((first, last, end - before))
-        first, before = last, end
-    return runs
+    cuts = torch.searchsorted(ends, wanted).add_(1).clamp_(max=len(ends)).unique().tolist()
+    return list(pairwise((0, *cuts)))
 
 
-def _draw(
-    candidates: _Candidates, first: int, last: int, pairs: int, image_width: int, buffer: Int[Tensor, " p"]
-) -> None:
-    """Lower the packed depths in `buffer` by the triangles `first <= i < last`."""
-    some = _Candidates(
-        [(x[first:last], y[first:last], z[first:last]) for x, y, z in candidates.corners],
-        *(values[first:last] for values in candidates[1:]),
+def _draw(candidates: _Candidates, size_hw: tuple[int, int], buffer: Int[Tensor, " p"]) -> None:
+    """Lower the packed depths in `buffer` by some triangles."""
+    height, width = size_hw
+    triangle, row = _repeated(candidates.rows)
+    # `index_select` is faster than indexing.
+    lower, upper, plane, face, image, top = (values.index_select(0, triangle) for values in candidates[:6])
+    y = top + row
+    first_x, last_x = _bounds(lower, upper, y.double())
+    first_x, last_x = first_x.clamp(min=0).long(), last_x.clamp(max=width - 1).long()
+
+    line, column = _repeated((last_x - first_x + 1).clamp(min=0))
+    start = (image * height + y) * width
+    base, along_x = plane[:, 0] + plane[:, 2] * y, plane[:, 1]
+    first_x, start, base, along_x, face = (
+        values.index_select(0, line) for values in (first_x, start, base, along_x, face)
     )
-    triangle = torch.arange(last - first, device=buffer.device)
-    triangle = triangle.repeat_interleave(some.pairs, output_size=pairs)
-    before = some.pairs.cumsum(0) - some.pairs
-    within = torch.arange(pairs, device=buffer.device) - before[triangle]
-    row = torch.div(within, some.width[triangle], rounding_mode="floor")
-    column = within - row * some.width[triangle] + some.first_x[triangle]
-
-    dtype = some.corners[0][0].dtype
-    pixel_x, pixel_y = column.to(dtype), (row + some.first_y[triangle]).to(dtype)
-    (ax, ay), (bx, by), (cx, cy) = (
-        (x[triangle] - pixel_x, y[triangle] - pixel_y) for x, y, _ in some.corners
-    )
-    # Coordinates are relative to the pixel: the two triangles at an edge then compute exactly opposite values for it
-    # (the same two products, subtracted the other way round), so that no pixel falls between them.
-    weight_a, weight_b, weight_c = bx * cy - by * cx, cx * ay - cy * ax, ax * by - ay * bx
-    area = weight_a + weight_b + weight_c
-    inside = (torch.minimum(torch.minimum(weight_a, weight_b), weight_c) >= 0) & (area > 0)
-    hit = inside.nonzero().squeeze(1)
-
-    triangle = triangle[hit]
-    za, zb, zc = (z[triangle] for _, _, z in some.corners)
-    # In this form, relative to one corner, a triangle parallel to the image has exactly one depth everywhere.
-    depth = za + ((zb - za) * weight_b[hit] + (zc - za) * weight_c[hit]) / area[hit]
-    packed = _sortable(depth).bitwise_left_shift_(FACE_BITS).bitwise_or_(some.face[triangle])
+    x = first_x + column
+    depth = (base + along_x * x).float()
+    packed = _sortable(depth).bitwise_left_shift_(FACE_BITS).bitwise_or_(face)
     packed.masked_fill_(~depth.isfinite(), EMPTY)
-    pixel = some.first_pixel[triangle] + row[hit] * image_width + column[hit]
-    buffer.scatter_reduce_(0, pixel, packed, "amin")
+    buffer.scatter_reduce_(0, start + x, packed, "amin")
+
+
+def _repeated(counts: Int[Tensor, " n"]) -> tuple[Int[Tensor, " m"], Int[Tensor, " m"]]:
+    """Every index as often as its count says, and beside it 0, 1, ... up to that count."""
+    index = torch.arange(len(counts), device=counts.device).repeat_interleave(counts)
+    before = counts.cumsum(0) - counts
+    return index, torch.arange(len(index), device=counts.device) - before.index_select(0, index)
+
+
+def _bounds(
+    lower: Float[Tensor, "n edges 2"], upper: Float[Tensor, "n edges 2"], y: Float[Tensor, " n"]
+) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+    """First and last whole pixel between the edges of a triangle in the row `y`.
+
+    A horizontal edge bounds no row that its neighbours do not bound as well: they share its ends.
+    """
+    (x, low), (right, high) = lower.unbind(-1), upper.unbind(-1)
+    crossed = (low <= y[:, None]) & (y[:, None] <= high) & (low < high)
+    crossing = x + (y[:, None] - low) * (right - x) / (high - low)
+    first = crossing.masked_fill(~crossed, float("inf")).amin(-1).ceil()
+    last = crossing.masked_fill(~crossed, float("-inf")).amax(-1).floor()
+    return first, last
 
 
 def _sortable(depth: Float[Tensor, " n"]) -> Int[Tensor, " n"]:
