@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from neuface.devices import map_pieces, one_thread_per_operation
 from neuface.geometry.head_perspective import Perspective
 from neuface.geometry.rotations import compose_rotvecs
 from neuface.head.expressions import sample_expressions
@@ -21,6 +22,8 @@ from neuface.synthetic.scenes import paint_heads, random_lighting
 
 HEAD_SCALE = 6.5
 """Frame half-widths per metre: the head fills about two thirds of the frame's height."""
+FRAMES_AT_ONCE = 4
+"""Number of frames that are painted at once, divided among threads; it bounds the memory for them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +40,7 @@ class SyntheticClip:
     fps: float
 
 
+@one_thread_per_operation()
 def make_talking_clip(
     head: HeadModel,
     identity: Float[Tensor, " identity"],
@@ -69,17 +73,29 @@ def make_talking_clip(
         root_rotvec=turns,
     )
     camera = _centred_camera(head, truth, distance_m)
-    look = random_looks(generator, 1).map_tensors(lambda part: part.expand(time, *part.shape[1:]))
-    frames = []
-    for view in range(views):
-        light = random_lighting(generator, 1).map_tensors(lambda part: part.expand(time, *part.shape[1:]))
-        backdrop = random_backgrounds(generator, 1, size_px)[0].permute(1, 2, 0)
-        picture, mask = paint_heads(head, Painter(head), truth[view], camera[view], look, light, size_px)
+    look, painter = random_looks(generator, 1), Painter(head)
+    scenes = [
+        (random_lighting(generator, 1), random_backgrounds(generator, 1, size_px)[0].permute(1, 2, 0))
+        for _ in range(views)
+    ]
+
+    def paint(place: tuple[int, range]) -> UInt8[Tensor, "n s s 3"]:
+        view, times = place
+        images = (view, slice(times.start, times.stop))
+        light, backdrop = scenes[view]
+        looks, lights = (
+            part.map_tensors(lambda tensor: tensor.expand(len(times), *tensor.shape[1:]))
+            for part in (look, light)
+        )
+        picture, mask = paint_heads(head, painter, truth[images], camera[images], looks, lights, size_px)
         composed = torch.where(mask[..., None], picture, backdrop)
-        frames.append((composed * 255).round().clamp(0, 255).to(torch.uint8))
+        return (composed * 255).round().clamp(0, 255).to(torch.uint8)
+
+    at_once = [range(time)[start : start + FRAMES_AT_ONCE] for start in range(0, time, FRAMES_AT_ONCE)]
+    painted = map_pieces(paint, [(view, times) for view in range(views) for times in at_once])
     clean = ndc_to_px(camera.project(head.landmarks(truth, IBUG68.name)), size_px)
     return SyntheticClip(
-        frames=torch.stack(frames),
+        frames=torch.cat(painted).unflatten(0, (views, time)),
         landmarks_px=clean + noise_px * torch.randn(clean.shape, generator=generator),
         truth=truth,
         camera=camera,
