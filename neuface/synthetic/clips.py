@@ -15,7 +15,7 @@ from neuface.geometry.rotations import compose_rotvecs
 from neuface.head.expressions import sample_expressions
 from neuface.head.model import HeadModel
 from neuface.landmarks.schemes import IBUG68
-from neuface.structs import Camera, HeadParams, WeakPerspective, ndc_to_px
+from neuface.structs import Camera, HeadParams, StructT, WeakPerspective, ndc_to_px
 from neuface.synthetic.appearance import Painter, random_looks
 from neuface.synthetic.backdrop import random_backgrounds
 from neuface.synthetic.scenes import paint_heads, random_lighting
@@ -83,10 +83,7 @@ def make_talking_clip(
         view, times = place
         images = (view, slice(times.start, times.stop))
         light, backdrop = scenes[view]
-        looks, lights = (
-            part.map_tensors(lambda tensor: tensor.expand(len(times), *tensor.shape[1:]))
-            for part in (look, light)
-        )
+        looks, lights = _repeated(look, len(times)), _repeated(light, len(times))
         picture, mask = paint_heads(head, painter, truth[images], camera[images], looks, lights, size_px)
         composed = torch.where(mask[..., None], picture, backdrop)
         return (composed * 255).round().clamp(0, 255).to(torch.uint8)
@@ -101,6 +98,11 @@ def make_talking_clip(
         camera=camera,
         fps=25.0,
     )
+
+
+def _repeated(one: StructT, count: int) -> StructT:
+    """What is the same in some images, once for each of them."""
+    return one.map_tensors(lambda tensor: tensor.expand(count, *tensor.shape[1:]))
 
 
 def head_motion(time: int, generator: torch.Generator) -> Float[Tensor, "time 3"]:
