@@ -15,7 +15,8 @@ from neuface.errors import InputError
 from neuface.fitting.checkpoint import Checkpoints, Stored
 from neuface.fitting.config import FitConfig, JointSolve
 from neuface.fitting.expected import Expected, expect_person
-from neuface.fitting.joint.pieces import Piece, pieces_of, sample_runs
+from neuface.fitting.joint.gaps import through_gaps
+from neuface.fitting.joint.pieces import Piece, gaps_between, pieces_of, sample_runs
 from neuface.fitting.joint.solve import Solution, solve_clip
 from neuface.fitting.loop import FitOutcome, Report
 from neuface.fitting.parameterisation import Parameterisation, predict_clip
@@ -185,12 +186,18 @@ class _Run:
         return next(outcome for outcome in worst_first if outcome in outcomes)
 
     def prediction(self) -> Prediction:
-        """What is solved, and behind it what the rest of the clip would have started from."""
+        """What is solved, and behind it what the rest of the clip would have started from.
+
+        Through gaps that pieces do not see whole, motion is interpolated.
+        """
         solved = [found.prediction for found in self.done.solutions]
         end = sum(found.params.root_rotvec.shape[1] for found in solved)
         whole = Prediction.cat([*solved, self._start_of(end, self.problem.time)], dim=1)
         if self.done.identity is None:
             return whole
+        unsolved = gaps_between(self.problem, self.pieces[: len(solved)])
+        if self.config.e_step.interpolate_missing and bool(unsolved.any()):
+            whole = through_gaps(whole, unsolved, self.problem, self.config.m_step.segments(self.problem))
         # One code for all images takes no memory of a long clip.
         identity = self.done.identity.expand_as(whole.params.identity)
         return replace(whole, params=replace(whole.params, identity=identity))
@@ -204,9 +211,8 @@ class _Run:
         span = (piece.wide_start, piece.wide_end)
         problem = self.problem.cut(*span)
         if not bool(problem.valid.any()):
-            # Nothing says what a face does that is not seen for so long.
-            unseen = self._start_of(piece.start, piece.end)
-            return Solution(prediction=unseen, history={}, outcome=Outcome.CONVERGED)
+            start = self._start_of(piece.start, piece.end)
+            return Solution(prediction=start, history={}, outcome=Outcome.CONVERGED)
         found = self._solve_clip(
             problem,
             self._start_of(*span),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from neuface.fitting.problem import Problem
 
-__all__ = ["Piece", "pieces_of", "sample_runs"]
+__all__ = ["Piece", "gaps_between", "pieces_of", "sample_runs"]
 
 OVERLAP_FRAMES = 24
 """Frames beyond both ends of a piece that are solved with it and dropped: smoothness reaches over a window of 7, and
@@ -64,6 +65,21 @@ def pieces_of(problem: Problem, frames_at_once: int) -> tuple[Piece, ...]:
         )
         for start, end in pairwise((*cuts, time))
     )
+
+
+def gaps_between(problem: Problem, pieces: Sequence[Piece]) -> Bool[Tensor, " time"]:
+    """The frames of gaps without landmarks in any view that reach from one piece into the next.
+
+    No piece is solved with all of such a gap and with what is seen on both of its sides.
+    """
+    seen = problem.valid.any(0)
+    # Frames of one gap have seen equally many frames before them.
+    gap = seen.cumsum(0)
+    found = torch.zeros_like(seen)
+    for piece in pieces:
+        if piece.start > 0 and not bool(seen[piece.start - 1 : piece.start + 1].any()):
+            found |= ~seen & (gap == gap[piece.start])
+    return found
 
 
 def sample_runs(problem: Problem, frames: int) -> tuple[tuple[int, int], ...]:

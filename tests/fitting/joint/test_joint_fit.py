@@ -249,17 +249,25 @@ def test_a_clip_in_pieces_is_solved_as_the_whole(long_clip: tuple[HeadModel, Pre
     assert parts.history["total"][-1] == pytest.approx(whole.history["total"][-1], rel=0.05)
 
 
-def test_a_piece_without_any_landmark_keeps_its_start(
+def test_motion_is_interpolated_through_a_gap_that_pieces_do_not_see_whole(
     long_clip: tuple[HeadModel, Prediction, Problem],
 ) -> None:
-    """A face that is away for longer than a piece: the others are fitted all the same."""
+    """A face that is away for longer than a piece."""
     head, truth, problem = long_clip
     start = FreeParameters(shared_start(truth))
     away = silenced(problem, [(0, frame) for frame in range(1, 129)])
     found = fit_jointly(start, head, away, IN_PIECES)
     assert found.outcome is not Outcome.DIVERGED
     assert all(math.isfinite(value) for values in found.history.values() for value in values)
-    assert bool(found.prediction.params.root_rotvec.isfinite().all())
+    params, camera = found.prediction.params, found.prediction.camera
+    last, middle = LONG - 1, 40
+    share = middle / last
+    for values in (camera.position, params.expression):
+        torch.testing.assert_close(values[0, middle], torch.lerp(values[0, 0], values[0, last], share))
+    whole_turn = float(rotation_angle_rad(params.root_rotvec[0, 0], params.root_rotvec[0, last]))
+    for end, part in ((0, share), (last, 1 - share)):
+        turn = rotation_angle_rad(params.root_rotvec[0, middle], params.root_rotvec[0, end])
+        assert float(turn) == pytest.approx(part * whole_turn, rel=0.05)
 
 
 def killed_at(frames: int, error: type[BaseException] = Killed) -> Any:
