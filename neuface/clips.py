@@ -13,7 +13,7 @@ from jaxtyping import Bool
 from torch import Tensor
 from tqdm import tqdm
 
-from neuface.devices import one_thread_per_operation
+from neuface.devices import one_thread_per_operation, return_freed_memory
 from neuface.errors import InputError, InputWarning
 from neuface.frames import Clip, Recording
 from neuface.io.cameras.given import given_cameras
@@ -164,6 +164,7 @@ def read_people(
         clips.append(
             Clip(recording=recording, track=_readable(track, followed.empty), selection=person.selection)
         )
+    return_freed_memory()
     return clips
 
 

@@ -112,7 +112,7 @@ class Chunks(Setting):
 class Convergence(Setting):
     """When a fit ends."""
 
-    max_passes: Count = 12
+    max_passes: Count = 30
     """The limit: passes over the whole clip, each with one E-step."""
     patience: Count = 2
     """Passes without progress after which the fit has converged."""
