@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float, UInt8
@@ -15,11 +16,12 @@ from neuface.geometry.rotations import compose_rotvecs
 from neuface.head.expressions import sample_expressions
 from neuface.head.model import HeadModel
 from neuface.landmarks.schemes import IBUG68
-from neuface.structs import Camera, HeadParams, StructT, WeakPerspective, ndc_to_px
-from neuface.synthetic.appearance import Painter, random_looks
+from neuface.structs import Camera, HeadParams, WeakPerspective, ndc_to_px
+from neuface.synthetic.appearance import Look, Painter, random_looks
 from neuface.synthetic.backdrop import random_backgrounds
-from neuface.synthetic.scenes import paint_heads, random_lighting
+from neuface.synthetic.scenes import Lighting, paint_heads, random_lighting
 
+SceneT = TypeVar("SceneT", Look, Lighting)
 HEAD_SCALE = 6.5
 """Frame half-widths per metre: the head fills about two thirds of the frame's height."""
 FRAMES_AT_ONCE = 4
@@ -100,7 +102,7 @@ def make_talking_clip(
     )
 
 
-def _repeated(one: StructT, count: int) -> StructT:
+def _repeated(one: SceneT, count: int) -> SceneT:
     """What is the same in some images, once for each of them."""
     return one.map_tensors(lambda tensor: tensor.expand(count, *tensor.shape[1:]))
 
