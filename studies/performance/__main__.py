@@ -21,6 +21,7 @@ from neuface.io.atomic import write_json, write_text
 from neuface.models import load_head
 from studies.performance.commands import commands
 from studies.performance.comparison import compared
+from studies.performance.cuda import cuda
 from studies.performance.long_fit import write_short_fit
 from studies.performance.memory import memory
 from studies.performance.neighbours import neighbours
@@ -30,7 +31,7 @@ from studies.performance.scaling import scaling
 from studies.performance.tables import page
 from studies.performance.timing import machine
 
-Section = Literal["passes", "quality", "person", "commands", "neighbours", "memory", "scaling"]
+Section = Literal["passes", "quality", "person", "commands", "neighbours", "memory", "scaling", "cuda"]
 ROOT = Path(__file__).parents[2]
 
 
@@ -40,7 +41,7 @@ class Options:
 
     out: Path
     """Folder for performance.json, performance.md, and what lies between."""
-    only: tuple[Section, ...] = ("passes", "person", "commands", "neighbours", "memory", "scaling")
+    only: tuple[Section, ...] = ("passes", "person", "commands", "neighbours", "memory", "scaling", "cuda")
     """Sections; `quality` needs a baseline."""
     baseline: Path | None = None
     """A checkout of an older version, with which quality and time are compared."""
@@ -80,6 +81,7 @@ def measured(name: Section, options: Options) -> list[dict[str, Any]]:
         "neighbours": lambda: _neighbours(options, folder),
         "memory": lambda: memory(folder),
         "scaling": lambda: scaling(folder),
+        "cuda": lambda: cuda(rounds=options.rounds),
     }
     return sections[name]()
 

@@ -15,6 +15,7 @@ TITLES = {
     "neighbours": "Beside other programs",
     "memory": "Memory",
     "scaling": "Scaling",
+    "cuda": "Seven cameras on a CUDA device",
 }
 
 

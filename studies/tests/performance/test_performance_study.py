@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from neuface.encoders.open_encoder import OpenEncoder
+from neuface.fitting.config import FitConfig
 from neuface.head.model import HeadModel
 from neuface.io.video import write_video
 from studies.benchmark.clips import RenderedClip
@@ -16,6 +17,7 @@ from studies.common.cases import SYNTHETIC, TEST, CaseSpec
 from studies.performance.__main__ import ROOT
 from studies.performance.commands import optimize
 from studies.performance.comparison import compared
+from studies.performance.cuda import cuda
 from studies.performance.long_fit import LongFit, RepeatedViews, write_short_fit
 from studies.performance.memory import formula_mb, memory
 from studies.performance.neighbours import neighbours
@@ -72,6 +74,17 @@ def test_the_network_of_decas_size_predicts_heads(open_head: HeadModel) -> None:
     assert sum(item.numel() for item in network.parameters()) == pytest.approx(26e6, rel=0.05)
     prediction = network.eval()(torch.rand(1, 3, 224, 224))
     assert torch.isfinite(open_head.vertices(prediction.params)).all()
+
+
+def test_a_fit_of_several_cameras_is_timed_on_a_device() -> None:
+    one_pass = {"m_step.stop.max_passes": 1}
+    configs = {"best": FitConfig.best(one_pass), "paper": FitConfig.paper(one_pass)}
+    rows = cuda(devices=("cpu",), views=2, frames=3, configs=configs, rounds=1)
+    assert [(row["config"], row["views"], row["frames"], row["passes"]) for row in rows] == [
+        ("best", 2, 3, 1), ("paper", 2, 3, 1),
+    ]  # fmt: skip
+    assert all(row["seconds"] > 0 for row in rows)
+    assert torch.cuda.is_available() or cuda(devices=("cuda",), views=2, frames=3, configs=configs) == []
 
 
 def test_the_estimate_of_the_person_is_timed() -> None:
