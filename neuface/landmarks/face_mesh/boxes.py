@@ -73,16 +73,17 @@ def averaged(
     corners: Float[np.ndarray, "n 4"], keypoints: Float[np.ndarray, "n 6 2"], score: Float[np.ndarray, " n"]
 ) -> Boxes:
     """One box for each face, from boxes whose scores descend."""
-    left = np.arange(len(score))
     flat = np.concatenate([corners, keypoints.reshape(len(corners), 12)], 1)
+    overlapping = overlap(corners[:, None], corners) > SAME_FACE_OVERLAP
+    left = np.ones(len(score), dtype=bool)
     means, best = [], []
-    while len(left):
-        same = overlap(corners[left[0]], corners[left]) > SAME_FACE_OVERLAP
-        same[0] = True  # even a box without area ends with itself
-        weight = score[left[same]]
-        means.append(weight @ flat[left[same]] / weight.sum())
-        best.append(score[left[0]])
-        left = left[~same]
+    for number in range(len(score)):
+        if left[number]:
+            same = overlapping[number] & left
+            same[number] = True  # even a box without area ends with itself
+            means.append(score[same] @ flat[same] / score[same].sum())
+            best.append(score[number])
+            left &= ~same
     merged = np.array(means).reshape(-1, flat.shape[1])
     return Boxes(
         corners=merged[:, :4],
@@ -91,15 +92,17 @@ def averaged(
     )
 
 
-def overlap(box: Float[np.ndarray, "4"], others: Float[np.ndarray, "n 4"]) -> Float[np.ndarray, " n"]:
-    """Intersection over union with each of the others; 0 where a box has no area.
+def overlap(
+    boxes: Float[np.ndarray, "*#batch 4"], others: Float[np.ndarray, "*#batch 4"]
+) -> Float[np.ndarray, "*batch"]:
+    """Intersection over union of boxes with others, whose leading axes broadcast; 0 where a box has no area.
 
     >>> overlap(np.array([0.0, 0.0, 2.0, 1.0]), np.array([[1.0, 0.0, 3.0, 1.0]])).round(3).tolist()
     [0.333]
     """
-    low = np.maximum(box[:2], others[:, :2])
-    high = np.minimum(box[2:], others[:, 2:])
+    low = np.maximum(boxes[..., :2], others[..., :2])
+    high = np.minimum(boxes[..., 2:], others[..., 2:])
     shared = np.clip(high - low, 0, None).prod(-1)
-    areas = np.clip(others[:, 2:] - others[:, :2], 0, None).prod(-1)
-    union = np.clip(box[2:] - box[:2], 0, None).prod() + areas - shared
+    size, other_size = (np.clip(some[..., 2:] - some[..., :2], 0, None) for some in (boxes, others))
+    union = size.prod(-1) + other_size.prod(-1) - shared
     return np.where(union > 0, shared / np.where(union > 0, union, 1.0), 0.0)

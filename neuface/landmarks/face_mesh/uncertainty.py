@@ -70,8 +70,10 @@ def log_features(
     """The logarithms of d_point and d_face, and the side of the region in pixels."""
     side = _sides(points_px)
     squared = (differences_px / side) ** 2
-    distance = torch.cdist(points_px, points_px) / side[..., None]
-    weight = torch.exp(-((distance / NEIGHBOURHOOD) ** 2) / 2)
+    # In place, because this is a matrix of all pairs of points for every face.
+    weight = (
+        torch.cdist(points_px, points_px).div_(side[..., None] * NEIGHBOURHOOD).square_().mul_(-0.5).exp_()
+    )
     local = (weight @ squared[..., None])[..., 0] / weight.sum(-1)
     return (
         torch.log(local.sqrt() + FLOOR),
