@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         Track,
         WeakPerspective,
     )
+    from neuface.teaching import teach_encoder
 
 __version__ = "0.1.0"
 
@@ -63,6 +64,7 @@ __all__ = [
     "predict",
     "read_clip",
     "read_people",
+    "teach_encoder",
 ]
 
 # The module of every public name. Names are imported on use (PEP 562), so that a program that needs one of them, or
@@ -91,6 +93,7 @@ _MODULE_OF = {
     "predict": "neuface.pipeline",
     "read_clip": "neuface.clips",
     "read_people": "neuface.clips",
+    "teach_encoder": "neuface.teaching",
 }
 
 

@@ -27,7 +27,7 @@ FLOORS = (
     ("models", "clips", "synthetic"),
     ("results", "training", "export", "model_inputs"),
     ("lenses", "run_folder", "assets_report", "settings_text"),
-    ("pipeline",),
+    ("pipeline", "teaching"),
     ("dataset", "demo", "assets_text"),
     ("cli",),
 )

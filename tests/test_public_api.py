@@ -13,7 +13,7 @@ PUBLIC_NAMES = {
     "Camera", "Clip", "Crop", "FaceModel", "FitConfig", "FitResult", "HeadModel", "HeadParams", "InputError",
     "MissingDependencyError", "ModelMismatchError", "NeufaceError", "Outcome", "Perspective", "Prediction",
     "Recording", "Scheme", "Status", "Track", "WeakPerspective", "load_head", "load_model", "optimize",
-    "optimize_person", "predict", "read_clip", "read_people",
+    "optimize_person", "predict", "read_clip", "read_people", "teach_encoder",
 }  # fmt: skip
 
 RESULT_MEMBERS = {
