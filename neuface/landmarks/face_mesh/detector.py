@@ -11,7 +11,7 @@ from torch import Tensor
 from neuface.landmarks.candidates import FrameFaces
 from neuface.landmarks.face_mesh.faces import Faces, no_faces_yet, unmatched
 from neuface.landmarks.face_mesh.networks import FaceNetworks
-from neuface.landmarks.face_mesh.scores import detector_scores
+from neuface.landmarks.face_mesh.scores import sure_scores
 from neuface.landmarks.face_mesh.search import LONGEST_UNSEEN, follow, look_around, search
 from neuface.landmarks.face_mesh.uncertainty import confidence_of, differences, estimated_px
 from neuface.landmarks.schemes import MEDIAPIPE478
@@ -82,7 +82,7 @@ class FaceMeshDetector:
         apart = differences(self._networks, frames, faces)
         uncertainty_px = estimated_px(faces.points_px, apart)
         confidence = confidence_of(uncertainty_px, faces.points_px)
-        score = detector_scores(self._networks, frames, faces)
+        score = sure_scores(self._networks, frames, faces)
         return [
             FrameFaces(
                 points_px=faces.points_px[faces.frame == frame],
@@ -100,6 +100,7 @@ def _as_faces(frames: Sequence[FrameFaces]) -> list[Faces]:
             frame=torch.full((len(item.score),), index),
             points_px=item.points_px,
             presence=item.score,
+            detected=torch.zeros_like(item.score),
         )
         for index, item in enumerate(frames)
     ]

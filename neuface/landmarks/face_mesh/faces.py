@@ -34,6 +34,8 @@ class Faces(TensorStruct):
     """Frame pixels, pixel centres at integers."""
     presence: Float[Tensor, " n"]
     """0..1."""
+    detected: Float[Tensor, " n"]
+    """The detector's score of the face in the whole frame, 0..1; 0 where it was found otherwise."""
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -45,13 +47,21 @@ class Faces(TensorStruct):
 
 def no_faces_yet() -> Faces:
     """None at all."""
-    return Faces(
-        frame=torch.zeros(0, dtype=torch.int64), points_px=torch.zeros(0, 478, 2), presence=torch.zeros(0)
-    )
+    none = torch.zeros(0)
+    return Faces(frame=none.long(), points_px=torch.zeros(0, 478, 2), presence=none, detected=none)
 
 
-def accepted(looks: LookedAt, regions: Regions, size_hw: tuple[int, int]) -> Faces:
-    """The looks that show a face: by the network's own word, of a size that has a shape, and within the frame."""
+def accepted(
+    looks: LookedAt,
+    regions: Regions,
+    size_hw: tuple[int, int],
+    detected: Float[Tensor, " k"] | None = None,
+) -> Faces:
+    """The looks that show a face: by the network's own word, of a size that has a shape, and within the frame.
+
+    Args:
+        detected: the detector's scores of the regions, if it has seen these faces in the whole frame.
+    """
     flat = looks.points_px[..., :2]
     low, high = flat.amin(1), flat.amax(1)
     size = (high - low).amax(-1)
@@ -59,7 +69,13 @@ def accepted(looks: LookedAt, regions: Regions, size_hw: tuple[int, int]) -> Fac
     limit = torch.tensor([size_hw[1], size_hw[0]], dtype=middle.dtype)
     inside = ((middle > 0) & (middle < limit)).all(-1)
     good = (looks.presence >= LOWEST_PRESENCE) & (size >= SMALLEST_FACE_PX) & inside
-    return Faces(frame=regions.frame[good], points_px=flat[good], presence=looks.presence[good])
+    score = torch.zeros_like(looks.presence) if detected is None else detected.to(looks.presence)
+    return Faces(
+        frame=regions.frame[good],
+        points_px=flat[good],
+        presence=looks.presence[good],
+        detected=score[good],
+    )
 
 
 def boxes_of(points_px: Float[Tensor, "n 478 2"]) -> Float[np.ndarray, "n 4"]:

@@ -23,11 +23,23 @@ from neuface.landmarks.face_mesh.networks import FaceNetworks
 
 # Side of the window, in longer sides of the landmarks' box: the detector is made for faces of about this share.
 WINDOW_PER_FACE = 4.0
+# Score in the whole frame from which the detector is not asked again: faces have as much in their own window.
+SURE = 0.76
 # Score below which the detector's boxes are not read.
 LOWEST_SCORE = 0.01
 # A box is of the face if its centre lies within this distance of the face's (face sizes, along each axis), and its
 # side is at least and at most this many times the face's.
 NEAR, SMALLEST, LARGEST = 0.5, 0.5, 2.0
+
+
+def sure_scores(
+    networks: FaceNetworks, frames: UInt8[Tensor, "n h w 3"], faces: Faces
+) -> Float[Tensor, " faces"]:
+    """The detector's score of each face, 0..1: in the whole frame where it is high there, else `detector_scores`."""
+    score = faces.detected.clone()
+    unsure = score < SURE
+    score[unsure] = detector_scores(networks, frames, faces[unsure])
+    return score
 
 
 def detector_scores(

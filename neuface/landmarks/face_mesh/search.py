@@ -67,7 +67,9 @@ def search(networks: FaceNetworks, frames: UInt8[Tensor, "n h w 3"]) -> Faces:
     windows = whole_frames(frames)
     every = list(range(len(frames)))
     outputs = detector_outputs(networks, frames, windows)
-    found = _landmarks_of(networks, frames, placed_faces(outputs, windows, SURE_SCORE), every)
+    found = _landmarks_of(
+        networks, frames, placed_faces(outputs, windows, SURE_SCORE), every, in_whole_frames=True
+    )
     possible = placed_faces(outputs, windows, POSSIBLE_SCORE)
     found = joined(found, _second_looks(networks, frames, possible, every, found))
     tiles = tiles_of(size_of(frames))
@@ -161,11 +163,29 @@ def joined(found: Faces, more: Faces) -> Faces:
     return Faces.cat([found, without_doubles(more, found)])
 
 
-def _landmarks_of(networks: FaceNetworks, frames: Tensor, pictures: list[Boxes], numbers: list[int]) -> Faces:
-    """The faces whose boxes the landmark network accepts; `numbers` are the frames that the pictures are of."""
+def _landmarks_of(
+    networks: FaceNetworks,
+    frames: Tensor,
+    pictures: list[Boxes],
+    numbers: list[int],
+    *,
+    in_whole_frames: bool = False,
+) -> Faces:
+    """The faces whose boxes the landmark network accepts.
+
+    Args:
+        pictures, numbers: the boxes, and the frames that they are of.
+        in_whole_frames: whether the detector saw these boxes in the whole frame.
+    """
     pieces = [region_of(boxes, frame)[:MOST_FACES] for boxes, frame in zip(pictures, numbers, strict=True)]
     regions = Regions.cat([no_regions(), *pieces])
-    return without_doubles(accepted(landmarks_in(networks, frames, regions), regions, size_of(frames)))
+    detected = None
+    if in_whole_frames:
+        detected = torch.from_numpy(
+            np.concatenate([np.zeros(0), *(boxes.score[:MOST_FACES] for boxes in pictures)])
+        )
+    looks = landmarks_in(networks, frames, regions)
+    return without_doubles(accepted(looks, regions, size_of(frames), detected))
 
 
 def _second_looks(

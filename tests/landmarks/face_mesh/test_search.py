@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -12,7 +14,7 @@ from neuface.io.face_mesh_file import read_face_networks
 from neuface.landmarks.candidates import FrameFaces
 from neuface.landmarks.face_mesh.detector import FaceMeshDetector
 from neuface.landmarks.face_mesh.faces import Faces
-from neuface.landmarks.face_mesh.scores import detector_scores
+from neuface.landmarks.face_mesh.scores import detector_scores, sure_scores
 from neuface.landmarks.face_mesh.search import tiles_of
 from neuface.landmarks.schemes import MEDIAPIPE478
 from neuface.structs import ndc_to_px
@@ -87,10 +89,17 @@ def test_the_score_is_of_the_place_and_the_size(open_head: HeadModel, detector: 
         frame=torch.zeros(3, dtype=torch.int64),
         points_px=torch.stack((points, beside, large)),
         presence=torch.ones(3),
+        detected=torch.zeros(3),
     )
-    score = detector_scores(read_face_networks(), frames, faces)
+    networks = read_face_networks()
+    score = detector_scores(networks, frames, faces)
     assert float(score[0]) > 0.7
     assert float(score[1:].max()) < 0.3
+    # What the detector was sure of in the whole frame is not asked again.
+    seen = replace(faces, detected=torch.tensor([0.7, 0.9, 0.0]))
+    assert sure_scores(networks, frames, seen).tolist() == pytest.approx(
+        [float(score[0]), 0.9, float(score[2])]
+    )
 
 
 def test_frames_without_faces_give_none(detector: FaceMeshDetector) -> None:
