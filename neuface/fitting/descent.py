@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -12,11 +12,17 @@ from torch import Tensor, nn
 
 from neuface import losses
 from neuface.fitting.config import Adam, Chunks, FitConfig
-from neuface.fitting.parameterisation import Parameterisation
+from neuface.fitting.parameterisation import Parameterisation, write_images
 from neuface.fitting.problem import Problem
 from neuface.fitting.shared_identity import SharedIdentity
 from neuface.fitting.targets import Targets
-from neuface.fitting.terms import batch_of, estimate_targets, loss_parts, targets_of_images
+from neuface.fitting.terms import (
+    batch_of,
+    estimate_targets,
+    loss_parts,
+    targets_of_images,
+    total_and_parts,
+)
 from neuface.head.model import HeadModel
 from neuface.structs import Prediction
 
@@ -77,19 +83,35 @@ class Descent:
         head: HeadModel,
         problem: Problem,
         person: SharedIdentity,
-        targets: Targets,
-        last_identity: Float[Tensor, "views time identity"],
-    ) -> None:
-        """Gradient steps over every image of the clip once.
+        known: Prediction,
+        e_step: Callable[[Prediction], Targets],
+    ) -> dict[str, float]:
+        """Gradient steps over every image of the clip once; returns the loss, `total`, and its unweighted parts.
+
+        The E-step takes place after the first forward pass, from the predictions that training makes anyway: those
+        just made, and for all other images those of the pass before. Where one step sees the whole clip, targets and
+        loss are therefore exactly those of the parameters before the step. Otherwise every image's loss is that of
+        the parameters by which it was predicted.
 
         Args:
-            targets: of the last E-step.
-            last_identity: the identity codes that were predicted then.
+            known: the last prediction of every image, batch axis the flattened (views, time) clip; it is updated.
+            e_step: makes targets of predictions with batch axes `views time`.
         """
         config = self.config
         weights = config.objective.weights()
-        for index in _steps(problem, config, self.shuffler):
-            prediction = person.of_images(parameterisation.predict(index), index, last_identity)
+        shape = (problem.views, problem.time)
+        sums: dict[str, Tensor] = {}
+        targets: Targets = {}
+        last_identity = known.params.identity
+        for number, index in enumerate(_steps(problem, config, self.shuffler)):
+            predicted = parameterisation.predict(index)
+            write_images(known, predicted.detach(), index)
+            if number == 0:
+                # Later predictions are written over these.
+                expected = known.map_tensors(torch.clone).unflatten_batch(shape)
+                targets = e_step(expected)
+                last_identity = expected.params.identity
+            prediction = person.of_images(predicted, index, last_identity)
             rows = targets_of_images(targets, index, problem.time)
             if isinstance(config.gradient_steps.batches, Chunks):
                 rows |= _targets_of_chunk(
@@ -98,6 +120,9 @@ class Descent:
             batch = batch_of(head, prediction, problem, index, config, self.shuffler)
             parts = loss_parts(batch, rows, config)
             self._step(losses.weighted_sum(parts, weights), problem)
+            for name, values in parts.items():
+                sums[name] = sums.get(name, 0.0) + values.detach().sum()
+        return total_and_parts(sums, config)
 
     def _step(self, loss: Float[Tensor, " images"], problem: Problem) -> None:
         """One gradient step on some images, scaled to the clip so that it does not depend on their number."""

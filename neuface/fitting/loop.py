@@ -5,9 +5,11 @@ A copy of the parameterisation is optimised; the one given stays as it is, so th
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+
+import torch
+from torch import Tensor
 
 from neuface.encoders.calibration import UNCALIBRATED, EncoderCalibration
 from neuface.encoders.personal import PersonalEncoder
@@ -26,6 +28,7 @@ from neuface.head.model import HeadModel
 from neuface.structs import Outcome, Prediction
 
 Report = Callable[[int, dict[str, float]], None]
+Parameters = dict[str, Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +88,8 @@ def fit(
         tuned=tuned,
         descent=Descent(trainable, config),
         progress=Progress(stop=config.m_step.stop),
-        best=copy.deepcopy(tuned.state_dict()),
+        best=_parameters(tuned),
+        prediction=initial.flatten_batch(2).map_tensors(torch.clone),
         identity_spread=[],
     )
     loop = _Loop(
@@ -95,38 +99,38 @@ def fit(
         person=expected.person,
         priors=expected.priors(head),
         state=state,
-        prediction=initial,
+        report=report,
     )
     stored = None if checkpoints is None else checkpoints.read(stage)
     if stored is not None:
         state.restore(stored)
-        loop.prediction = _predict(tuned, problem, config)
     outcome = None
+    prediction = None
     try:
         while outcome is None:
-            targets = loop.e_step()
-            if report is not None:
-                report(state.passes, {name: values[-1] for name, values in state.progress.history.items()})
+            loop.one_pass()
             outcome = loop.reason_to_stop()
-            if outcome is None:
-                loop.m_step(targets)
-                if checkpoints is not None:
-                    checkpoints.offer(stage, state.stored)
+            if checkpoints is not None and outcome is None:
+                checkpoints.offer(stage, state.stored)
+        if outcome is not Outcome.DIVERGED:
+            prediction = loop.evaluated()
+            outcome = outcome if state.progress.finite else Outcome.DIVERGED
     except KeyboardInterrupt:
         if not keep_interrupted or not state.progress.history:
             raise
         outcome = Outcome.INTERRUPTED
-    if config.gradient_steps.returns == "best" or outcome in (Outcome.DIVERGED, Outcome.INTERRUPTED):
+    returns_best = config.gradient_steps.returns == "best" and not state.progress.improved
+    if prediction is None or outcome in (Outcome.DIVERGED, Outcome.INTERRUPTED) or returns_best:
         tuned.load_state_dict(state.best)
-        loop.prediction = _predict(tuned, problem, config)
+        prediction = _predict(tuned, problem, config)
     history = _whole_passes(state.progress.history)
     return FitOutcome(
         initial=initial,
-        prediction=expected.person.of_clip(loop.prediction),
+        prediction=expected.person.of_clip(prediction),
         history=history,
         identity_spread=state.identity_spread[: len(history["total"])],
         outcome=outcome,
-        encoder=_personal_encoder(tuned, expected.person, loop.prediction),
+        encoder=_personal_encoder(tuned, expected.person, prediction),
     )
 
 
@@ -150,39 +154,59 @@ class _Loop:
     person: SharedIdentity
     priors: Priors
     state: FitState
-    prediction: Prediction
-    """Those of the current parameters, batch axes `views time`."""
+    report: Report | None
 
-    def e_step(self) -> Targets:
-        """The targets for the current predictions, whose loss is recorded."""
-        head, problem, config = self.head, self.problem, self.config
-        current = self.person.of_clip(self.prediction)
-        targets = estimate_targets(head, current, problem, config, self.priors)
-        self.state.progress.record(clip_parts(head, current, problem, targets, config))
-        codes = self.prediction.params.identity[problem.valid]
-        self.state.identity_spread.append(float(codes.std(0, correction=0).mean()))
-        return targets
+    def one_pass(self) -> None:
+        """One E-step and a pass of gradient steps; the loss that is recorded is the one that they lowered."""
+        state, problem = self.state, self.problem
+        before = _parameters(state.tuned)
+        parts = state.descent.one_pass(
+            state.tuned, self.head, problem, self.person, state.prediction, self._e_step
+        )
+        self._record(parts, state.prediction.unflatten_batch((problem.views, problem.time)), before)
+        state.passes += 1
+
+    def evaluated(self) -> Prediction:
+        """The predictions of the last parameters, batch axes `views time`, whose loss is recorded, too."""
+        state = self.state
+        prediction = _predict(state.tuned, self.problem, self.config)
+        targets = self._e_step(prediction)
+        current = self.person.of_clip(prediction)
+        parts = clip_parts(self.head, current, self.problem, targets, self.config)
+        self._record(parts, prediction, _parameters(state.tuned))
+        return prediction
 
     def reason_to_stop(self) -> Outcome | None:
-        """Why the loop ends after this E-step, if it does; keeps the parameters of the best pass."""
+        """Why the loop ends after this pass, if it does."""
         state, progress = self.state, self.state.progress
         if not progress.finite:
             return Outcome.DIVERGED
-        if progress.improved:
-            state.best = copy.deepcopy(state.tuned.state_dict())
         if state.passes == self.config.m_step.stop.max_passes:
             return Outcome.PASS_LIMIT
         if progress.stalled and not progress.starts_again(state.descent.step_size):
             return Outcome.CONVERGED
         return None
 
-    def m_step(self, targets: Targets) -> None:
-        """One pass of gradient steps, and the predictions after it."""
+    @torch.no_grad()
+    def _e_step(self, prediction: Prediction) -> Targets:
+        current = self.person.of_clip(prediction)
+        return estimate_targets(self.head, current, self.problem, self.config, self.priors)
+
+    def _record(self, parts: dict[str, float], prediction: Prediction, parameters: Parameters) -> None:
+        """Note a loss and what it belongs to, and keep the parameters if it is the least."""
         state = self.state
-        last_identity = self.prediction.params.identity
-        state.descent.one_pass(state.tuned, self.head, self.problem, self.person, targets, last_identity)
-        self.prediction = _predict(state.tuned, self.problem, self.config)
-        state.passes += 1
+        codes = prediction.params.identity[self.problem.valid]
+        state.identity_spread.append(float(codes.std(0, correction=0).mean()))
+        state.progress.record(parts)
+        if state.progress.improved:
+            state.best = parameters
+        if self.report is not None:
+            self.report(state.passes, parts)
+
+
+def _parameters(tuned: Parameterisation) -> Parameters:
+    """A copy of all parameters: of those before a pass, for its loss is theirs."""
+    return {name: tensor.clone() for name, tensor in tuned.state_dict().items()}
 
 
 def _predict(tuned: Parameterisation, problem: Problem, config: FitConfig) -> Prediction:

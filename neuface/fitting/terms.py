@@ -99,11 +99,18 @@ def clip_parts(
     """The loss of the whole clip, `total`, and its unweighted parts; batch axes of `prediction`: `views time`."""
     flat = prediction.flatten_batch(2)
     images = torch.arange(problem.views * problem.time, device=problem.valid.device)
-    sums: dict[str, float] = {}
+    sums: dict[str, Tensor] = {}
     for index in images.split(config.m_step.images_at_once):
         rows = targets_of_images(targets, index, problem.time)
         batch = batch_of(head, flat[index], problem, index, config)
         for name, values in loss_parts(batch, rows, config).items():
-            sums[name] = sums.get(name, 0.0) + float(values.sum())
+            sums[name] = sums.get(name, 0.0) + values.sum()
+    return total_and_parts(sums, config)
+
+
+def total_and_parts(sums: dict[str, Float[Tensor, ""]], config: FitConfig) -> dict[str, float]:
+    """The loss, `total`, and its unweighted parts, of the terms' sums over the clip."""
+    # A device is waited for once, and not for each term.
+    parts = dict(zip(sums, torch.stack(list(sums.values())).tolist(), strict=True))
     weights = config.objective.weights()
-    return {"total": sum(weights[name] * value for name, value in sums.items()), **sums}
+    return {"total": sum(weights[name] * value for name, value in parts.items()), **parts}

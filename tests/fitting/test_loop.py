@@ -258,6 +258,44 @@ def test_the_same_seed_gives_the_same_result_to_the_bit(tiny_head, batch_size: i
         assert not same(first.prediction, other.prediction)
 
 
+class Counting(TinyNetwork):
+    """Counts the images that all copies predict."""
+
+    images: list[int]
+
+    def forward(self, inputs: Tensor) -> Prediction:
+        type(self).images.append(len(inputs))
+        return super().forward(inputs)
+
+
+@pytest.mark.parametrize("batch_size", [3, 64])
+def test_no_image_is_predicted_for_the_targets_alone(tiny_head, batch_size: int) -> None:
+    head = tiny_head()
+    problem = problem_of(head, turning_heads(head, 2, 5))
+    tuned = FineTunedEncoder(Counting(head).double(), pictures(2, 5))
+    config = limited(4).changed({BATCH: batch_size, "m_step.returns": "last"})
+    Counting.images = []
+    fit(tuned, head, problem, config)
+    # Once before the first pass, once in each, and once for the result.
+    assert sum(Counting.images) == 10 * (1 + 4 + 1)
+
+
+@pytest.mark.parametrize("batch_size", [3, 64])
+def test_the_returned_prediction_is_that_of_the_returned_encoder(tiny_head, batch_size: int) -> None:
+    head = tiny_head()
+    problem = problem_of(head, turning_heads(head, 1, 6))
+    tuned = FineTunedEncoder(TinyNetwork(head).double(), pictures(1, 6))
+    # Steps so long that the last pass is not the best.
+    outcome = fit(tuned, head, problem, limited(5, 1.0).changed({BATCH: batch_size}))
+    total = outcome.history["total"]
+    assert min(total) < total[-1]
+    assert outcome.encoder is not None
+    network = outcome.encoder.encoder
+    again = predict_clip(FineTunedEncoder(network, pictures(1, 6)), (1, 6), 64)
+    torch.testing.assert_close(again.params.root_rotvec, outcome.prediction.params.root_rotvec)
+    torch.testing.assert_close(again.camera.position, outcome.prediction.camera.position)
+
+
 # --- The pieces around it
 
 

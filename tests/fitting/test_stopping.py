@@ -69,8 +69,9 @@ def test_it_stops_when_nothing_improves(tiny_head) -> None:
     config = FitConfig.neural({"m_step.stop": Stop(max_passes=50, patience=2, step_size_drops=1), RATE: 1e-6})
     outcome = fit(FreeParameters(truth), head, problem_of(head, truth), config)
     assert outcome.outcome is Outcome.CONVERGED
-    # The first pass sets the mark, two without progress lower the step size, two more end it.
-    assert len(outcome.history["total"]) == 5
+    # The first pass sets the mark, two without progress lower the step size, two more end it; the last loss is that
+    # of the parameters after them.
+    assert len(outcome.history["total"]) == 6
     torch.testing.assert_close(
         outcome.prediction.params.root_rotvec, truth.params.root_rotvec, atol=1e-4, rtol=0
     )
