@@ -9,10 +9,13 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from functools import wraps
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -20,13 +23,15 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 import neuface
+from neuface.fitting.joint import fit as joint_fit
+from neuface.fitting.joint import solve as joint_solve
 from neuface.frames import check_range
-from neuface.landmarks.schemes import SCHEMES
-from neuface.models import load_head
+from neuface.models import load_head, load_model
 from neuface.structs import Track, ndc_to_px
 from neuface.synthetic.clips import make_talking_clip
 from neuface.synthetic.people import open_head_identities
 from studies.long_clips import peak_mb
+from studies.performance.dense_landmarks import DENSE1000, STUDIED_SCHEMES, with_dense_landmarks
 
 SIZE_PX = 128
 SHORT = 12
@@ -34,6 +39,13 @@ SHORT = 12
 YAW_DEG = 40.0
 """Largest angle between a camera and the middle one."""
 NOISE_PX = 0.3
+STAGES = {
+    "encoder": (joint_fit, "predict_clip"),
+    "person": (joint_fit, "expect_person"),
+    "passes": (joint_fit, "solve_clip"),
+    "linear_system": (joint_solve, "solve"),
+}
+"""What a joint solution calls, by what it does; the linear systems are part of the passes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +78,7 @@ class RepeatedViews:
 
 def make_short_clip(path: Path, views: int) -> None:
     """Render the clip that is repeated, with the exact landmarks of every scheme."""
-    head = load_head("open")
+    head = with_dense_landmarks(load_head("open"))
     (identity,) = open_head_identities(1, 0)
     yaw_deg = [0.0] if views == 1 else torch.linspace(-YAW_DEG, YAW_DEG, views).tolist()
     clip = make_talking_clip(head, identity, view_yaw_deg=yaw_deg, time=SHORT, size_px=SIZE_PX)
@@ -111,12 +123,19 @@ def main() -> None:
     points_px = clean[:, torch.arange(wanted.frames) % SHORT]
     points_px += NOISE_PX * torch.randn(points_px.shape, generator=torch.Generator().manual_seed(0))
     track = Track(
-        points_px=points_px, confidence=torch.ones(points_px.shape[:-1]), scheme=SCHEMES[wanted.scheme]
+        points_px=points_px,
+        confidence=torch.ones(points_px.shape[:-1]),
+        scheme=STUDIED_SCHEMES[wanted.scheme],
     )
     clip = neuface.read_clip(RepeatedViews(frames, wanted.frames), track)
+    model = load_model("open")
+    if wanted.scheme == DENSE1000.name:
+        model = replace(model, head=with_dense_landmarks(model.head))
+    config = neuface.FitConfig.best(wanted.changes or {})
     before_mb = peak_mb()
     started, cpu = time.perf_counter(), time.process_time()
-    result = neuface.optimize(clip, config=neuface.FitConfig.best(wanted.changes or {}), progress=False)
+    with stages_timed() as stages:
+        result = neuface.optimize(clip, model=model, config=config, progress=False)
     print(
         json.dumps(
             {
@@ -124,7 +143,30 @@ def main() -> None:
                 "before_mb": before_mb,
                 "seconds": time.perf_counter() - started,
                 "cpu_seconds": time.process_time() - cpu,
+                **{f"{name}_cpu_seconds": value for name, value in stages.items()},
                 "passes": len(result.history["total"]) - 1,
             }
         )
     )
+
+
+@contextmanager
+def stages_timed() -> Iterator[dict[str, float]]:
+    """Processor time of all threads in each of `STAGES`, seconds, of what the block computes."""
+    seconds = dict.fromkeys(STAGES, 0.0)
+
+    def timed(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            started = time.process_time()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                seconds[name] += time.process_time() - started
+
+        return call
+
+    with ExitStack() as stack:
+        for name, (module, function) in STAGES.items():
+            stack.enter_context(patch.object(module, function, timed(name, getattr(module, function))))
+        yield seconds
