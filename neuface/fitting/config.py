@@ -156,6 +156,16 @@ class MStep(Setting):
 class FineTune(MStep):
     """The gradient moves the encoder's weights (Eq. 1)."""
 
+    micro_batch: Count | None = None
+    """Images of a gradient step that go through the encoder at once, which bounds the memory; None takes all. The
+    result is the same up to rounding; with a number, every image of a step goes through the encoder once more."""
+
+    @property
+    def images_at_once(self) -> int:
+        """As for `MStep`."""
+        most = self.batches.images_at_once
+        return most if self.micro_batch is None else min(most, self.micro_batch)
+
 
 @dataclass(frozen=True, kw_only=True)
 class DirectFit(MStep):

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from neuface import losses
-from neuface.fitting.config import Adam, Chunks, FitConfig
+from neuface.fitting.config import Adam, Chunks, FineTune, FitConfig, MStep
 from neuface.fitting.parameterisation import Parameterisation, write_images
 from neuface.fitting.problem import Problem
 from neuface.fitting.shared_identity import SharedIdentity
@@ -104,7 +105,7 @@ class Descent:
         targets: Targets = {}
         last_identity = known.params.identity
         for number, index in enumerate(_steps(problem, config, self.shuffler)):
-            predicted = parameterisation.predict(index)
+            predicted = _predict(parameterisation, index, config.gradient_steps)
             write_images(known, predicted.detach(), index)
             if number == 0:
                 # Later predictions are written over these.
@@ -131,6 +132,19 @@ class Descent:
         (loss.sum() * (problem.views * problem.time / len(loss))).backward()
         nn.utils.clip_grad_norm_(self.trainable, GRADIENT_NORM_LIMIT)
         self.optimiser.step()
+
+
+def _predict(parameterisation: Parameterisation, index: Tensor, m_step: MStep) -> Prediction:
+    """The predictions for the images of a step, with gradient; the encoder keeps no more than a micro-batch of them.
+
+    It forgets what it computed for a part as soon as it has predicted it, and computes it again when the gradient of
+    the whole step's loss returns to that part. So the loss may compare any images of the step.
+    """
+    size = m_step.micro_batch if isinstance(m_step, FineTune) else None
+    if size is None or len(index) <= size:
+        return parameterisation.predict(index)
+    parts = [checkpoint(parameterisation.predict, part, use_reentrant=False) for part in index.split(size)]
+    return Prediction.cat(parts)
 
 
 def _steps(problem: Problem, config: FitConfig, shuffler: torch.Generator) -> Iterator[Tensor]:

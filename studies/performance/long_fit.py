@@ -6,6 +6,7 @@ A short rendered clip is repeated as often as needed; landmarks are given, with 
 from __future__ import annotations
 
 import json
+import resource
 import subprocess
 import sys
 import time
@@ -23,6 +24,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 import neuface
+from neuface.fitting.config import PRESETS, Preset
 from neuface.fitting.joint import fit as joint_fit
 from neuface.fitting.joint import solve as joint_solve
 from neuface.frames import check_range
@@ -56,8 +58,11 @@ class LongFit:
     views: int = 1
     scheme: str = "mediapipe478"
     changes: Mapping[str, Any] | None = None
-    """Changes of `best()` by dotted paths."""
+    """Changes of the preset by dotted paths."""
     threads: int = 1
+    preset: Preset = "best"
+    data_limit_mb: float | None = None
+    """Limit of what the fit may allocate beyond what the process has when it starts, MiB; Linux only."""
 
 
 class RepeatedViews:
@@ -131,8 +136,10 @@ def main() -> None:
     model = load_model("open")
     if wanted.scheme == DENSE1000.name:
         model = replace(model, head=with_dense_landmarks(model.head))
-    config = neuface.FitConfig.best(wanted.changes or {})
+    config = PRESETS[wanted.preset].changed(wanted.changes)
     before_mb = peak_mb()
+    if wanted.data_limit_mb is not None:
+        limit_allocations(wanted.data_limit_mb)
     started, cpu = time.perf_counter(), time.process_time()
     with stages_timed() as stages:
         result = neuface.optimize(clip, model=model, config=config, progress=False)
@@ -148,6 +155,18 @@ def main() -> None:
             }
         )
     )
+
+
+def limit_allocations(more_mb: float) -> None:
+    """Let this process allocate this many MiB more: what exceeds them raises an error. Linux only.
+
+    The limit is that of private memory that can be written (RLIMIT_DATA), which stacks of threads count in, but
+    programs in files do not. What was freed and not returned to the system can be used again.
+    """
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    now = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmData"))
+    limit = int(now * 1024 + more_mb * 2**20)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
 
 @contextmanager

@@ -137,8 +137,8 @@ def test_terms_have_the_weights_of_their_values() -> None:
         # A step over a chunk has no size of random batches, and the released filter no window.
         (Chunks, {"frames", "gradient_through_targets"}),
         (ReleasedMean, set()),
-        # Only direct fitting has a coarse stage.
-        (FineTune, {"adam", "batches", "stop", "returns"}),
+        # Only direct fitting has a coarse stage, and only an encoder keeps enough to need micro-batches.
+        (FineTune, {"adam", "batches", "stop", "returns", "micro_batch"}),
     ],
 )
 def test_choices_have_only_the_numbers_that_act(kind: type, names: set[str]) -> None:
