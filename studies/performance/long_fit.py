@@ -61,8 +61,8 @@ class LongFit:
     """Changes of the preset by dotted paths."""
     threads: int = 1
     preset: Preset = "best"
-    data_limit_mb: float | None = None
-    """Limit of what the fit may allocate beyond what the process has when it starts, MiB; Linux only."""
+    memory_limit_mb: float | None = None
+    """What the process may hold in memory, MiB, by `limit_memory`; Linux only."""
 
 
 class RepeatedViews:
@@ -138,8 +138,8 @@ def main() -> None:
         model = replace(model, head=with_dense_landmarks(model.head))
     config = PRESETS[wanted.preset].changed(wanted.changes)
     before_mb = peak_mb()
-    if wanted.data_limit_mb is not None:
-        limit_allocations(wanted.data_limit_mb)
+    if wanted.memory_limit_mb is not None:
+        limit_memory(wanted.memory_limit_mb)
     started, cpu = time.perf_counter(), time.process_time()
     with stages_timed() as stages:
         result = neuface.optimize(clip, model=model, config=config, progress=False)
@@ -157,15 +157,18 @@ def main() -> None:
     )
 
 
-def limit_allocations(more_mb: float) -> None:
-    """Let this process allocate this many MiB more: what exceeds them raises an error. Linux only.
+def limit_memory(most_mb: float) -> None:
+    """Let this process allocate what it lacks to this resident memory, MiB: more raises an error. Linux only.
 
-    The limit is that of private memory that can be written (RLIMIT_DATA), which stacks of threads count in, but
-    programs in files do not. What was freed and not returned to the system can be used again.
+    Limited is private memory that can be written (RLIMIT_DATA), stacks of threads included, whether it is resident
+    or not; programs and models in files, which are there already, do not count. A limit of all addresses (RLIMIT_AS)
+    would say nothing, because torch reserves far more of them than it uses.
     """
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    now = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmData"))
-    limit = int(now * 1024 + more_mb * 2**20)
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    size_kb = {
+        line.split(":")[0]: int(line.split()[1]) for line in lines if line.startswith(("VmRSS", "VmData"))
+    }
+    limit = 1024 * (size_kb["VmData"] - size_kb["VmRSS"]) + int(most_mb * 2**20)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
 

@@ -9,17 +9,18 @@ from neuface.fitting.config import JointSolve
 from neuface.io.image_store import MOST_IN_MEMORY_BYTES
 from studies.performance.long_fit import LongFit, measure_fit
 
-BASE_MB = 475.0
+BASE_MB = 485.0
 """Memory that does not depend on the clip, MiB: Python, torch, the open model, and the equations of some images."""
-IMAGE_AT_ONCE_MB = 1.6
-"""Of each image that the open encoder predicts at once."""
-FEWEST_AT_ONCE = 64
-"""With fewer images at once, other steps of a fit need as much memory as these."""
+IMAGE_AT_ONCE_MB = 1.1
+"""Of each image that the open encoder predicts at once, beyond those in `BASE_MB`."""
+AT_ONCE_IN_BASE = 32
 STORED_IMAGE_MB = 3 * 112 * 112 * 4 / 2**20
 """Of each image as the open encoder takes it, up to the size from which they are kept in a file."""
+VIEW_MB = 55.0
+"""Of each view but the first, while the person is estimated."""
 IMAGE_OF_PIECE_MB = 0.11
-"""Of each image of the frames that are solved together."""
-IMAGE_MB = 0.03
+"""Of each image of the frames that are solved together, which is after the estimate."""
+IMAGE_MB = 0.02
 """Of each image of the clip: its landmarks, its parameters, and what results from them."""
 ONE_PASS = {"m_step.stop.max_passes": 1}
 AT_ONCE = "m_step.images_at_once"
@@ -46,16 +47,16 @@ def memory(folder: Path, cases: tuple[LongFit, ...] | None = None) -> list[dict[
 def formula_mb(frames: int, views: int, images_at_once: int) -> float:
     """Upper bound of the resident memory of a fit by `best()` with the open model and 478 landmarks, MiB.
 
-    >>> round(formula_mb(100, 1, 64))
-    606
+    >>> round(formula_mb(100, 1, 32))
+    512
     """
     images = frames * views
     solved_together = min(frames, JointSolve().frames_at_once) * views
     return (
         BASE_MB
-        + IMAGE_AT_ONCE_MB * min(max(images_at_once, FEWEST_AT_ONCE), images)
+        + IMAGE_AT_ONCE_MB * max(0, min(images_at_once, images) - AT_ONCE_IN_BASE)
         + min(STORED_IMAGE_MB * images, MOST_IN_MEMORY_BYTES / 2**20)
-        + IMAGE_OF_PIECE_MB * solved_together
+        + max(VIEW_MB * (views - 1), IMAGE_OF_PIECE_MB * solved_together)
         + IMAGE_MB * images
     )
 

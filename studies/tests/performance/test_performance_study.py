@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,14 +20,17 @@ from studies.common.cases import SYNTHETIC, TEST, CaseSpec
 from studies.performance.__main__ import ROOT
 from studies.performance.commands import optimize
 from studies.performance.comparison import compared
+from studies.performance.cost import Options, cost
 from studies.performance.cuda import cuda
-from studies.performance.long_fit import LongFit, RepeatedViews, write_short_fit
+from studies.performance.dense_landmarks import DENSE1000, with_dense_landmarks
+from studies.performance.long_fit import LongFit, RepeatedViews, measure_fit, write_short_fit
 from studies.performance.memory import formula_mb, memory
 from studies.performance.neighbours import neighbours
 from studies.performance.passes import Case, ResNetOfDecaSize, pass_against_encoder
 from studies.performance.person import person
 from studies.performance.rendered_track import rendered_problem
-from studies.performance.scaling import scaling
+from studies.performance.scaling import Sizes, scaling
+from studies.performance.scaling_figure import draw
 from studies.performance.tables import page, table
 from studies.performance.timing import in_turn, machine, ratio
 from tests.small_encoder import SMALL_ENCODER
@@ -109,6 +115,25 @@ def test_the_formula_of_memory_grows_with_every_size() -> None:
     assert formula_mb(100, 1, 1000) == formula_mb(100, 1, 100)
 
 
+def test_a_thousand_landmarks_are_far_from_each_other(open_head: HeadModel) -> None:
+    head = with_dense_landmarks(open_head)
+    points = head.landmarks(head.neutral(1), DENSE1000.name)[0]
+    sparse = open_head.landmarks(open_head.neutral(1), "mediapipe478")[0]
+    assert torch.equal(points[:478], sparse)
+    apart = torch.cdist(points[478:], points[478:]) + torch.eye(522)
+    assert float(apart.min()) > 1e-3
+
+
+def test_a_data_set_costs_its_frames_times_what_a_frame_costs() -> None:
+    found = cost(Options(hours=2.0, fps=10.0, detection_ms=30.0, fit_ms=20.0, price_per_core_hour=3.0))
+    assert found["frames"] == 72000
+    assert found["core-hours"] == pytest.approx(1.0)
+    assert found["price on CPUs"] == pytest.approx(3.0)
+    assert "GPU-hours" not in found
+    with_gpu = cost(Options(hours=2.0, fps=10.0, gpu_ms_per_frame=5.0, price_per_gpu_hour=10.0))
+    assert with_gpu["price on GPUs"] == pytest.approx(1.0)
+
+
 @pytest.mark.slow
 def test_equal_versions_have_equal_figures(open_head: HeadModel, tmp_path: Path) -> None:
     spec = CaseSpec(kind=SYNTHETIC, role=TEST, views=3, number=0, time=4, size_px=64)
@@ -142,8 +167,29 @@ def test_fits_run_beside_others(tmp_path: Path) -> None:
 def test_sizes_are_fitted_in_processes_of_their_own(tmp_path: Path) -> None:
     (row,) = memory(tmp_path, (LongFit(frames=6, views=2, changes=ONE_PASS),))
     assert 200 < row["peak_mb"] < row["formula_mb"]
-    rows = scaling(tmp_path, frames=(4,), views=(1,), frames_of_views=4, frames_of_schemes=4)
-    assert [(item["frames"], item["landmarks"]) for item in rows[2:]] == [(4, "ibug68"), (4, "mediapipe478")]
+    sizes = Sizes(
+        frames=(4,), views=(2,), frames_of_views=4, schemes=("dense1000",), frames_of_schemes=5, whole=()
+    )
+    rows = scaling(tmp_path, sizes)
+    assert [(item["series"], item["frames"], item["views"], item["landmarks"]) for item in rows] == [
+        ("frames", 4, 1, "mediapipe478"), ("views", 4, 2, "mediapipe478"), ("landmarks", 5, 1, "dense1000"),
+    ]  # fmt: skip
+    for item in rows:
+        stages = item["encoder_cpu_seconds"] + item["person_cpu_seconds"] + item["passes_cpu_seconds"]
+        assert 0 < item["linear_system_cpu_seconds"] < item["passes_cpu_seconds"]
+        assert stages < item["cpu_seconds"]
+    draw(rows, tmp_path / "scaling.png")
+    assert (tmp_path / "scaling.png").stat().st_size > 1000
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="limits memory as Linux counts it")
+def test_a_fit_needs_no_more_memory_than_the_formula_says(tmp_path: Path) -> None:
+    limit_mb = formula_mb(100, 1, 32)
+    enough = LongFit(frames=100, changes=ONE_PASS, memory_limit_mb=limit_mb)
+    assert measure_fit(enough, tmp_path)["peak_mb"] < limit_mb
+    with pytest.raises(subprocess.CalledProcessError):
+        measure_fit(replace(enough, memory_limit_mb=limit_mb - 150), tmp_path)
 
 
 @pytest.mark.slow
