@@ -203,11 +203,14 @@ def _mean_landmarks(
     by_expression: Float[Tensor, "kinds coordinates expression"],
 ) -> Float[Tensor, "views frames points 3"]:
     """Unposed landmarks of the mean head, from which the derivatives lead to those of the predictions, mm."""
-    landmarks = head.landmarks(params.unposed(), scheme, facing=params)[..., points, :] * MM_PER_METRE
-    flat, codes = kind.flatten(), params.flatten_batch(2)
-    expression = torch.cat((codes.expression, codes.jaw_rotvec), -1)[:, : by_expression.shape[-1]]
-    moved = _by_kind(by_identity, flat, codes.identity) + _by_kind(by_expression, flat, expression)
-    return landmarks - moved.view_as(landmarks)
+    # Images of a kind have the same mean, so one image of each is enough.
+    numbers, flat = torch.arange(len(by_identity), device=kind.device), kind.flatten()
+    first = (flat == numbers[:, None]).int().argmax(1)
+    some = params.flatten_batch(2)[first]
+    landmarks = head.landmarks(some.unposed(), scheme, facing=some)[..., points, :] * MM_PER_METRE
+    expression = torch.cat((some.expression, some.jaw_rotvec), -1)[:, : by_expression.shape[-1]]
+    moved = by_identity @ some.identity[..., None] + by_expression @ expression[..., None]
+    return (landmarks - moved.view_as(landmarks))[kind]
 
 
 def _by_kind(

@@ -32,6 +32,9 @@ as the pose of an image without landmarks."""
 IMAGES_AT_ONCE = 24
 """Bounds the images whose equations are made and eliminated at once; pieces are divided among threads."""
 
+Images = slice | Int[Tensor, " _"]
+"""Which images of a view these are."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Curvature(TensorStruct):
@@ -239,26 +242,30 @@ def _shared_equations(
     return matrix, right
 
 
-def _groups(
-    kind: Int[Tensor, "views frames"], expressions: int
-) -> Sequence[tuple[int, slice, int, Int[Tensor, " _"]]]:
+def _groups(kind: Int[Tensor, "views frames"], expressions: int) -> Sequence[tuple[int, slice, int, Images]]:
     """Frames that share their derivatives: view, where its pose stands among the unknowns, kind, and frames."""
     return [
-        (view, slice(first, first + POSE_SIZE), number, (kind[view] == number).nonzero()[:, 0])
+        (view, slice(first, first + POSE_SIZE), number, _as_slice((kind[view] == number).nonzero()[:, 0]))
         for view in range(len(kind))
         for first in (expressions + view * POSE_SIZE,)
         for number in kind[view].unique().tolist()
     ]
 
 
+def _as_slice(index: Int[Tensor, " _"]) -> Images:
+    """Numbers that follow each other as a slice, which spares a copy of everything that is indexed."""
+    first, last = int(index[0]), int(index[-1])
+    return slice(first, last + 1) if last - first == len(index) - 1 else index
+
+
 def _curved(
-    seen: Curvature, view: int, index: Int[Tensor, " images"], columns: Float[Tensor, "coordinates code"]
+    seen: Curvature, view: int, index: Images, columns: Float[Tensor, "coordinates code"]
 ) -> Float[Tensor, "images coordinates code"]:
     """Second derivative by the coordinates, axis by axis (all x, all y, all z), and by a code."""
     points = seen.weight.shape[2]
     by_axis = _axis_major(columns).unflatten(0, (3, points)).flatten(1)
     turned = seen.axes[view, index].flatten(0, 1) @ by_axis
-    weighted = turned.view(len(index), 3, points, -1) * seen.weight[view, index][:, None, :, None]
+    weighted = turned.view(-1, 3, points, columns.shape[-1]) * seen.weight[view, index][:, None, :, None]
     return weighted.flatten(1, 2)
 
 
