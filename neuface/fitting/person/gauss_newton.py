@@ -19,13 +19,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from neuface.devices import map_pieces
+from neuface.fitting.person.code_columns import CodeColumns
 from neuface.fitting.person.linear_model import MM_PER_METRE, LinearModel, observed_mm
 from neuface.fitting.person.normal_equations import (
+    Curvature,
     camera_rows,
     cholesky,
     curvature,
     eliminated,
     frame_equations,
+    pieces_of_frames,
+    shared_equations,
 )
 from neuface.geometry.head_perspective import Perspective
 from neuface.geometry.pose_jacobian import POSE_SIZE
@@ -122,7 +127,7 @@ def predict(model: LinearModel, estimate: Estimate) -> PredictedLandmarks:
     """The landmarks of every image in use, in 3D and in the image."""
     identity, displacement = estimate.shared[: model.num_identity], estimate.shared[model.num_identity :]
     unposed = model.unposed(identity, estimate.expression)
-    unposed = unposed + displacement.view(len(unposed), 1, -1, 3)
+    unposed = unposed + displacement.view(len(unposed), 1, 3, -1).mT
     rotated = torch.einsum("vtbc, vtpc -> vtpb", estimate.rotation, unposed)
     rotated = rotated * estimate.log_magnification.exp()[..., None, None]
     image = rotated[..., :2] * rotated.new_tensor(IMAGE_SIGNS) + estimate.shift[..., None, :]
@@ -226,18 +231,21 @@ def gauss_newton_step(
     shared_residual = estimate.shared - model.shared_mean
     camera = camera_rows(estimate.rotation, estimate.log_magnification)
     seen = curvature(camera, predicted.rotated, residual, weight)
+    matrix, right = shared_equations(model, seen)
     pieces = eliminated(model, seen, expression_residual, dtype)
 
     precision = shared_precision(model, estimate)
     prior_gradient = precision @ shared_residual
-    right = torch.stack([piece.shared_right for piece in pieces]).sum(0) - prior_gradient
+    taken = torch.stack([piece.matrix for piece in pieces]).sum(0)
+    taken_right = torch.stack([piece.right for piece in pieces]).sum(0)
+    right = right - taken_right - prior_gradient
     precision[: model.num_identity, : model.num_identity] += SIZE_PRECISION * torch.outer(
         model.size_direction, model.size_direction
     )
-    factor = cholesky(torch.stack([piece.shared_matrix for piece in pieces]).sum(0) + precision)
+    factor = cholesky(matrix - taken + precision)
     shared_step = torch.cholesky_solve(right[:, None], factor)[:, 0]
-    order = torch.cat([piece.frames for piece in pieces])
-    frame_step = torch.cat([piece.frame_step(shared_step) for piece in pieces])[order.argsort()]
+    order = torch.cat([piece.frames for piece in pieces]).argsort()
+    frame_step = torch.cat([piece.frame_step(shared_step) for piece in pieces])[order]
 
     cost = (weight * residual.square().sum(-1)).sum() + prior_gradient @ shared_residual
     cost = cost + ((expression_residual @ model.expression_precision) * expression_residual).sum()
@@ -258,6 +266,7 @@ def fit_frames(model: LinearModel, person: Estimate) -> Estimate:
     change = (person.shared - model.shared_mean)[: model.num_identity]
     model = model.resized(float(change @ model.size_direction) * model.size_std)
     estimate = initial_estimate(model, person)
+    by_expression = model.by_expression.to(torch.float32)
     for _ in range(ITERATIONS):
         model = without_perspective(model, estimate)
         predicted = predict(model, estimate)
@@ -265,10 +274,25 @@ def fit_frames(model: LinearModel, person: Estimate) -> Estimate:
         camera = camera_rows(estimate.rotation, estimate.log_magnification)
         seen = curvature(camera, predicted.rotated, model.observed - predicted.image, weight)
         residual = estimate.expression - model.expression_mean
-        matrix, right = frame_equations(model, seen, model.kind, residual, torch.float32)
-        frame_step = torch.cholesky_solve(right[..., None], cholesky(matrix))[..., 0]
+        frame_step = _frame_step(model, by_expression, seen, residual)
         estimate = _updated(estimate, torch.zeros_like(estimate.shared), frame_step, predicted.rotated)
     return estimate
+
+
+def _frame_step(
+    model: LinearModel,
+    by_expression: CodeColumns,
+    seen: Curvature,
+    expression_residual: Float[Tensor, "frames expression"],
+) -> Float[Tensor, "frames unknowns"]:
+    """The step of the frames' own unknowns while the shared ones stay; arguments are those of `frame_equations`."""
+
+    def of_piece(piece: Tensor) -> Tensor:
+        kind, residual = model.kind[:, piece], expression_residual[piece]
+        return frame_equations(model, by_expression, seen[:, piece], kind, residual).step()
+
+    pieces = pieces_of_frames(model.kind)
+    return torch.cat(map_pieces(of_piece, pieces))[torch.cat(pieces).argsort()]
 
 
 def _updated(

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from neuface.encoders.calibration import EncoderCalibration
 from neuface.fitting.landmark_derivatives import landmark_derivatives, moves_jaw
+from neuface.fitting.person.code_columns import CodeColumns
 from neuface.fitting.problem import Problem
 from neuface.geometry.rotations import rotvec_to_rotmat
 from neuface.head.expressions import expression_moments
@@ -35,7 +36,8 @@ class LinearModel:
     """The observations of the frames in use, the derivatives of the landmarks, and the priors of the unknowns.
 
     Lengths are millimetres on the head: image positions are divided by the magnification of each image's initial
-    camera. The *shared* unknowns are the identity code and, behind it, the displacements, view by view.
+    camera. The *shared* unknowns are the identity code and, behind it, the displacements, view by view, in each view
+    axis by axis (all x, all y, all z).
     """
 
     camera: Camera
@@ -59,9 +61,9 @@ class LinearModel:
     """Unposed landmarks of the mean head, mm."""
     kind: Int[Tensor, "views frames"]
     """Which derivatives an image has (`LandmarkDerivatives`)."""
-    by_identity: Float[Tensor, "kinds coordinates identity"]
-    """Derivative of the three coordinates of every unposed landmark, mm per unit of the code."""
-    by_expression: Float[Tensor, "kinds coordinates expression"]
+    by_identity: CodeColumns
+    """Derivatives of the unposed landmarks by the identity code."""
+    by_expression: CodeColumns
     """Likewise. Where the encoder moves the jaw, its rotation vector follows the expression code, mm per radian."""
     initial_rotation: Float[Tensor, "views frames 3 3"]
     shared_mean: Float[Tensor, " shared"]
@@ -79,17 +81,17 @@ class LinearModel:
     @property
     def num_identity(self) -> int:
         """How many of the shared unknowns are the identity code."""
-        return self.by_identity.shape[-1]
+        return self.by_identity.size
 
     def unposed(
         self, identity: Float[Tensor, " identity"], expression: Float[Tensor, "frames expression"]
     ) -> Float[Tensor, "views frames points 3"]:
         """The unposed landmarks of a person with these expressions, without displacements, mm."""
         views, frames = self.kind.shape
-        codes = expression.expand(views, -1, -1).flatten(0, 1)
-        moved = _by_kind(self.by_expression, self.kind.flatten(), codes)
-        moved = moved + (self.by_identity @ identity)[self.kind.flatten()]
-        return self.mean + moved.view(views, frames, -1, 3)
+        kind = self.kind.flatten()
+        moved = self.by_expression.moved(kind, expression.repeat(views, 1))
+        moved = moved + self.by_identity.moved_alike(kind, identity)
+        return self.mean + moved.unflatten(0, (views, frames))
 
     def log_density(self) -> float:
         """Log of the prior density of displacements of zero with s = 1 mm, up to a constant."""
@@ -131,7 +133,7 @@ def linear_model(
     points = list(problem.scheme.to_ibug68)
     derivatives = landmark_derivatives(head, initial.params, problem.scheme.name)
     columns = [
-        MM_PER_METRE * by[:, points].flatten(1, 2)
+        CodeColumns(table=(MM_PER_METRE * by[:, points]).transpose(1, 2).contiguous())
         for by in (derivatives.by_identity, derivatives.by_expression)
     ]
     mean = _mean_landmarks(head, initial.params, problem.scheme.name, points, derivatives.kind, *columns)
@@ -199,31 +201,18 @@ def _mean_landmarks(
     scheme: str,
     points: list[int],
     kind: Int[Tensor, "views frames"],
-    by_identity: Float[Tensor, "kinds coordinates identity"],
-    by_expression: Float[Tensor, "kinds coordinates expression"],
+    by_identity: CodeColumns,
+    by_expression: CodeColumns,
 ) -> Float[Tensor, "views frames points 3"]:
     """Unposed landmarks of the mean head, from which the derivatives lead to those of the predictions, mm."""
     # Images of a kind have the same mean, so one image of each is enough.
-    numbers, flat = torch.arange(len(by_identity), device=kind.device), kind.flatten()
-    first = (flat == numbers[:, None]).int().argmax(1)
+    numbers = torch.arange(len(by_identity.table), device=kind.device)
+    first = (kind.flatten() == numbers[:, None]).int().argmax(1)
     some = params.flatten_batch(2)[first]
     landmarks = head.landmarks(some.unposed(), scheme, facing=some)[..., points, :] * MM_PER_METRE
-    expression = torch.cat((some.expression, some.jaw_rotvec), -1)[:, : by_expression.shape[-1]]
-    moved = by_identity @ some.identity[..., None] + by_expression @ expression[..., None]
-    return (landmarks - moved.view_as(landmarks))[kind]
-
-
-def _by_kind(
-    columns: Float[Tensor, "kinds coordinates code"],
-    kind: Int[Tensor, " images"],
-    codes: Float[Tensor, "images code"],
-) -> Float[Tensor, "images coordinates"]:
-    """`columns[kind] @ codes`, image by image."""
-    moved = codes.new_zeros(len(kind), columns.shape[1])
-    for number in kind.unique().tolist():
-        index = kind == number
-        moved[index] = codes[index] @ columns[number].mT
-    return moved
+    expression = torch.cat((some.expression, some.jaw_rotvec), -1)[:, : by_expression.size]
+    moved = by_identity.moved(numbers, some.identity) + by_expression.moved(numbers, expression)
+    return (landmarks - moved)[kind]
 
 
 # --- Priors
@@ -259,7 +248,7 @@ def _displacement_precision(
 ) -> Float[Tensor, "displacement displacement"]:
     """Of the displacements of all landmarks in all views, for s = 1 mm; axes and views are independent."""
     precision = torch.linalg.inv(_displacement_covariance(points_mm, relative_noise)).contiguous()
-    of_view = torch.kron(precision, torch.eye(3).to(precision))
+    of_view = torch.kron(torch.eye(3).to(precision), precision)
     return torch.block_diag(*[of_view] * views)
 
 

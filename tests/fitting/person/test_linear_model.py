@@ -57,10 +57,10 @@ def test_displacements_of_the_contour_are_larger_and_neighbours_have_similar_one
     truth = talking(head, 2, 1)
     model = model_of(head, weak_prediction(truth), truth)
     covariance = torch.linalg.inv(model.displacement_precision)
-    variance = covariance.diagonal().view(2, 68, 3)
+    variance = covariance.diagonal().view(2, 3, 68).mT
     torch.testing.assert_close(variance[:, 17:], torch.ones(2, 51, 3).double())
     torch.testing.assert_close(variance[:, :17], torch.full((2, 17, 3), 1.7**2).double())
-    of_view = covariance.view(2, 68, 3, 2, 68, 3)
+    of_view = covariance.view(2, 3, 68, 2, 3, 68).permute(0, 2, 1, 3, 5, 4)
     assert float(of_view[0, :, :, 1].abs().max()) < 1e-9
     x = of_view[0, 17:, 0, 0, 17:, 0]
     points = 1000 * head.landmarks(head.neutral(), "ibug68")[17:]
@@ -75,7 +75,7 @@ def test_the_scheme_says_which_points_are_its_contour_and_how_noisy_they_are(tin
     problem = replace(landmarks_of(head, truth), scheme=few)
     initial = weak_prediction(truth)
     model = linear_model(head, initial, problem, torch.arange(1), initial.params.identity[0, 0], OPEN_ENCODER)
-    std = torch.linalg.inv(model.displacement_precision).diagonal().view(68, 3).sqrt()
+    std = torch.linalg.inv(model.displacement_precision).diagonal().view(3, 68).mT.sqrt()
     expected = torch.ones(68, 3).double()
     expected[[5, 8, 11]] = 3.0
     torch.testing.assert_close(std, expected)
