@@ -13,7 +13,6 @@ from neuface.errors import InputError
 from neuface.fitting.descent import Descent
 from neuface.fitting.parameterisation import Parameterisation
 from neuface.fitting.stopping import Progress
-from neuface.structs import Camera, HeadParams, Prediction
 
 Stored = dict[str, Any]
 """Tensors, numbers, and lists and dictionaries of them."""
@@ -41,8 +40,6 @@ class FitState:
     progress: Progress
     best: dict[str, torch.Tensor]
     """The parameters of the pass with the least loss."""
-    prediction: Prediction
-    """The last prediction that was made of every image, batch axis the flattened (views, time) clip."""
     identity_spread: list[float]
     passes: int = 0
 
@@ -51,10 +48,6 @@ class FitState:
         return {
             "tuned": self.tuned.state_dict(),
             "best": self.best,
-            "prediction": {
-                "params": self.prediction.params.named_tensors(),
-                "camera": self.prediction.camera.named_tensors(),
-            },
             "optimiser": self.descent.optimiser.state_dict(),
             "step_size": {"largest": self.descent.step_size.largest, "taken": self.descent.step_size.taken},
             "shuffler": self.descent.shuffler.get_state(),
@@ -72,11 +65,6 @@ class FitState:
             self.tuned.load_state_dict(stored["best"])
             self.best = copy.deepcopy(self.tuned.state_dict())
             self.tuned.load_state_dict(stored["tuned"])
-            params, camera = self.prediction.params, self.prediction.camera
-            self.prediction = Prediction(
-                params=params.with_tensors(_restored(params, stored["prediction"]["params"])),
-                camera=camera.with_tensors(_restored(camera, stored["prediction"]["camera"])),
-            )
             self.descent.optimiser.load_state_dict(stored["optimiser"])
             self.descent.step_size.largest = float(stored["step_size"]["largest"])
             self.descent.step_size.taken = int(stored["step_size"]["taken"])
@@ -88,10 +76,3 @@ class FitState:
             raise InputError(
                 f"the checkpoint is damaged, or of another version ({error}); delete it to begin the fit anew"
             ) from error
-
-
-def _restored(noun: HeadParams | Camera, stored: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Stored tensors of a noun; raises KeyError for one that is missing and RuntimeError for another size."""
-    return {
-        name: stored[name].to(tensor).reshape(tensor.shape) for name, tensor in noun.named_tensors().items()
-    }

@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from neuface import losses
 from neuface.fitting.config import Adam, Chunks, FineTune, FitConfig, MStep
-from neuface.fitting.parameterisation import Parameterisation, write_images
+from neuface.fitting.parameterisation import Parameterisation
 from neuface.fitting.problem import Problem
 from neuface.fitting.shared_identity import SharedIdentity
 from neuface.fitting.targets import Targets
@@ -78,41 +78,43 @@ class Descent:
         self.step_size = StepSize(config.gradient_steps.adam)
         self.shuffler = torch.Generator().manual_seed(config.seed)
 
+    def steps_per_pass(self, problem: Problem) -> int:
+        """The number of gradient steps of a pass over the clip."""
+        batches = self.config.gradient_steps.batches
+        if isinstance(batches, Chunks):
+            return len(batches.segments(problem))
+        return math.ceil(problem.views * problem.time / batches.size)
+
     def one_pass(
         self,
         parameterisation: Parameterisation,
         head: HeadModel,
         problem: Problem,
         person: SharedIdentity,
-        known: Prediction,
         e_step: Callable[[Prediction], Targets],
-    ) -> dict[str, float]:
-        """Gradient steps over every image of the clip once; returns the loss, `total`, and its unweighted parts.
-
-        The E-step takes place after the first forward pass, from the predictions that training makes anyway: those
-        just made, and for all other images those of the pass before. Where one step sees the whole clip, targets and
-        loss are therefore exactly those of the parameters before the step. Otherwise every image's loss is that of
-        the parameters by which it was predicted.
+        current: Prediction | None,
+    ) -> tuple[Prediction, dict[str, float]]:
+        """Gradient steps over every image of the clip once.
 
         Args:
-            known: the last prediction of every image, batch axis the flattened (views, time) clip; it is updated.
             e_step: makes targets of predictions with batch axes `views time`.
+            current: the predictions before the pass; None takes those of the first step, which has to see all images,
+                so that nothing is predicted for the targets alone.
+
+        Returns:
+            The predictions that the targets were made of, and the loss that the steps lowered, `total`, with its
+            unweighted parts.
         """
         config = self.config
         weights = config.objective.weights()
-        shape = (problem.views, problem.time)
         sums: dict[str, Tensor] = {}
-        targets: Targets = {}
-        last_identity = known.params.identity
-        for number, index in enumerate(_steps(problem, config, self.shuffler)):
+        targets = {} if current is None else e_step(current)
+        for index in _steps(problem, config, self.shuffler):
             predicted = _predict(parameterisation, index, config.gradient_steps)
-            write_images(known, predicted.detach(), index)
-            if number == 0:
-                # Later predictions are written over these.
-                expected = known.map_tensors(torch.clone).unflatten_batch(shape)
-                targets = e_step(expected)
-                last_identity = expected.params.identity
-            prediction = person.of_images(predicted, index, last_identity)
+            if current is None:
+                current = predicted.detach()[index.argsort()].unflatten_batch((problem.views, problem.time))
+                targets = e_step(current)
+            prediction = person.of_images(predicted, index, current.params.identity)
             rows = targets_of_images(targets, index, problem.time)
             if isinstance(config.gradient_steps.batches, Chunks):
                 rows |= _targets_of_chunk(
@@ -123,7 +125,8 @@ class Descent:
             self._step(losses.weighted_sum(parts, weights), problem)
             for name, values in parts.items():
                 sums[name] = sums.get(name, 0.0) + values.detach().sum()
-        return total_and_parts(sums, config)
+        assert current is not None, "a clip has images"
+        return current, total_and_parts(sums, config)
 
     def _step(self, loss: Float[Tensor, " images"], problem: Problem) -> None:
         """One gradient step on some images, scaled to the clip so that it does not depend on their number."""

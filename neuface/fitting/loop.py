@@ -89,7 +89,6 @@ def fit(
         descent=Descent(trainable, config),
         progress=Progress(stop=config.m_step.stop),
         best=_parameters(tuned),
-        prediction=initial.flatten_batch(2).map_tensors(torch.clone),
         identity_spread=[],
     )
     loop = _Loop(
@@ -113,7 +112,7 @@ def fit(
             if checkpoints is not None and outcome is None:
                 checkpoints.offer(stage, state.stored)
         if outcome is not Outcome.DIVERGED:
-            prediction = loop.evaluated()
+            prediction, _ = loop.evaluated()
             outcome = outcome if state.progress.finite else Outcome.DIVERGED
     except KeyboardInterrupt:
         if not keep_interrupted or not state.progress.history:
@@ -157,24 +156,31 @@ class _Loop:
     report: Report | None
 
     def one_pass(self) -> None:
-        """One E-step and a pass of gradient steps; the loss that is recorded is the one that they lowered."""
+        """One E-step and a pass of gradient steps, and the loss before them.
+
+        A pass of one step predicts no image for the targets alone. Where there are more, the parameters change within
+        the pass: targets and loss from its own predictions made fits of several cameras worse.
+        """
         state, problem = self.state, self.problem
         before = _parameters(state.tuned)
-        parts = state.descent.one_pass(
-            state.tuned, self.head, problem, self.person, state.prediction, self._e_step
-        )
-        self._record(parts, state.prediction.unflatten_batch((problem.views, problem.time)), before)
+        current, e_step = None, self._e_step
+        if state.descent.steps_per_pass(problem) > 1:
+            current, targets = self.evaluated()
+            e_step = lambda _: targets  # noqa: E731
+        used, parts = state.descent.one_pass(state.tuned, self.head, problem, self.person, e_step, current)
+        if current is None:
+            self._record(parts, used, before)
         state.passes += 1
 
-    def evaluated(self) -> Prediction:
-        """The predictions of the last parameters, batch axes `views time`, whose loss is recorded, too."""
+    def evaluated(self) -> tuple[Prediction, Targets]:
+        """The predictions of the current parameters, batch axes `views time`, and their targets; records the loss."""
         state = self.state
         prediction = _predict(state.tuned, self.problem, self.config)
         targets = self._e_step(prediction)
         current = self.person.of_clip(prediction)
         parts = clip_parts(self.head, current, self.problem, targets, self.config)
         self._record(parts, prediction, _parameters(state.tuned))
-        return prediction
+        return prediction, targets
 
     def reason_to_stop(self) -> Outcome | None:
         """Why the loop ends after this pass, if it does."""

@@ -122,20 +122,10 @@ def predict_clip(
     # The whole clip's tensors come first: small ones that stay, made between a network's large ones, would keep the
     # allocator from using the space of the large ones again.
     whole = predicted.map_tensors(lambda tensor: tensor.new_empty(len(index), *tensor.shape[1:]))
-    write_images(whole, predicted, first)
+    _fill(whole, predicted, first)
     for part in others:
-        write_images(whole, _predict_at_once(parameterisation, part), part)
+        _fill(whole, _predict_at_once(parameterisation, part), part)
     return whole.unflatten_batch((views, time))
-
-
-def write_images(whole: TensorStruct, some: TensorStruct, index: Int[Tensor, " images"]) -> None:
-    """Write the tensors of some images into those of all, nested nouns included."""
-    for item in fields(whole):
-        into, value = getattr(whole, item.name), getattr(some, item.name)
-        if isinstance(into, Tensor):
-            into[index] = value
-        elif isinstance(into, TensorStruct):
-            write_images(into, value, index)
 
 
 def _predict_at_once(parameterisation: Parameterisation, index: Int[Tensor, " images"]) -> Prediction:
@@ -143,3 +133,13 @@ def _predict_at_once(parameterisation: Parameterisation, index: Int[Tensor, " im
     size = IMAGES_OF_A_PIECE if index.device.type == "cpu" else len(index)
     pieces = map_pieces(parameterisation.predict, index.split(size))
     return Prediction.cat(pieces)
+
+
+def _fill(whole: TensorStruct, piece: TensorStruct, index: Int[Tensor, " images"]) -> None:
+    """Write the tensors of some images into those of all, nested nouns included."""
+    for item in fields(whole):
+        into, value = getattr(whole, item.name), getattr(piece, item.name)
+        if isinstance(into, Tensor):
+            into[index] = value
+        elif isinstance(into, TensorStruct):
+            _fill(into, value, index)

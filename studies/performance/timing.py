@@ -33,13 +33,15 @@ def ratio(seconds: Seconds, above: str, below: str) -> float:
     return median(high / low for high, low in zip(seconds[above], seconds[below], strict=True))
 
 
-def timed(function: Callable[[], Any], device: str = "cpu") -> float:
+def timed(
+    function: Callable[[], Any], device: str = "cpu", clock: Callable[[], float] = time.perf_counter
+) -> float:
     """Seconds that a function takes, all that it started on the device included."""
     _finish(device)
-    started = time.perf_counter()
+    started = clock()
     function()
     _finish(device)
-    return time.perf_counter() - started
+    return clock() - started
 
 
 def machine() -> dict[str, Any]:

@@ -127,7 +127,7 @@ def test_a_hostile_checkpoint_runs_no_code(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "part", ["best", "tuned", "prediction", "optimiser", "step_size", "shuffler", "progress", "passes"]
+    "part", ["best", "tuned", "optimiser", "step_size", "shuffler", "progress", "passes"]
 )
 def test_a_checkpoint_of_other_parameters_is_refused(tiny_head, tmp_path: Path, part: str) -> None:
     head = tiny_head()

@@ -268,8 +268,10 @@ class Counting(TinyNetwork):
         return super().forward(inputs)
 
 
-@pytest.mark.parametrize("batch_size", [3, 64])
-def test_no_image_is_predicted_for_the_targets_alone(tiny_head, batch_size: int) -> None:
+@pytest.mark.parametrize(("batch_size", "predictions_of_a_pass"), [(3, 2), (64, 1)])
+def test_a_pass_of_one_step_predicts_no_image_for_the_targets_alone(
+    tiny_head, batch_size: int, predictions_of_a_pass: int
+) -> None:
     head = tiny_head()
     problem = problem_of(head, turning_heads(head, 2, 5))
     tuned = FineTunedEncoder(Counting(head).double(), pictures(2, 5))
@@ -277,7 +279,7 @@ def test_no_image_is_predicted_for_the_targets_alone(tiny_head, batch_size: int)
     Counting.images = []
     fit(tuned, head, problem, config)
     # Once before the first pass, once in each, and once for the result.
-    assert sum(Counting.images) == 10 * (1 + 4 + 1)
+    assert sum(Counting.images) == 10 * (1 + 4 * predictions_of_a_pass + 1)
 
 
 @pytest.mark.parametrize("batch_size", [3, 64])
