@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -159,17 +160,17 @@ class _Loop:
         """One E-step and a pass of gradient steps, and the loss before them.
 
         A pass of one step predicts no image for the targets alone. Where there are more, the parameters change within
-        the pass: targets and loss from its own predictions made fits of several cameras worse.
+        the pass, and with targets and loss from its own predictions two of three fits of several cameras became worse.
         """
         state, problem = self.state, self.problem
-        before = _parameters(state.tuned)
-        current, e_step = None, self._e_step
-        if state.descent.steps_per_pass(problem) > 1:
+        run = partial(state.descent.one_pass, state.tuned, self.head, problem, self.person)
+        if state.descent.steps_per_pass(problem) == 1:
+            before = _parameters(state.tuned)
+            current, parts = run(self._e_step, None)
+            self._record(parts, current, before)
+        else:
             current, targets = self.evaluated()
-            e_step = lambda _: targets  # noqa: E731
-        used, parts = state.descent.one_pass(state.tuned, self.head, problem, self.person, e_step, current)
-        if current is None:
-            self._record(parts, used, before)
+            run(lambda _: targets, current)
         state.passes += 1
 
     def evaluated(self) -> tuple[Prediction, Targets]:
