@@ -160,7 +160,7 @@ class _Loop:
         """One E-step and a pass of gradient steps, and the loss before them.
 
         A pass of one step predicts no image for the targets alone. Where there are more, the parameters change within
-        the pass, and with targets and loss from its own predictions two of three fits of several cameras became worse.
+        the pass, and with targets and loss from its own predictions some fits of several cameras became worse.
         """
         state, problem = self.state, self.problem
         run = partial(state.descent.one_pass, state.tuned, self.head, problem, self.person)
