@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from neuface.devices import map_pieces
 from neuface.landmarks.face_mesh.faces import Faces, regions_around
 from neuface.landmarks.face_mesh.looks import landmarks_in
 from neuface.landmarks.face_mesh.networks import FaceNetworks
@@ -36,6 +37,8 @@ FLOOR = 1e-3
 USUAL_SIDE_PX = 150.0
 # Standard deviation, as a share of the side, at which a point's confidence is one half; most have a third of it.
 HALF_CONFIDENCE = 0.03
+# Number of faces whose points are compared with each other at once, by one thread.
+FACES_AT_ONCE = 8
 # Bounds the confidence from below, because 0 means that a point is missing.
 LEAST_CONFIDENCE = 0.01
 
@@ -59,9 +62,14 @@ def estimated_px(
     points_px: Float[Tensor, "faces 478 2"], differences_px: Float[Tensor, "faces 478"]
 ) -> Float[Tensor, "faces 478"]:
     """Standard deviation of the points per axis, frame pixels; the module has the formula."""
-    point, face, side = log_features(points_px, differences_px)
-    log_sigma = BIAS + OF_POINT * point + OF_FACE * face + OF_SIZE * torch.log(side / USUAL_SIDE_PX)
-    return torch.exp(log_sigma) * side
+
+    def estimated(some: tuple[Tensor, Tensor]) -> Tensor:
+        point, face, side = log_features(*some)
+        log_sigma = BIAS + OF_POINT * point + OF_FACE * face + OF_SIZE * torch.log(side / USUAL_SIDE_PX)
+        return torch.exp(log_sigma) * side
+
+    pieces = zip(points_px.split(FACES_AT_ONCE), differences_px.split(FACES_AT_ONCE), strict=True)
+    return torch.cat(map_pieces(estimated, list(pieces)))
 
 
 def log_features(
