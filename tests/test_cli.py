@@ -300,7 +300,7 @@ def test_help_is_one_screen_and_all_help_has_every_path(capsys: pytest.CaptureFi
         assert stopped.value.code == 0
         printed[flag] = capsys.readouterr().out
     assert printed["--help"].count("\n") <= 60
-    assert "--config.m-step.stop.max-passes 12" in printed["--help-all"]
+    assert "--config.m-step.stop.max-passes 30" in printed["--help-all"]
     assert "The limit: passes over the whole clip, each with one E-step." in printed["--help-all"]
     assert (
         "one of: LocalQuadratic, MovingMean, MovingMedian, Gaussian, Adaptive or ReleasedMean"
