@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -16,6 +15,7 @@ from neuface.fitting.teaching import PASSES, teach
 from neuface.frames import Clip, Recording
 from neuface.model_inputs import ModelInputs, encode_images, model_inputs
 from neuface.models import FaceModel, load_model
+from neuface.results.drawing import frames_of
 from neuface.results.fit_result import FitResult, head_of
 from neuface.structs import Prediction, Status, WeakPerspective
 
@@ -54,22 +54,10 @@ def teach_encoder(
         raise InputError("results: expected a FitResult or a list of them, as neuface.optimize gives")
     if passes < 1:
         raise InputError(f"passes: expected at least 1, got {passes}")
-    first = given[0]
-    name = first.model if model is None else model
-    loaded = load_model(name) if isinstance(name, str) else name
+    chosen = given[0].model if model is None else model
+    loaded = load_model(chosen) if isinstance(chosen, str) else chosen
     place = checked_device(device)
-    for result in given:
-        head_of(result, loaded.head)
-        if result.identity.ndim > 1 or not torch.equal(result.identity, first.identity):
-            raise InputError(
-                "results: expected one identity code for all images of all clips: fit with the default "
-                'identity.shared="clip", and several clips of a person together (neuface.optimize_person)'
-            )
-        if not isinstance(result.camera, WeakPerspective):
-            raise InputError(
-                "results: their cameras have perspective, and encoders predict weak-perspective ones: fit without "
-                "FitConfig.camera"
-            )
+    _check_is_one_person(given, loaded)
     seen = [_inputs(result, loaded) for result in given]
     trusted = torch.cat([(result.status == int(Status.FITTED)) for result in given], 1).flatten()
     if not bool(trusted.any()):
@@ -91,8 +79,7 @@ def teach_encoder(
             bar.update()
 
         taught = teach(
-            # `Module.to` moves a module in place, and the caller's own must not move.
-            copy.deepcopy(loaded.encoder).to(place),
+            loaded.encoder,
             loaded.head.to(place),
             encode_images(seen, loaded.encoder, device=place).images,
             Prediction.cat(solved, dim=1).flatten_batch(2).to(place),
@@ -104,15 +91,32 @@ def teach_encoder(
     return replace(loaded, encoder=taught.cpu(), calibration=UNCALIBRATED)
 
 
+def _check_is_one_person(results: Sequence[FitResult], model: FaceModel) -> None:
+    """Raises InputError or ModelMismatchError for what `teach_encoder` cannot use."""
+    first, *_ = results
+    for result in results:
+        head_of(result, model.head)
+        if result.identity.ndim > 1 or not torch.equal(result.identity, first.identity):
+            raise InputError(
+                "results: expected one identity code for all images of all clips: fit with the default "
+                'identity.shared="clip", and several clips of a person together (neuface.optimize_person)'
+            )
+        if not isinstance(result.camera, WeakPerspective):
+            raise InputError(
+                "results: their cameras have perspective, and encoders predict weak-perspective ones: fit without "
+                "FitConfig.camera"
+            )
+        if len(result.status) != len(first.status):
+            raise InputError(
+                f"results: expected clips of the same number of cameras, got {len(first.status)} and "
+                f"{len(result.status)}: teach with those of one number"
+            )
+
+
 def _inputs(result: FitResult, model: FaceModel) -> ModelInputs:
     """What the encoder saw of the clip of a result."""
-    if result.frames is None:
-        raise InputError(
-            "results: this one was loaded from a file and does not hold its video; fit the clip again, or give the "
-            "frames: dataclasses.replace(result, frames=neuface.read_clip('talk.mp4').recording.frames)"
-        )
     recording = Recording(
-        frames=result.frames,
+        frames=frames_of(result),
         timestamps_s=tuple(result.timestamps_s.tolist()),
         names=result.names,
         shot_starts=result.shot_starts,

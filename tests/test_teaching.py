@@ -10,6 +10,7 @@ import torch
 import neuface
 from neuface.encoders.calibration import UNCALIBRATED
 from neuface.evaluation.figures import image_nme_percent
+from neuface.fitting import teaching
 from neuface.structs import Status
 from neuface.synthetic.clips import make_talking_clip
 from neuface.synthetic.people import demo_identity
@@ -49,15 +50,14 @@ def test_it_comes_nearer_to_the_solution_than_the_pretrained_encoder(
     assert misses[1] < misses[0]
 
 
-def test_the_same_seed_teaches_the_same(result: neuface.FitResult) -> None:
+def test_the_same_seed_teaches_the_same(result: neuface.FitResult, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(teaching, "IMAGES_PER_STEP", 2)
     first, second, other = (
         neuface.teach_encoder(result, passes=1, seed=seed, progress=False).encoder.state_dict()
         for seed in (3, 3, 4)
     )
     assert all(torch.equal(value, second[name]) for name, value in first.items())
-    assert result.status.numel() <= 16 or any(
-        not torch.equal(value, other[name]) for name, value in first.items()
-    )
+    assert any(not torch.equal(value, other[name]) for name, value in first.items())
 
 
 def test_images_without_a_trusted_fit_are_left_out(result: neuface.FitResult) -> None:
@@ -82,6 +82,8 @@ def test_what_cannot_be_taught_is_refused(result: neuface.FitResult) -> None:
         neuface.teach_encoder(result, passes=0)
     with pytest.raises(neuface.InputError, match="loaded from a file and does not hold its video"):
         neuface.teach_encoder(replace(result, frames=None), progress=False)
+    with pytest.raises(neuface.InputError, match="the video has 6 frames of"):
+        neuface.teach_encoder(replace(result, frame_sizes_hw=((95, 96),)), progress=False)
     stranger = replace(result, identity=result.identity + 1)
     with pytest.raises(neuface.InputError, match="expected one identity code for all images"):
         neuface.teach_encoder([result, stranger], progress=False)

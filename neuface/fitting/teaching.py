@@ -31,6 +31,7 @@ LEARNING_RATE = 3e-4
 """Largest step size of Adam; it rises over the first WARM_UP_STEPS and falls to zero as half a cosine."""
 WARM_UP_STEPS = 10
 IMAGES_PER_STEP = 16
+"""Number of images of a gradient step, which bounds the memory."""
 EXPRESSION_WEIGHT = 0.02
 """Weight of the mean squared error of the expression code beside the error of the landmarks, crop half-widths."""
 ROTATION_WEIGHT = 0.3

@@ -66,7 +66,8 @@ def as_faces(
         sizes_hw: Frame height and width of every view, to recognise points that cannot belong to the frame.
 
     Returns:
-        float32 landmarks; missing points have confidence 0 and position 0 (rules: see the module).
+        float32 landmarks; missing points have confidence 0 and position 0 (rules: see the module). Those of a float32
+            `Track` in which nothing needs to be marked are its own tensors.
 
     Raises:
         InputError: The layout, length or number of points does not fit; the third column is no confidence;

@@ -141,7 +141,8 @@ def _draw(candidates: _Candidates, size_hw: tuple[int, int], buffer: Int[Tensor,
     lower, upper, plane, face, image, top = (values.index_select(0, triangle) for values in candidates[:6])
     y = top + row
     first_x, last_x = _bounds(lower, upper, y.double())
-    first_x, last_x = first_x.clamp(min=0).long(), last_x.clamp(max=width - 1).long()
+    # Bounded on both sides, for huge coordinates have no integers.
+    first_x, last_x = first_x.clamp(0, width).long(), last_x.clamp(-1, width - 1).long()
 
     line, column = _repeated((last_x - first_x + 1).clamp(min=0))
     start = (image * height + y) * width

@@ -34,11 +34,21 @@ def overlay_pictures(
     # On use: drawing loads the renderer.
     from neuface.viz.overlay_video import overlay_frames
 
+    source = frames_of(result, frames)
+    yield from overlay_frames(source, head, {"encoder alone": result.initial, "optimised": result.prediction})
+
+
+def frames_of(result: FitResult, frames: FrameSource | None = None) -> FrameSource:
+    """The frames of the clip of a result: the given ones, or those that the result holds.
+
+    Raises InputError if there are none, or if they are of another clip.
+    """
     source = frames or result.frames
     if source is None:
         raise InputError(
             "this result was loaded from a file and does not hold its video; give it again: "
-            "overlay(path, frames=neuface.read_clip('talk.mp4', landmarks=...).recording.frames)"
+            "overlay(path, frames=neuface.read_clip('talk.mp4', landmarks=...).recording.frames), or for other uses "
+            "dataclasses.replace(result, frames=...)"
         )
     sizes_hw = tuple(tuple(source.size_hw(view)) for view in range(source.views))
     if source.time != result.status.shape[1] or sizes_hw != result.frame_sizes_hw:
@@ -46,7 +56,7 @@ def overlay_pictures(
             f"the video has {source.time} frames of (height, width) {sizes_hw}, but the result has "
             f"{result.status.shape[1]} frames of {result.frame_sizes_hw}: give the video that was fitted"
         )
-    yield from overlay_frames(source, head, {"encoder alone": result.initial, "optimised": result.prediction})
+    return source
 
 
 @one_thread_per_operation()

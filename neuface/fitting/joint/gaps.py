@@ -25,11 +25,12 @@ def through_gaps(
 
     Args:
         prediction: of the whole clip, batch axes `views time`.
-        unsolved: frames without landmarks in any view; what is predicted for them is replaced.
+        unsolved: frames without landmarks in any view; what is predicted for them is replaced. All others are solved
+            in every view, whether it sees the face there or not, so that views keep sharing their expressions.
         starts: first frames of the shots, across which nothing is interpolated. A shot of which nothing is solved
             keeps its predictions.
     """
-    known = problem.valid & ~unsolved
+    known = (~unsolved).expand_as(problem.valid)
     params, camera = prediction.params, prediction.camera
 
     def through(values: Float[Tensor, "views time c"]) -> Float[Tensor, "views time c"]:

@@ -134,7 +134,7 @@ def test_every_rate_is_tried(case: Case, model: FaceModel) -> None:
     ]  # fmt: skip
     start_losses = [trial.start_loss for trial in trials]
     # The encoder's images are divided into other batches for other variants, which changes the last digits.
-    assert start_losses == pytest.approx([start_losses[0]] * len(trials), rel=1e-3)
+    assert start_losses == pytest.approx([start_losses[0]] * len(trials), rel=1e-4)
     assert all(trial.final_loss < trial.start_loss for trial in trials)
 
 

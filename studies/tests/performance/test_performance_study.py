@@ -199,5 +199,5 @@ def test_a_video_is_fitted_as_a_user_would(tmp_path: Path) -> None:
     write_video(tmp_path / "clip.mp4", frames, 25.0)
     np.savez(tmp_path / "points.npz", points_px=points)
     found = optimize(str(tmp_path / "clip.mp4"), str(tmp_path / "points.npz"), 4, passes=1)
-    assert 0 < found["fit_s"] < found["seconds"]
-    assert 0 < found["read_s"] < found["seconds"]
+    assert min(found["read_s"], found["fit_s"]) > 0
+    assert found["read_s"] + found["fit_s"] <= found["seconds"]

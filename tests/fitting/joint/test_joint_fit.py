@@ -270,6 +270,16 @@ def test_motion_is_interpolated_through_a_gap_that_pieces_do_not_see_whole(
         assert float(turn) == pytest.approx(part * whole_turn, rel=0.05)
 
 
+def test_views_share_the_expressions_of_a_gap_that_pieces_do_not_see_whole() -> None:
+    """Though they lose sight of the face at different times."""
+    head = _tiny()
+    truth, problem = noisy_problem(head, views=2, time=LONG, noise_ndc=0.01)
+    hidden = [(0, frame) for frame in range(3, 126)] + [(1, frame) for frame in range(6, 129)]
+    found = fit_jointly(FreeParameters(shared_start(truth)), head, silenced(problem, hidden), IN_PIECES)
+    expression = found.prediction.params.expression
+    assert torch.equal(expression[0], expression[1])
+
+
 def killed_at(frames: int, error: type[BaseException] = Killed) -> Any:
     """Ends the fit in the pass that is reported as this number of all."""
 
